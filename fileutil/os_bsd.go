@@ -1,0 +1,5 @@
+//go:build unix && !linux && !darwin
+
+package fileutil
+
+func syncData(o osFile) error { return o.f.Sync() }

@@ -1,0 +1,52 @@
+package walpb
+
+import (
+	"encoding/binary"
+
+	"github.com/klauspost/crc32"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Checksum returns the chain continued over data: CRC-32C (Castagnoli), so that
+// Checksum(Checksum(chain, a), b) == Checksum(chain, append(a, b...)). A new log's chain is 0.
+// It may be called concurrently and does not allocate.
+func Checksum(chain uint32, data []byte) uint32 {
+	return crc32.Update(chain, castagnoli, data)
+}
+
+// update is Checksum, by the way that is faster for the length of b.
+func update(sum uint32, b []byte) uint32 {
+	if len(b) > 64 {
+		return Checksum(sum, b)
+	}
+	return updateShort(sum, b)
+}
+
+// updateShort is Checksum for heads, of some twenty bytes on the stack. The library calls its assembly through
+// a variable, so the compiler must assume that the bytes escape and would allocate them; and for so few,
+// eight tables are as fast.
+func updateShort(sum uint32, b []byte) uint32 {
+	sum = ^sum
+	for len(b) >= 8 {
+		v := binary.LittleEndian.Uint64(b) ^ uint64(sum)
+		sum = slicing[7][byte(v)] ^ slicing[6][byte(v>>8)] ^ slicing[5][byte(v>>16)] ^ slicing[4][byte(v>>24)] ^
+			slicing[3][byte(v>>32)] ^ slicing[2][byte(v>>40)] ^ slicing[1][byte(v>>48)] ^ slicing[0][byte(v>>56)]
+		b = b[8:]
+	}
+	for _, c := range b {
+		sum = slicing[0][byte(sum)^c] ^ sum>>8
+	}
+	return ^sum
+}
+
+// slicing[k][c] is what the byte c does to the checksum when k more bytes follow it.
+var slicing = func() (t [8][256]uint32) {
+	t[0] = *castagnoli
+	for k := 1; k < len(t); k++ {
+		for c, sum := range t[k-1] {
+			t[k][c] = t[0][byte(sum)] ^ sum>>8
+		}
+	}
+	return t
+}()

@@ -1,0 +1,138 @@
+package walpb
+
+import "strconv"
+
+// An EntryType says what the data of an entry means to raft. The numbers are raft's.
+type EntryType int32
+
+const (
+	EntryNormal       EntryType = 0 // a command of the application, or empty
+	EntryConfChange   EntryType = 1 // a change of one member
+	EntryConfChangeV2 EntryType = 2 // a change of any number of members
+)
+
+// String returns the word for t: "normal", "confchange" or "confchangev2", and "entrytype(7)" for a type
+// without a name.
+func (t EntryType) String() string {
+	switch t {
+	case EntryNormal:
+		return "normal"
+	case EntryConfChange:
+		return "confchange"
+	case EntryConfChangeV2:
+		return "confchangev2"
+	}
+	return "entrytype(" + strconv.Itoa(int(t)) + ")"
+}
+
+// An Entry is one entry of the replicated log: the data of a record of TypeEntry, and raft's own message.
+type Entry struct {
+	Type  EntryType
+	Term  uint64
+	Index uint64
+	Data  []byte // nil if the entry has none, which is not the same as empty
+}
+
+const (
+	tagEntryType  = 1<<3 | wireVarint
+	tagEntryTerm  = 2<<3 | wireVarint
+	tagEntryIndex = 3<<3 | wireVarint
+	tagEntryData  = 4<<3 | wireBytes
+
+	lastEntryField = 4 // above it, fields are unknown
+)
+
+// Size returns len(e.Append(nil)).
+func (e *Entry) Size() int {
+	return e.HeadSize() + len(e.Data)
+}
+
+// Append appends the encoded entry to b and returns the longer slice. It allocates only if b has less than
+// Size bytes to spare. UnmarshalVouched gives the entry back, and so does Unmarshal if the type has a name.
+func (e *Entry) Append(b []byte) []byte {
+	return append(e.AppendHead(b), e.Data...)
+}
+
+// HeadSize returns len(e.AppendHead(nil)).
+func (e *Entry) HeadSize() int {
+	n := 1 + uvarintSize(e.Term) + 1 + uvarintSize(e.Index)
+	if e.Type != 0 {
+		n += 1 + uvarintSize(uint64(e.Type))
+	}
+	if e.Data != nil {
+		n += 1 + uvarintSize(uint64(len(e.Data)))
+	}
+	return n
+}
+
+// AppendHead appends all of the entry that stands before the content of Data, and returns the longer slice;
+// the caller appends Data. It allocates only if b has less than HeadSize bytes to spare.
+func (e *Entry) AppendHead(b []byte) []byte {
+	if e.Type != 0 {
+		b = appendUvarint(append(b, tagEntryType), uint64(e.Type))
+	}
+	b = appendUvarint(append(b, tagEntryTerm), e.Term)
+	b = appendUvarint(append(b, tagEntryIndex), e.Index)
+	if e.Data != nil {
+		b = appendUvarint(append(b, tagEntryData), uint64(len(e.Data)))
+	}
+	return b
+}
+
+// Unmarshal sets *e to the entry that b encodes, in either dialect. Data aliases b. It does not allocate
+// unless it fails.
+//
+// A field that is not there is 0, or nil: users of etcd's 3.7 log may leave them out. Otherwise, if b is not an
+// entry that etcd or this package would have written, Unmarshal returns an error that wraps ErrMalformed and
+// *e is as before: b ends within a field, a varint is longer than its value needs, a field is unknown, of the
+// wrong wire type, repeated or out of order, or the type is none of the three.
+func (e *Entry) Unmarshal(b []byte) error {
+	return e.unmarshal(b, strict)
+}
+
+// UnmarshalVouched is like Unmarshal, but skips unknown fields and takes any type that fits 32 bits. It is for
+// the data of a record whose HeaderCRC was found right, where an unknown field is not damage.
+func (e *Entry) UnmarshalVouched(b []byte) error {
+	return e.unmarshal(b, vouched)
+}
+
+func (e *Entry) unmarshal(b []byte, m mode) error {
+	var (
+		got  Entry
+		last uint64 // the tag of the last known field: they must rise
+		tag  uint64
+		v    uint64
+		why  string
+	)
+	for i := 0; i < len(b); {
+		at := i
+		tag, v, i, why = readField(b, i)
+		if why != "" {
+			return malformed("entry", at, why)
+		}
+		switch tag {
+		case tagEntryType:
+			got.Type = EntryType(v)
+			if uint64(got.Type) != v || m == strict && v > uint64(EntryConfChangeV2) {
+				return malformed("entry", at, "no such type")
+			}
+		case tagEntryTerm:
+			got.Term = v
+		case tagEntryIndex:
+			got.Index = v
+		case tagEntryData:
+			got.Data = b[i-int(v) : i : i]
+		default:
+			if why := m.unknown(tag, lastEntryField); why != "" {
+				return malformed("entry", at, why)
+			}
+			continue
+		}
+		if tag <= last {
+			return malformed("entry", at, "field repeated or out of order")
+		}
+		last = tag
+	}
+	*e = got
+	return nil
+}

@@ -1,0 +1,248 @@
+package walpb
+
+import (
+	"encoding/binary"
+	"strconv"
+)
+
+// A Type says what the data of a record is. Types that have no name here can be encoded and decoded: whether
+// to accept one is up to the log.
+type Type uint8
+
+const (
+	TypeMetadata Type = 1 // data is the owner's metadata, opaque
+	TypeEntry    Type = 2 // data is an Entry
+	TypeState    Type = 3 // data is a HardState
+	TypeCRC      Type = 4 // no data; CRC is the chain so far, which seeds the chain of a segment
+	TypeSnapshot Type = 5 // data is a Snapshot
+)
+
+// String returns the word for t: "metadata", "entry", "state", "crc" or "snapshot", and "type(9)" for a type
+// without a name.
+func (t Type) String() string {
+	switch t {
+	case TypeMetadata:
+		return "metadata"
+	case TypeEntry:
+		return "entry"
+	case TypeState:
+		return "state"
+	case TypeCRC:
+		return "crc"
+	case TypeSnapshot:
+		return "snapshot"
+	}
+	return "type(" + strconv.Itoa(int(t)) + ")"
+}
+
+// A Record is one record of a log, without the frame around it.
+//
+// The checksums are values like any other here: Append writes what it is given, and Unmarshal does not
+// compare them. The log does, with [Checksum] and [HeadSum], because only it knows the chain and the place.
+type Record struct {
+	// Type says what Data is.
+	Type Type
+
+	// CRC is the chain including Data: Checksum(chain before, Data).
+	CRC uint32
+
+	// SyncedTo is an offset in bytes within the segment. Every byte below it was durable before this record
+	// was encoded, so damage below it is damage to durable data. 0 claims nothing and is not written.
+	// Only a vouched record may carry another value.
+	SyncedTo uint64
+
+	// HeaderCRC is the HeadSum of the record, with the seed that the log derives from its place.
+	// It has a meaning only if Vouched.
+	HeaderCRC uint32
+
+	// Vouched is whether the record carries HeaderCRC. It is false in all records written by etcd.
+	Vouched bool
+
+	// Data is nil if the record has none, which is not the same as having empty data: `1a 00` on disk.
+	Data []byte
+}
+
+// The fields of a record on disk, in the order in which they are written. Data comes last, out of the order
+// of the numbers, so that all that is written before it has a size that is known before the data is.
+const (
+	tagRecordType      = 1<<3 | wireVarint
+	tagRecordCRC       = 2<<3 | wireVarint
+	tagRecordSyncedTo  = 4<<3 | wireVarint
+	tagRecordHeaderCRC = 5<<3 | wireFixed32
+	tagRecordData      = 3<<3 | wireBytes
+
+	lastRecordField = 5 // above it, fields are unknown
+
+	// maxRecordHead is the size of the longest head: each field with its tag, each varint at its longest.
+	maxRecordHead = 1 + 2 + 1 + 5 + 1 + 10 + 1 + 4 + 1 + 10
+)
+
+// Size returns len(r.Append(nil)).
+func (r *Record) Size() int {
+	return r.HeadSize(r.dataLen()) + len(r.Data)
+}
+
+// Append appends the encoded record to b and returns the longer slice. It allocates only if b has less than
+// Size bytes to spare. What Unmarshal accepts and has no unknown fields, Append gives back byte for byte.
+//
+// A record that has SyncedTo but is not Vouched is encoded as told, and Unmarshal will refuse it.
+func (r *Record) Append(b []byte) []byte {
+	return append(r.AppendHead(b, r.dataLen()), r.Data...)
+}
+
+// HeadSize returns len(r.AppendHead(nil, dataLen)).
+func (r *Record) HeadSize(dataLen int) int {
+	n := 1 + uvarintSize(uint64(r.Type)) + 1 + uvarintSize(uint64(r.CRC))
+	if r.SyncedTo != 0 {
+		n += 1 + uvarintSize(r.SyncedTo)
+	}
+	if r.Vouched {
+		n += 1 + 4
+	}
+	if dataLen >= 0 {
+		n += 1 + uvarintSize(uint64(dataLen))
+	}
+	return n
+}
+
+// AppendHead appends all of the record that stands before the content of its data, and returns the longer
+// slice; the caller appends dataLen bytes of data. A negative dataLen says that the record has no data.
+// r.Data is not looked at. AppendHead allocates only if b has less than HeadSize(dataLen) bytes to spare.
+func (r *Record) AppendHead(b []byte, dataLen int) []byte {
+	b = appendUvarint(append(b, tagRecordType), uint64(r.Type))
+	b = appendUvarint(append(b, tagRecordCRC), uint64(r.CRC))
+	if r.SyncedTo != 0 {
+		b = appendUvarint(append(b, tagRecordSyncedTo), r.SyncedTo)
+	}
+	if r.Vouched {
+		b = binary.LittleEndian.AppendUint32(append(b, tagRecordHeaderCRC), r.HeaderCRC)
+	}
+	if dataLen >= 0 {
+		b = appendUvarint(append(b, tagRecordData), uint64(dataLen))
+	}
+	return b
+}
+
+// HeadSum returns the head sum that the record will have once encoded with dataLen bytes of data, negative if
+// it has none: HeadSum(seed, r.Append(nil)) == r.HeadSum(seed, r.dataLen()), whatever r.HeaderCRC is.
+// Set Vouched and SyncedTo before, since both are covered. It does not allocate.
+func (r *Record) HeadSum(seed uint32, dataLen int) uint32 {
+	var buf [maxRecordHead]byte
+	head := r.AppendHead(buf[:0], dataLen)
+	if !r.Vouched {
+		return updateShort(seed, head)
+	}
+	// The value of header_crc is the one thing in a head that is not covered; find it from behind.
+	after := len(head)
+	if dataLen >= 0 {
+		after -= 1 + uvarintSize(uint64(dataLen))
+	}
+	return updateShort(updateShort(seed, head[:after-4]), head[after:])
+}
+
+func (r *Record) dataLen() int {
+	if r.Data == nil {
+		return -1
+	}
+	return len(r.Data)
+}
+
+// Unmarshal sets *r to the record that b encodes. Data aliases b. It does not allocate unless it fails.
+//
+// If b is not a record that etcd or this package would have written, Unmarshal returns an error that wraps
+// ErrMalformed and says what is wrong at which offset of b, and *r is as before. That is the case if
+//
+//   - b ends within a field, or a varint is longer than its value needs,
+//   - a field is unknown, has the wrong wire type, or stands twice or out of order; but if the record is
+//     vouched, unknown fields are skipped wherever they stand,
+//   - type or crc is missing,
+//   - type does not fit 8 bits or crc does not fit 32,
+//   - synced_to is there, but is 0 or without a header_crc.
+//
+// Unmarshal checks neither CRC nor HeaderCRC, and takes any type. A caller that relies on header_crc compares
+// it with HeadSum(seed, b): until then it is not known that a skipped field was not damage.
+func (r *Record) Unmarshal(b []byte) error {
+	var (
+		got     Record
+		last    int  // the rank of the last field, see the switch: they must rise
+		unknown bool // some field was skipped
+		tag     uint64
+		v       uint64
+		why     string
+	)
+	for i := 0; i < len(b); {
+		at := i
+		tag, v, i, why = readField(b, i)
+		if why != "" {
+			return malformed("record", at, why)
+		}
+		rank := 0
+		switch tag {
+		case tagRecordType:
+			if v > 0xff {
+				return malformed("record", at, "type does not fit 8 bits")
+			}
+			rank, got.Type = 1, Type(v)
+		case tagRecordCRC:
+			if v > 0xffffffff {
+				return malformed("record", at, "crc does not fit 32 bits")
+			}
+			rank, got.CRC = 2, uint32(v)
+		case tagRecordSyncedTo:
+			if v == 0 {
+				return malformed("record", at, "synced_to is 0")
+			}
+			rank, got.SyncedTo = 3, v
+		case tagRecordHeaderCRC:
+			rank, got.HeaderCRC, got.Vouched = 4, uint32(v), true
+		case tagRecordData:
+			rank, got.Data = 5, b[i-int(v):i:i]
+		default:
+			if tag>>3 <= lastRecordField {
+				return malformed("record", at, "wrong wire type")
+			}
+			unknown = true
+			continue
+		}
+		// Type and crc are in every record, so the first two ranks may not be skipped.
+		if rank <= last || last < 2 && rank != last+1 {
+			return malformed("record", at, "field missing, repeated or out of order")
+		}
+		last = rank
+	}
+	switch {
+	case last < 2:
+		return malformed("record", len(b), "type or crc is missing")
+	case unknown && !got.Vouched:
+		return malformed("record", 0, "unknown field in a record that is not vouched for")
+	case got.SyncedTo != 0 && !got.Vouched:
+		return malformed("record", 0, "synced_to in a record that is not vouched for")
+	}
+	*r = got
+	return nil
+}
+
+// HeadSum returns the head sum of the encoded record b: its CRC-32C, continued from seed, over every byte but
+// the content of data, which CRC covers, and the four bytes of the value of header_crc. Tags, lengths and
+// unknown fields are covered. A vouched record is sound in its place if its HeaderCRC is this.
+//
+// It does not allocate unless it fails, which it does with an error that wraps ErrMalformed, and only on
+// bytes that are not a sequence of fields: never on what Unmarshal accepts.
+func HeadSum(seed uint32, b []byte) (uint32, error) {
+	sum := seed
+	from := 0 // b[from:i] is covered and not yet summed
+	for i := 0; i < len(b); {
+		tag, v, end, why := readField(b, i)
+		if why != "" {
+			return 0, malformed("record", i, why)
+		}
+		i = end
+		switch tag {
+		case tagRecordHeaderCRC:
+			sum, from = update(sum, b[from:end-4]), end
+		case tagRecordData:
+			sum, from = update(sum, b[from:end-int(v)]), end
+		}
+	}
+	return update(sum, b[from:]), nil
+}

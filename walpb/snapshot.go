@@ -1,0 +1,96 @@
+package walpb
+
+// A Snapshot is what the log knows of a snapshot, whose own bytes are in a file elsewhere: the data of a record
+// of TypeSnapshot.
+type Snapshot struct {
+	Index     uint64 // the last index that the snapshot stands for
+	Term      uint64 // the term of that entry
+	ConfState []byte // the members at that index as raft encodes them, opaque here; nil if not recorded, as by etcd before 3.5
+}
+
+const (
+	tagSnapshotIndex     = 1<<3 | wireVarint
+	tagSnapshotTerm      = 2<<3 | wireVarint
+	tagSnapshotConfState = 3<<3 | wireBytes
+
+	lastSnapshotField = 3 // above it, fields are unknown
+)
+
+// Size returns len(s.Append(nil)).
+func (s *Snapshot) Size() int {
+	n := 1 + uvarintSize(s.Index) + 1 + uvarintSize(s.Term)
+	if s.ConfState != nil {
+		n += 1 + uvarintSize(uint64(len(s.ConfState))) + len(s.ConfState)
+	}
+	return n
+}
+
+// Append appends the encoded snapshot record's data to b and returns the longer slice. It allocates only if b
+// has less than Size bytes to spare. What Unmarshal accepts, Append gives back byte for byte.
+func (s *Snapshot) Append(b []byte) []byte {
+	b = appendUvarint(append(b, tagSnapshotIndex), s.Index)
+	b = appendUvarint(append(b, tagSnapshotTerm), s.Term)
+	if s.ConfState != nil {
+		b = appendUvarint(append(b, tagSnapshotConfState), uint64(len(s.ConfState)))
+		b = append(b, s.ConfState...)
+	}
+	return b
+}
+
+// Unmarshal sets *s to the snapshot that b encodes. ConfState aliases b and is not looked into. It does not
+// allocate unless it fails.
+//
+// Index and term must be there, as etcd and this package always write them. If one is missing, a field is
+// unknown, repeated, out of order or of the wrong wire type, if b ends within a field or a varint is longer
+// than its value needs, Unmarshal returns an error that wraps ErrMalformed and *s is as before.
+func (s *Snapshot) Unmarshal(b []byte) error {
+	return s.unmarshal(b, strict)
+}
+
+// UnmarshalVouched is like Unmarshal, but skips unknown fields and takes a missing one for 0. It is for the data
+// of a record whose HeaderCRC was found right.
+func (s *Snapshot) UnmarshalVouched(b []byte) error {
+	return s.unmarshal(b, vouched)
+}
+
+func (s *Snapshot) unmarshal(b []byte, m mode) error {
+	var (
+		got  Snapshot
+		seen int    // how many of index and term there were
+		last uint64 // the tag of the last known field: they must rise
+		tag  uint64
+		v    uint64
+		why  string
+	)
+	for i := 0; i < len(b); {
+		at := i
+		tag, v, i, why = readField(b, i)
+		if why != "" {
+			return malformed("snapshot", at, why)
+		}
+		switch tag {
+		case tagSnapshotIndex:
+			got.Index = v
+			seen++
+		case tagSnapshotTerm:
+			got.Term = v
+			seen++
+		case tagSnapshotConfState:
+			got.ConfState = b[i-int(v) : i : i]
+		default:
+			if why := m.unknown(tag, lastSnapshotField); why != "" {
+				return malformed("snapshot", at, why)
+			}
+			continue
+		}
+		if tag <= last {
+			return malformed("snapshot", at, "field repeated or out of order")
+		}
+		last = tag
+	}
+	if m == strict && seen != 2 {
+		return malformed("snapshot", len(b), "index or term is missing")
+	}
+	*s = got
+	return nil
+}

@@ -143,7 +143,7 @@ func TestRowsOfBothDialects(t *testing.T) {
 				DataPrefix: []byte("\xa2\x06\x0b\x08\x82\xce\xa7\xff\xb8\xc0\xa8\xa0\xa0\x01\xa2Q\x07\x0a\x053.7.0"),
 			},
 			{
-				Segment: first, Offset: 2168, Len: 28, Pad: 4, Type: "snapshot", CRC: 0x508388ed,
+				Segment: first, Offset: 2064, Len: 28, Pad: 4, Type: "snapshot", CRC: 0x8593532f,
 				Term: 2, Index: 21, ConfState: []byte("\x08\xc0\xc0\xca\xaf\xc1\xba\x96\x89.(\x00"),
 			},
 		},

@@ -1,0 +1,7 @@
+module github.com/stele-wal/stele/tools/interop
+
+go 1.26.0
+
+require github.com/stele-wal/stele v0.0.0
+
+replace github.com/stele-wal/stele => ../..

@@ -40,6 +40,9 @@ const (
 	tagEntryData  = 4<<3 | wireBytes
 
 	lastEntryField = 4 // above it, fields are unknown
+
+	// maxEntryHead is the size of the longest head: each field with its tag, each varint at its longest.
+	maxEntryHead = 1 + 10 + 1 + 10 + 1 + 10 + 1 + 10
 )
 
 // Size returns len(e.Append(nil)).
@@ -79,6 +82,13 @@ func (e *Entry) AppendHead(b []byte) []byte {
 	return b
 }
 
+// Checksum returns the chain continued over the encoded entry: Checksum(chain, e.Append(nil)). A record carries
+// it before the bytes that it is of, so the log needs it before it encodes them. It does not allocate.
+func (e *Entry) Checksum(chain uint32) uint32 {
+	var head [maxEntryHead]byte
+	return Checksum(updateShort(chain, e.AppendHead(head[:0])), e.Data)
+}
+
 // Unmarshal sets *e to the entry that b encodes, in either dialect. Data aliases b. It does not allocate
 // unless it fails.
 //
@@ -97,41 +107,45 @@ func (e *Entry) UnmarshalVouched(b []byte) error {
 }
 
 func (e *Entry) unmarshal(b []byte, m mode) error {
-	var (
-		got  Entry
-		last uint64 // the tag of the last known field: they must rise
-		tag  uint64
-		v    uint64
-		why  string
-	)
+	var got Entry
+	rank := 0 // the last branch taken, as in Record.Unmarshal; here any field may be missing
 	for i := 0; i < len(b); {
-		at := i
-		tag, v, i, why = readField(b, i)
-		if why != "" {
-			return malformed("entry", at, why)
-		}
-		switch tag {
-		case tagEntryType:
-			got.Type = EntryType(v)
-			if uint64(got.Type) != v || m == strict && v > uint64(EntryConfChangeV2) {
-				return malformed("entry", at, "no such type")
+		if rank < 1 && at(b, i, tagEntryType) {
+			v, end := readUvarint(b, i+1)
+			t := EntryType(v)
+			if end < 0 || uint64(t) != v || m == strict && v > uint64(EntryConfChangeV2) {
+				return malformedField("entry", b, i, "no such type")
 			}
-		case tagEntryTerm:
-			got.Term = v
-		case tagEntryIndex:
-			got.Index = v
-		case tagEntryData:
-			got.Data = b[i-int(v) : i : i]
-		default:
-			if why := m.unknown(tag, lastEntryField); why != "" {
-				return malformed("entry", at, why)
+			got.Type, rank, i = t, 1, end
+		}
+		if rank < 2 && at(b, i, tagEntryTerm) {
+			v, end := readUvarint(b, i+1)
+			if end < 0 {
+				return malformedField("entry", b, i, "")
 			}
-			continue
+			got.Term, rank, i = v, 2, end
 		}
-		if tag <= last {
-			return malformed("entry", at, "field repeated or out of order")
+		if rank < 3 && at(b, i, tagEntryIndex) {
+			v, end := readUvarint(b, i+1)
+			if end < 0 {
+				return malformedField("entry", b, i, "")
+			}
+			got.Index, rank, i = v, 3, end
 		}
-		last = tag
+		if rank < 4 && at(b, i, tagEntryData) {
+			content, end := readBytes(b, i+1)
+			if end < 0 {
+				return malformedField("entry", b, i, "")
+			}
+			got.Data, rank, i = content, 4, end
+		}
+		if i < len(b) {
+			end, err := skipUnknown("entry", b, i, lastEntryField, m)
+			if err != nil {
+				return err
+			}
+			i = end
+		}
 	}
 	*e = got
 	return nil

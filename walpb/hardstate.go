@@ -51,40 +51,43 @@ func (s *HardState) UnmarshalVouched(b []byte) error {
 }
 
 func (s *HardState) unmarshal(b []byte, m mode) error {
-	var (
-		got  HardState
-		seen int    // how many known fields there were
-		last uint64 // the tag of the last one: they must rise
-		tag  uint64
-		v    uint64
-		why  string
-	)
+	var got HardState
+	rank := 0  // the last branch taken, as in Record.Unmarshal
+	found := 0 // how many branches were
 	for i := 0; i < len(b); {
-		at := i
-		tag, v, i, why = readField(b, i)
-		if why != "" {
-			return malformed("hard state", at, why)
-		}
-		switch tag {
-		case tagHardStateTerm:
-			got.Term = v
-		case tagHardStateVote:
-			got.Vote = v
-		case tagHardStateCommit:
-			got.Commit = v
-		default:
-			if why := m.unknown(tag, lastHardStateField); why != "" {
-				return malformed("hard state", at, why)
+		if rank < 1 && at(b, i, tagHardStateTerm) {
+			v, end := readUvarint(b, i+1)
+			if end < 0 {
+				return malformedField("hard state", b, i, "")
 			}
-			continue
+			got.Term, rank, i = v, 1, end
+			found++
 		}
-		if tag <= last {
-			return malformed("hard state", at, "field repeated or out of order")
+		if rank < 2 && at(b, i, tagHardStateVote) {
+			v, end := readUvarint(b, i+1)
+			if end < 0 {
+				return malformedField("hard state", b, i, "")
+			}
+			got.Vote, rank, i = v, 2, end
+			found++
 		}
-		last = tag
-		seen++
+		if rank < 3 && at(b, i, tagHardStateCommit) {
+			v, end := readUvarint(b, i+1)
+			if end < 0 {
+				return malformedField("hard state", b, i, "")
+			}
+			got.Commit, rank, i = v, 3, end
+			found++
+		}
+		if i < len(b) {
+			end, err := skipUnknown("hard state", b, i, lastHardStateField, m)
+			if err != nil {
+				return err
+			}
+			i = end
+		}
 	}
-	if m == strict && seen != lastHardStateField {
+	if m == strict && found < 3 {
 		return malformed("hard state", len(b), "field missing")
 	}
 	*s = got

@@ -2,6 +2,7 @@ package walpb
 
 import (
 	"encoding/binary"
+	"math"
 	"strconv"
 )
 
@@ -129,15 +130,15 @@ func (r *Record) AppendHead(b []byte, dataLen int) []byte {
 func (r *Record) HeadSum(seed uint32, dataLen int) uint32 {
 	var buf [maxRecordHead]byte
 	head := r.AppendHead(buf[:0], dataLen)
-	if !r.Vouched {
-		return updateShort(seed, head)
+	if r.Vouched {
+		// The value of header_crc is the one thing in a head that is not covered: close the gap.
+		after := len(head)
+		if dataLen >= 0 {
+			after -= 1 + uvarintSize(uint64(dataLen))
+		}
+		head = append(head[:after-4], head[after:]...)
 	}
-	// The value of header_crc is the one thing in a head that is not covered; find it from behind.
-	after := len(head)
-	if dataLen >= 0 {
-		after -= 1 + uvarintSize(uint64(dataLen))
-	}
-	return updateShort(updateShort(seed, head[:after-4]), head[after:])
+	return updateShort(seed, head)
 }
 
 func (r *Record) dataLen() int {
@@ -162,56 +163,59 @@ func (r *Record) dataLen() int {
 // Unmarshal checks neither CRC nor HeaderCRC, and takes any type. A caller that relies on header_crc compares
 // it with HeadSum(seed, b): until then it is not known that a skipped field was not damage.
 func (r *Record) Unmarshal(b []byte) error {
-	var (
-		got     Record
-		last    int  // the rank of the last field, see the switch: they must rise
-		unknown bool // some field was skipped
-		tag     uint64
-		v       uint64
-		why     string
-	)
+	var got Record
+	// The branches stand in the order of the fields, so that a record is read in one turn of the loop; only
+	// behind an unknown field there is another. Rank is the last branch taken. A field that comes twice or late
+	// finds its branch closed and is left to skipUnknown, which refuses it.
+	rank := 0
+	unknown := false
 	for i := 0; i < len(b); {
-		at := i
-		tag, v, i, why = readField(b, i)
-		if why != "" {
-			return malformed("record", at, why)
+		if rank == 0 && at(b, i, tagRecordType) {
+			v, end := readUvarint(b, i+1)
+			if end < 0 || v > math.MaxUint8 {
+				return malformedField("record", b, i, "type does not fit 8 bits")
+			}
+			got.Type, rank, i = Type(v), 1, end
 		}
-		rank := 0
-		switch tag {
-		case tagRecordType:
-			if v > 0xff {
-				return malformed("record", at, "type does not fit 8 bits")
+		if rank == 1 && at(b, i, tagRecordCRC) {
+			v, end := readUvarint(b, i+1)
+			if end < 0 || v > math.MaxUint32 {
+				return malformedField("record", b, i, "crc does not fit 32 bits")
 			}
-			rank, got.Type = 1, Type(v)
-		case tagRecordCRC:
-			if v > 0xffffffff {
-				return malformed("record", at, "crc does not fit 32 bits")
-			}
-			rank, got.CRC = 2, uint32(v)
-		case tagRecordSyncedTo:
-			if v == 0 {
-				return malformed("record", at, "synced_to is 0")
-			}
-			rank, got.SyncedTo = 3, v
-		case tagRecordHeaderCRC:
-			rank, got.HeaderCRC, got.Vouched = 4, uint32(v), true
-		case tagRecordData:
-			rank, got.Data = 5, b[i-int(v):i:i]
-		default:
-			if tag>>3 <= lastRecordField {
-				return malformed("record", at, "wrong wire type")
-			}
-			unknown = true
-			continue
+			got.CRC, rank, i = uint32(v), 2, end
 		}
-		// Type and crc are in every record, so the first two ranks may not be skipped.
-		if rank <= last || last < 2 && rank != last+1 {
-			return malformed("record", at, "field missing, repeated or out of order")
+		if rank == 2 && at(b, i, tagRecordSyncedTo) {
+			v, end := readUvarint(b, i+1)
+			if end < 0 || v == 0 {
+				return malformedField("record", b, i, "synced_to is 0")
+			}
+			got.SyncedTo, rank, i = v, 3, end
 		}
-		last = rank
+		if rank >= 2 && rank < 4 && at(b, i, tagRecordHeaderCRC) {
+			if len(b)-i < 5 {
+				return malformedField("record", b, i, "")
+			}
+			got.HeaderCRC, got.Vouched = binary.LittleEndian.Uint32(b[i+1:]), true
+			rank, i = 4, i+5
+		}
+		if rank >= 2 && rank < 5 && at(b, i, tagRecordData) {
+			content, end := readBytes(b, i+1)
+			if end < 0 {
+				return malformedField("record", b, i, "")
+			}
+			got.Data, rank, i = content, 5, end
+		}
+		if i < len(b) {
+			// Whether the record is vouched for may not be known yet.
+			end, err := skipUnknown("record", b, i, lastRecordField, vouched)
+			if err != nil {
+				return err
+			}
+			unknown, i = true, end
+		}
 	}
 	switch {
-	case last < 2:
+	case rank < 2:
 		return malformed("record", len(b), "type or crc is missing")
 	case unknown && !got.Vouched:
 		return malformed("record", 0, "unknown field in a record that is not vouched for")
@@ -232,16 +236,29 @@ func HeadSum(seed uint32, b []byte) (uint32, error) {
 	sum := seed
 	from := 0 // b[from:i] is covered and not yet summed
 	for i := 0; i < len(b); {
-		tag, v, end, why := readField(b, i)
-		if why != "" {
-			return 0, malformed("record", i, why)
-		}
-		i = end
-		switch tag {
+		field := i
+		switch b[i] {
+		case tagRecordType, tagRecordCRC, tagRecordSyncedTo:
+			_, i = readUvarint(b, i+1)
 		case tagRecordHeaderCRC:
-			sum, from = update(sum, b[from:end-4]), end
+			if len(b)-i < 5 {
+				return 0, malformedField("record", b, field, "")
+			}
+			sum = update(sum, b[from:i+1])
+			i += 5
+			from = i
 		case tagRecordData:
-			sum, from = update(sum, b[from:end-int(v)]), end
+			var content []byte
+			if content, i = readBytes(b, i+1); i < 0 {
+				return 0, malformedField("record", b, field, "")
+			}
+			sum = update(sum, b[from:i-len(content)])
+			from = i
+		default:
+			i = skipField(b, i)
+		}
+		if i < 0 {
+			return 0, malformedField("record", b, field, "")
 		}
 	}
 	return update(sum, b[from:]), nil

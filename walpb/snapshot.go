@@ -54,41 +54,42 @@ func (s *Snapshot) UnmarshalVouched(b []byte) error {
 }
 
 func (s *Snapshot) unmarshal(b []byte, m mode) error {
-	var (
-		got  Snapshot
-		seen int    // how many of index and term there were
-		last uint64 // the tag of the last known field: they must rise
-		tag  uint64
-		v    uint64
-		why  string
-	)
+	var got Snapshot
+	rank := 0  // the last branch taken, as in Record.Unmarshal
+	found := 0 // how many of index and term there were
 	for i := 0; i < len(b); {
-		at := i
-		tag, v, i, why = readField(b, i)
-		if why != "" {
-			return malformed("snapshot", at, why)
-		}
-		switch tag {
-		case tagSnapshotIndex:
-			got.Index = v
-			seen++
-		case tagSnapshotTerm:
-			got.Term = v
-			seen++
-		case tagSnapshotConfState:
-			got.ConfState = b[i-int(v) : i : i]
-		default:
-			if why := m.unknown(tag, lastSnapshotField); why != "" {
-				return malformed("snapshot", at, why)
+		if rank < 1 && at(b, i, tagSnapshotIndex) {
+			v, end := readUvarint(b, i+1)
+			if end < 0 {
+				return malformedField("snapshot", b, i, "")
 			}
-			continue
+			got.Index, rank, i = v, 1, end
+			found++
 		}
-		if tag <= last {
-			return malformed("snapshot", at, "field repeated or out of order")
+		if rank < 2 && at(b, i, tagSnapshotTerm) {
+			v, end := readUvarint(b, i+1)
+			if end < 0 {
+				return malformedField("snapshot", b, i, "")
+			}
+			got.Term, rank, i = v, 2, end
+			found++
 		}
-		last = tag
+		if rank < 3 && at(b, i, tagSnapshotConfState) {
+			content, end := readBytes(b, i+1)
+			if end < 0 {
+				return malformedField("snapshot", b, i, "")
+			}
+			got.ConfState, rank, i = content, 3, end
+		}
+		if i < len(b) {
+			end, err := skipUnknown("snapshot", b, i, lastSnapshotField, m)
+			if err != nil {
+				return err
+			}
+			i = end
+		}
 	}
-	if m == strict && seen != 2 {
+	if m == strict && found < 2 {
 		return malformed("snapshot", len(b), "index or term is missing")
 	}
 	*s = got

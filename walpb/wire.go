@@ -37,18 +37,6 @@ const (
 	vouched             // for a field of a later version, as the bytes are known to be sound
 )
 
-// unknown returns why a field whose tag the message does not have is refused, or "" if it is to be skipped.
-// Last is the highest field number that the message has.
-func (m mode) unknown(tag, last uint64) string {
-	if tag>>3 <= last {
-		return "wrong wire type"
-	}
-	if m == strict {
-		return "unknown field"
-	}
-	return ""
-}
-
 // The wire types of protocol buffers, but for the groups, which are never written.
 const (
 	wireVarint  = 0
@@ -59,74 +47,178 @@ const (
 
 const maxFieldNumber = 1<<29 - 1
 
-// readField reads the field that begins at b[i], where i < len(b). It returns its tag, its value and the
-// offset behind it. The value of a bytes field is its length n, and its content is b[end-n : end]. If there is
-// no field, why says what is wrong.
-func readField(b []byte, i int) (tag, v uint64, end int, why string) {
-	// Every tag that we know, and most varints but checksums, are of one byte.
-	if tag = uint64(b[i]); tag < 0x80 {
-		i++
-	} else if tag, i, why = readUvarint(b, i); why != "" {
-		return 0, 0, 0, why
-	}
-	if tag>>3 == 0 || tag>>3 > maxFieldNumber {
-		return 0, 0, 0, "no such field number"
-	}
-	switch tag & 7 {
-	case wireVarint, wireBytes:
-		if i < len(b) && b[i] < 0x80 {
-			v = uint64(b[i])
-			i++
-		} else if v, i, why = readUvarint(b, i); why != "" {
-			return 0, 0, 0, why
-		}
-		if tag&7 == wireVarint {
-			return tag, v, i, ""
-		}
-		if v > uint64(len(b)-i) {
-			return 0, 0, 0, "field is longer than the message"
-		}
-		return tag, v, i + int(v), ""
-	case wireFixed32:
-		if len(b)-i < 4 {
-			return 0, 0, 0, "message ends within a field"
-		}
-		return tag, uint64(binary.LittleEndian.Uint32(b[i:])), i + 4, ""
-	case wireFixed64:
-		if len(b)-i < 8 {
-			return 0, 0, 0, "message ends within a field"
-		}
-		return tag, binary.LittleEndian.Uint64(b[i:]), i + 8, ""
-	}
-	return 0, 0, 0, "no such wire type"
+// noField is the offset behind what is not there. It costs the reading functions, which run several times for
+// each record, less than an error; whyNoField finds the reason again when one is asked for.
+const noField = -1
+
+// at reports whether there is a field with that tag at b[i:]. All tags that we know are one byte.
+func at(b []byte, i int, tag byte) bool {
+	return i < len(b) && b[i] == tag
 }
 
-// readUvarint reads the varint at b[i:] and returns it with the offset behind it. It takes only the shortest
-// encoding of a number. If there is none, why says what is wrong.
-func readUvarint(b []byte, i int) (v uint64, end int, why string) {
+// readUvarint reads the varint at b[i:], which must be the shortest for its value, and returns it with the
+// offset behind it, or noField.
+func readUvarint(b []byte, i int) (v uint64, end int) {
+	if i < len(b) && b[i] < 0x80 {
+		return uint64(b[i]), i + 1
+	}
+	return readLongUvarint(b, i)
+}
+
+func readLongUvarint(b []byte, i int) (v uint64, end int) {
+	if len(b)-i >= 8 {
+		// The last byte of a varint is the first whose high bit is clear. If it is among these eight, take them
+		// apart at once: every record has a checksum of five bytes, and a loop would be most of the decoding.
+		word := binary.LittleEndian.Uint64(b[i:])
+		if stop := ^word & 0x8080808080808080; stop != 0 {
+			word &= stop ^ (stop - 1)
+			word = word&0x007f007f007f007f | word&0x7f007f007f007f00>>1
+			word = word&0x00003fff00003fff | word&0x3fff00003fff0000>>2
+			word = word&0x000000000fffffff | word&0x0fffffff00000000>>4
+			return word, shortest(b, i+bits.TrailingZeros64(stop)/8+1)
+		}
+	}
 	for shift := 0; i < len(b); shift += 7 {
 		c := b[i]
 		i++
-		if c >= 0x80 {
-			if shift == 63 {
-				return 0, 0, "varint does not fit 64 bits"
-			}
-			v |= uint64(c&0x7f) << shift
-			continue
-		}
 		if shift == 63 && c > 1 {
-			return 0, 0, "varint does not fit 64 bits"
+			return 0, noField
 		}
-		if c == 0 && shift > 0 {
-			return 0, 0, "varint is longer than its value needs"
+		v |= uint64(c&0x7f) << shift
+		if c < 0x80 {
+			return v, shortest(b, i)
 		}
-		return v | uint64(c)<<shift, i, ""
 	}
-	return 0, 0, "message ends within a varint"
+	return 0, noField
+}
+
+// shortest returns end, the offset behind a varint of two bytes or more, or noField if fewer would have done.
+func shortest(b []byte, end int) int {
+	if b[end-1] == 0 {
+		return noField
+	}
+	return end
+}
+
+// readBytes reads the length at b[i:] and the bytes behind it, and returns them with the offset behind them,
+// or noField.
+func readBytes(b []byte, i int) (content []byte, end int) {
+	n, i := readUvarint(b, i)
+	if i < 0 || n > uint64(len(b)-i) {
+		return nil, noField
+	}
+	end = i + int(n)
+	return b[i:end:end], end
+}
+
+// readTag reads the tag at b[i:] and returns it with the offset behind it, or noField.
+func readTag(b []byte, i int) (tag uint64, end int) {
+	tag, end = readUvarint(b, i)
+	if tag>>3 == 0 || tag>>3 > maxFieldNumber {
+		return tag, noField
+	}
+	return tag, end
+}
+
+// skipField returns the offset behind the field at b[i:], whatever it is, or noField.
+func skipField(b []byte, i int) (end int) {
+	tag, i := readTag(b, i)
+	if i < 0 {
+		return noField
+	}
+	switch tag & 7 {
+	case wireVarint:
+		_, end = readUvarint(b, i)
+	case wireFixed64:
+		end = i + 8
+	case wireBytes:
+		_, end = readBytes(b, i)
+	case wireFixed32:
+		end = i + 4
+	default:
+		return noField
+	}
+	if end > len(b) {
+		return noField
+	}
+	return end
+}
+
+// skipUnknown returns the offset behind the field at b[i:], which its message does not expect there. It is an
+// error if there is no whole field, if the message has a field of that number, the highest being last, or if
+// the mode is strict.
+func skipUnknown(message string, b []byte, i int, last uint64, m mode) (end int, err error) {
+	if end = skipField(b, i); end < 0 {
+		return 0, malformed(message, i, whyNoField(b, i))
+	}
+	if tag, _ := readTag(b, i); tag>>3 <= last {
+		return 0, malformed(message, i, "field repeated, out of order or of the wrong wire type")
+	}
+	if m == strict {
+		return 0, malformed(message, i, "unknown field")
+	}
+	return end, nil
+}
+
+// malformedField returns the error for the field at b[i:], whose tag is known: that it is cut short or
+// misspelt, and if it is neither, why.
+func malformedField(message string, b []byte, i int, why string) error {
+	if skipField(b, i) < 0 {
+		why = whyNoField(b, i)
+	}
+	return malformed(message, i, why)
+}
+
+// whyNoField says why skipField finds no field at b[i].
+func whyNoField(b []byte, i int) string {
+	tag, after := readUvarint(b, i)
+	if after < 0 {
+		return whyNoUvarint(b, i)
+	}
+	if _, end := readTag(b, i); end < 0 {
+		return "no such field number"
+	}
+	switch tag & 7 {
+	case wireVarint, wireBytes:
+		if _, end := readUvarint(b, after); end < 0 {
+			return whyNoUvarint(b, after)
+		}
+		return "field is longer than the message"
+	case wireFixed32, wireFixed64:
+		return "field is longer than the message"
+	}
+	return "no such wire type"
+}
+
+// whyNoUvarint says why readUvarint finds no varint at b[i:].
+func whyNoUvarint(b []byte, i int) string {
+	for n := 1; i < len(b); n++ {
+		c := b[i]
+		i++
+		switch {
+		case n == 10 && c > 1:
+			return "varint does not fit 64 bits"
+		case c < 0x80:
+			return "varint is longer than its value needs"
+		}
+	}
+	return "message ends within a varint"
 }
 
 // appendUvarint is the inverse of readUvarint: readUvarint(appendUvarint(nil, v), 0) == v.
 func appendUvarint(b []byte, v uint64) []byte {
+	switch {
+	case v < 1<<7:
+		return append(b, byte(v))
+	case v < 1<<14:
+		return append(b, byte(v)|0x80, byte(v>>7))
+	case v < 1<<21:
+		return append(b, byte(v)|0x80, byte(v>>7)|0x80, byte(v>>14))
+	case v < 1<<28:
+		return append(b, byte(v)|0x80, byte(v>>7)|0x80, byte(v>>14)|0x80, byte(v>>21))
+	case v < 1<<35:
+		return append(b, byte(v)|0x80, byte(v>>7)|0x80, byte(v>>14)|0x80, byte(v>>21)|0x80, byte(v>>28))
+	}
 	for v >= 0x80 {
 		b = append(b, byte(v)|0x80)
 		v >>= 7

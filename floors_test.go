@@ -177,6 +177,11 @@ func TestCheckersSeeWhatIsWrong(t *testing.T) {
 			[]string{"fileutil/a_windows.go imports github.com/pkg/errors: ./fileutil may import only the standard library and golang.org/x/sys/..."},
 		},
 		{
+			"a module whose name begins like one that is allowed", imports,
+			map[string]string{"fileutil/a.go": ok + `import "golang.org/x/sysinfo"`},
+			[]string{"fileutil/a.go imports golang.org/x/sysinfo: ./fileutil may import only the standard library and golang.org/x/sys/..."},
+		},
+		{
 			"test data in what ships", imports,
 			map[string]string{"tools/waldump/main.go": ok + `import "github.com/stele-wal/stele/testdata/testlogs"`},
 			[]string{"tools/waldump/main.go imports ./testdata/testlogs: ./tools/waldump/... may import only the standard library, ./walpb, " +

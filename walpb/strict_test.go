@@ -193,6 +193,28 @@ func TestUnknownFieldsAreSkippedOnlyWhereVouchedFor(t *testing.T) {
 	}
 }
 
+// Behind an unknown field the known ones are as strict as before.
+func TestNoFieldComesTwiceOrLateBehindAnUnknownOne(t *testing.T) {
+	for _, c := range []struct {
+		fields []string
+		new    func() message
+	}{{vouchedRecordFields, record}, {entryFields, entry}, {stateFields, state}, {snapshotFields, snapshot}} {
+		for last := range c.fields {
+			for again := range last + 1 {
+				b := unhex(strings.Join(c.fields[:last+1], "") + "3007" + c.fields[again] + strings.Join(c.fields[last+1:], ""))
+				m := c.new()
+				read := m.Unmarshal
+				if v, ok := m.(vouchedMessage); ok {
+					read = v.UnmarshalVouched
+				}
+				if err := read(b); !errors.Is(err, walpb.ErrMalformed) {
+					t.Errorf("%T % x: %v, want ErrMalformed", m, b, err)
+				}
+			}
+		}
+	}
+}
+
 func TestVouchedMessagesMayLackFields(t *testing.T) {
 	var s walpb.HardState
 	if err := s.UnmarshalVouched(unhex("1005")); err != nil || s != (walpb.HardState{Vote: 5}) {

@@ -1,0 +1,207 @@
+package wal
+
+import (
+	"errors"
+
+	"github.com/stele-wal/stele/walpb"
+)
+
+// A Report is what Check found in a log.
+type Report struct {
+	Dir      string
+	Verdict  Verdict   // the worst of all findings; Clean if there is none
+	Findings []Finding // in the order of the log
+	More     int       // findings that there were no room for, after the first 1000
+
+	Segments  []SegmentReport
+	Snapshots []walpb.Snapshot // the snapshot records, usable or not
+	Metadata  []byte
+	State     walpb.HardState // the last one
+	LastIndex uint64          // of the last entry, or of the snapshot that stands for it
+	LastTerm  uint64          // of that entry, as far as it is known
+
+	Spares []string // files that writers had in preparation
+	Copies []string // what Open and Repair kept of torn tails
+	Locked bool     // a Writer or an etcd has the log open: an unfinished batch at its end is then no finding to act on
+}
+
+// A SegmentReport is what Check found in one segment.
+type SegmentReport struct {
+	Name    string
+	Seq     uint64
+	Index   uint64 // as its name says
+	Size    int64  // of the file, in bytes
+	End     int64  // where its good records end
+	Records int    // good ones
+	Entries int
+	First   uint64 // the lowest and the highest index of its entries; 0 if it has none
+	Last    uint64
+	Vouched int // records that carry a header_crc
+}
+
+// A Finding is a place where a log is not as its writer left it.
+type Finding struct {
+	Verdict Verdict
+	Segment string
+	Offset  int64
+	Kind    Kind
+	Detail  string
+	Because string
+	Rest    int64 // for a torn tail, where the bytes that Open trims end
+
+	// What is known of the log before the place, and where behind it good records begin again, 0 if nowhere in the segment.
+	LastIndex, Commit uint64
+	Resumes           int64
+}
+
+const maxFindings = 1000
+
+// Check is the strictest reader. It reads a log once, whole, every segment and every record, goes on behind damage wherever
+// records vouch for themselves, and reports all that it finds. Memory use does not depend on the size of the log. It takes no
+// lock, writes nothing, and may be used on a log that is being written. dir may also be the path of one segment.
+//
+// Damage is not an error, but a finding. The error is ErrNoLog, ErrForeign, or what the file system said; the report then
+// holds what was found before.
+func Check(dir string, opts *Options) (*Report, error) {
+	o := opts.withDefaults()
+	c := checker{report: &Report{Dir: dir}}
+	l, _, err := openLog(o.FS, dir, 0)
+	var corrupt *CorruptError
+	if errors.As(err, &corrupt) {
+		c.corrupt(corrupt, 0)
+		return c.report, nil
+	}
+	if err != nil {
+		return c.report, err
+	}
+	defer l.close()
+	c.report.Spares, c.report.Copies = l.spares, l.copies
+	if c.report.Locked, err = l.segments[len(l.segments)-1].file.Locked(); err != nil {
+		return c.report, err
+	}
+	return c.report, c.run(newScanner(l.segments, l.preceded))
+}
+
+type checker struct {
+	report *Report
+	sum    fold
+	gaps   []*CorruptError
+}
+
+func (c *checker) run(s *scanner) error {
+	s.resume = true
+	var failed error
+	for r, err := range s.records() {
+		var corrupt *CorruptError
+		switch {
+		case errors.As(err, &corrupt) && corrupt.Kind == MissingSegment:
+			// Whether that matters depends on what follows.
+			c.sum.place(corrupt)
+			c.gaps = append(c.gaps, corrupt)
+			c.restart()
+		case corrupt != nil:
+			c.sum.place(corrupt)
+			c.corrupt(corrupt, 0)
+			c.restart()
+		case err != nil:
+			failed = err
+		default:
+			c.record(s, &r)
+		}
+	}
+	for i, gap := range c.gaps {
+		verdict := Missing
+		if i == len(c.gaps)-1 && c.usable() {
+			verdict = Passed
+		}
+		c.finding(Finding{Verdict: verdict, Segment: gap.Segment, Kind: gap.Kind, Detail: gap.Detail, Because: gap.Because, LastIndex: gap.LastIndex, Commit: gap.Commit})
+	}
+	c.finish(s)
+	return failed
+}
+
+// record takes a good record into the report.
+func (c *checker) record(s *scanner, r *Record) {
+	seg := c.segment(s)
+	if n := len(c.report.Findings); n > 0 {
+		if f := &c.report.Findings[n-1]; f.Verdict == Corrupt && f.Segment == r.Segment && f.Resumes == 0 {
+			f.Resumes = r.Offset
+		}
+	}
+	seg.Records++
+	seg.End = r.Offset + r.Size
+	if r.Vouched {
+		seg.Vouched++
+	}
+	var corrupt *CorruptError
+	if err := c.sum.record(r); errors.As(err, &corrupt) {
+		c.corrupt(corrupt, seg.End)
+		c.restart()
+		return
+	}
+	switch r.Type {
+	case walpb.TypeMetadata:
+		c.report.Metadata = c.sum.metadata
+	case walpb.TypeEntry:
+		i := c.sum.entry.Index
+		if seg.Entries++; seg.Entries == 1 {
+			seg.First = i
+		}
+		seg.First, seg.Last = min(seg.First, i), max(seg.Last, i)
+	case walpb.TypeSnapshot:
+		snap := c.sum.snap
+		snap.ConfState = append([]byte(nil), snap.ConfState...)
+		c.report.Snapshots = append(c.report.Snapshots, snap)
+	}
+}
+
+// segment returns the report of the segment that is being read, and begins those that were reached since the last.
+func (c *checker) segment(s *scanner) *SegmentReport {
+	for i := len(c.report.Segments); i <= s.end.segment; i++ {
+		seg := &s.segments[i]
+		c.report.Segments = append(c.report.Segments, SegmentReport{Name: seg.name, Seq: seg.seq, Index: seg.index, Size: seg.size})
+	}
+	return &c.report.Segments[s.end.segment]
+}
+
+// restart forgets what the records before a damaged place add up to: nothing is known of those that are lost.
+func (c *checker) restart() {
+	metadata := c.sum.metadata
+	c.sum = newFold()
+	c.sum.metadata = metadata
+}
+
+// usable tells whether the log can be replayed from a snapshot record that was read since the last gap.
+func (c *checker) usable() bool {
+	return c.sum.history.state.Commit > 0 && c.sum.snap.Index > 0 && c.sum.snap.Index <= c.sum.history.state.Commit
+}
+
+// finish adds what the end of the log is.
+func (c *checker) finish(s *scanner) {
+	c.segment(s)
+	r, h := c.report, &c.sum.history
+	r.State, r.LastIndex = h.state, h.last()
+	r.LastTerm, _ = h.line.term(r.LastIndex)
+	if e := s.end; e.verdict == Torn || e.verdict == TornUnproven || e.verdict == Unborn {
+		c.finding(Finding{Verdict: e.verdict, Segment: s.segments[e.segment].name, Offset: e.offset, Kind: e.kind, Detail: e.detail,
+			Because: e.because, Rest: e.rest, LastIndex: h.last(), Commit: h.state.Commit})
+	}
+}
+
+func (c *checker) corrupt(e *CorruptError, resumes int64) {
+	verdict := Corrupt
+	if e.Kind == MissingSegment {
+		verdict = Missing
+	}
+	c.finding(Finding{Verdict: verdict, Segment: e.Segment, Offset: e.Offset, Kind: e.Kind, Detail: e.Detail, Because: e.Because,
+		LastIndex: e.LastIndex, Commit: e.Commit, Resumes: resumes})
+}
+
+func (c *checker) finding(f Finding) {
+	c.report.Verdict = max(c.report.Verdict, f.Verdict)
+	if len(c.report.Findings) == maxFindings {
+		c.report.More++
+		return
+	}
+	c.report.Findings = append(c.report.Findings, f)
+}

@@ -1,0 +1,164 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/stele-wal/stele/fileutil"
+)
+
+// segment is one .wal file: its place in the log, and, once opened, the file.
+type segment struct {
+	name  string
+	seq   uint64
+	index uint64
+	file  fileutil.File
+	size  int64
+}
+
+// listing is what a log's directory holds, sorted by sequence number.
+type listing struct {
+	segments []segment
+	preceded bool     // segments before these were left out
+	strays   []string // names that end in .wal and are no segment's
+	spares   []string // the next segments that writers, ours or etcd, had in preparation
+	copies   []string // what Open and Repair kept of what they cut off
+}
+
+// list reads a directory, strictly: whatever ends in .wal is either a segment or a stray. path may also be the path of
+// one segment, which then is all of the log.
+func list(fsys fileutil.FS, path string) (listing, error) {
+	info, err := fsys.Stat(path)
+	if err != nil {
+		return listing{}, fmt.Errorf("wal: %w", err)
+	}
+	if !info.IsDir() {
+		seq, index, ok := parseSegmentName(filepath.Base(path))
+		if !ok {
+			return listing{}, foreign(filepath.Dir(path), filepath.Base(path))
+		}
+		return listing{segments: []segment{{name: filepath.Base(path), seq: seq, index: index}}}, nil
+	}
+	names, err := fsys.ReadDir(path)
+	if err != nil {
+		return listing{}, fmt.Errorf("wal: %w", err)
+	}
+	var l listing
+	for _, entry := range names {
+		name := entry.Name()
+		switch seq, index, ok := parseSegmentName(name); {
+		case ok && !entry.IsDir():
+			l.segments = append(l.segments, segment{name: name, seq: seq, index: index})
+		case strings.HasSuffix(name, segmentSuffix):
+			l.strays = append(l.strays, name)
+		case isSpareName(name):
+			l.spares = append(l.spares, name)
+		case isCopyName(name):
+			l.copies = append(l.copies, name)
+		}
+	}
+	return l, nil
+}
+
+// check returns the error of a directory that cannot be taken for one log: it holds none, or more.
+func (l *listing) check(dir string) error {
+	if len(l.strays) > 0 {
+		return foreign(dir, l.strays[0])
+	}
+	if len(l.segments) == 0 {
+		return fmt.Errorf("wal: %s: %w", dir, ErrNoLog)
+	}
+	for i := 1; i < len(l.segments); i++ {
+		if a, b := l.segments[i-1], l.segments[i]; a.seq == b.seq {
+			return &CorruptError{Segment: b.name, Kind: DoubleSegment, Detail: "so is " + a.name, Because: "which of them is the log's cannot be known"}
+		}
+	}
+	return nil
+}
+
+// from returns the position of the segment to start at for what follows index: the last whose name has an index at or
+// below it, or the first.
+func (l *listing) from(index uint64) int {
+	for i := len(l.segments) - 1; i > 0; i-- {
+		if l.segments[i].index <= index {
+			return i
+		}
+	}
+	return 0
+}
+
+// open opens the segments from the given one on.
+func (l *listing) open(fsys fileutil.FS, dir string, from, flag int) error {
+	for i := from; i < len(l.segments); i++ {
+		s := &l.segments[i]
+		f, err := fsys.OpenFile(filepath.Join(dir, s.name), flag, 0)
+		if err != nil {
+			l.close()
+			return fmt.Errorf("wal: %w", err)
+		}
+		s.file = f
+		if s.size, err = f.Size(); err != nil {
+			l.close()
+			return fmt.Errorf("wal: %w", err)
+		}
+	}
+	return nil
+}
+
+// close closes what open opened. There is nothing to learn from closing a file that was only read.
+func (l *listing) close() {
+	for i := range l.segments {
+		if s := &l.segments[i]; s.file != nil {
+			s.file.Close()
+			s.file = nil
+		}
+	}
+}
+
+// openLog lists a log and opens its segments for reading, from the one that index selects. A segment that another
+// process removes in between makes it list again.
+func openLog(fsys fileutil.FS, path string, index uint64) (l listing, dir string, err error) {
+	const tries = 5
+	for try := 1; ; try++ {
+		if l, err = list(fsys, path); err != nil {
+			return l, "", err
+		}
+		if err = l.check(path); err != nil {
+			return l, "", err
+		}
+		dir = path
+		if filepath.Base(path) == l.segments[0].name {
+			dir = filepath.Dir(path)
+		}
+		first := l.from(index)
+		if err = l.open(fsys, dir, first, os.O_RDONLY); err == nil {
+			l.segments, l.preceded = l.segments[first:], first > 0
+			return l, dir, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || try == tries {
+			return l, "", err
+		}
+	}
+}
+
+// isSpareName tells whether name is one that writers give the segment that they prepare: a number and .tmp.
+func isSpareName(name string) bool {
+	digits, ok := strings.CutSuffix(name, ".tmp")
+	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
+}
+
+// copyName names the copy that is kept of what was cut off a segment at an offset. It does not end in .wal, so that
+// etcd does not take it for a segment. Release removes it together with the segment.
+func copyName(segment string, offset int64) string {
+	return fmt.Sprintf("%s.%d%s", segment, offset, copySuffix)
+}
+
+const copySuffix = ".torn"
+
+func isCopyName(name string) bool {
+	return strings.HasSuffix(name, copySuffix) && strings.Contains(name, segmentSuffix+".")
+}

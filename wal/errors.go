@@ -1,0 +1,119 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// Errors on which a caller may branch. They are wrapped: compare with errors.Is.
+var (
+	// ErrNoLog says that a directory holds no segment. It is also an fs.ErrNotExist.
+	ErrNoLog error = noLog{}
+
+	// ErrExists says that Create found a log. It is also an fs.ErrExist.
+	ErrExists error = exists{}
+
+	// ErrClosed is what a Writer returns after Close. It is fs.ErrClosed.
+	ErrClosed = fs.ErrClosed
+
+	// ErrLocked says that another Writer, or an etcd, has the log open. It is fileutil.ErrLocked.
+	ErrLocked = fileutil.ErrLocked
+
+	// ErrInvalid says that Save or SaveSnapshot was given what the log cannot hold: an index that does not follow on,
+	// a term or commit that falls, a commit beyond the last entry. Nothing was written.
+	ErrInvalid = errors.New("invalid")
+
+	// ErrTooLarge says that a record would be larger than Options.MaxRecord. Nothing was written.
+	ErrTooLarge = errors.New("record too large")
+
+	// ErrSnapshotNotFound says that the snapshot to replay from is not recorded in the segments that were read.
+	ErrSnapshotNotFound = errors.New("snapshot record not found")
+
+	// ErrSnapshotMismatch says that the snapshot to replay from is recorded with another term.
+	ErrSnapshotMismatch = errors.New("snapshot record has another term")
+
+	// ErrSnapshotOutdated says that the entries after the snapshot to replay from are not all in the log, because a
+	// later snapshot took their place: replay from that one.
+	ErrSnapshotOutdated = errors.New("a later snapshot replaced what followed")
+
+	// ErrForeign says that a directory holds a file that ends in .wal but is no segment's name. What made it, and
+	// whether it belongs to the log, cannot be known: move it away.
+	ErrForeign = errors.New("not a segment's name")
+)
+
+type noLog struct{}
+
+func (noLog) Error() string        { return "no log here: no segment (*.wal)" }
+func (noLog) Is(target error) bool { return target == fs.ErrNotExist }
+
+type exists struct{}
+
+func (exists) Error() string        { return "a log is here already" }
+func (exists) Is(target error) bool { return target == fs.ErrExist }
+
+// A Kind is how a log stopped being good.
+type Kind uint8
+
+const (
+	BadLength      Kind = iota + 1 // a length word that no writer wrote, or that goes beyond the file
+	BadPadding                     // padding that is not zero
+	BadRecord                      // bytes that are no record
+	BadHeader                      // a header_crc that does not match
+	BadChecksum                    // a chain that does not match
+	BadSeed                        // a segment that does not go on from the checksum that the one before it ends with
+	BadHead                        // a segment that does not begin with a checksum and metadata
+	ZeroLength                     // a length word of zero with something behind it
+	ShortFile                      // a file that ends inside a length word
+	Contradiction                  // a good record that the records before it do not allow
+	MissingSegment                 // a sequence number that is not there
+	DoubleSegment                  // a sequence number that is there twice
+)
+
+var kindNames = [...]string{"", "bad length", "bad padding", "bad record", "header checksum mismatch", "checksum mismatch",
+	"segment does not continue the one before it", "bad head", "zero length", "file ends inside a length word", "contradiction", "missing segment", "segment is there twice"}
+
+func (k Kind) String() string { return kindNames[k] }
+
+// A CorruptError says that what a log had made durable is damaged or gone, and where. Everything before the place is
+// good and was returned.
+type CorruptError struct {
+	Segment string // the segment's file name; for a missing segment, the next one's
+	Offset  int64  // in the segment, in bytes: where the first frame that is not good begins
+	Kind    Kind
+	Detail  string // what was found there
+	Because string // why it is not a torn tail
+
+	// LastIndex is the index of the last entry before the place, and Commit the last hard state's, as far as the
+	// records that were read tell; both are set by Open, Replay and Check.
+	LastIndex, Commit uint64
+}
+
+// Error names the segment, the offset and the reason.
+func (e *CorruptError) Error() string {
+	s := fmt.Sprintf("wal: %s: offset %d: %s", e.Segment, e.Offset, e.Kind)
+	if e.Detail != "" {
+		s += ": " + e.Detail
+	}
+	if e.Because != "" {
+		s += " (corrupt: " + e.Because + ")"
+	}
+	return s
+}
+
+// contradiction is the error of a record that is good by itself but not where it stands.
+func contradiction(r *Record, err error) *CorruptError {
+	return &CorruptError{Segment: r.Segment, Offset: r.Offset, Kind: Contradiction, Detail: r.Type.String() + " record: " + err.Error()}
+}
+
+// foreign is the error of a file that ends in .wal but is no segment's.
+func foreign(dir, name string) error {
+	return fmt.Errorf("wal: %s: %s: %w: move it away", dir, name, ErrForeign)
+}
+
+// Interface checks, and a reminder that records are decoded by walpb.
+var _ error = (*CorruptError)(nil)
+var _ = walpb.ErrMalformed

@@ -1,0 +1,351 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// Create makes a new, empty log in dir and opens it. metadata is whatever tells its owner apart from others; every segment
+// carries it, and it never changes. dir is made if it is not there, mode 0700, as are its parents. Files that are not
+// segments are left alone.
+//
+// Once Create has returned nil, the log survives a crash. After a crash before that, Create can be called again, unless the log
+// is there after all, whole and empty: the error is then ErrExists, which is also an fs.ErrExist, and Open opens it. The error
+// is ErrLocked if another Create is at work in dir, and ErrForeign if dir holds a .wal file that is not a segment.
+func Create(dir string, metadata []byte, opts *Options) (*Writer, error) {
+	o := opts.withDefaults()
+	if len(metadata)+maxHead > o.MaxRecord {
+		return nil, fmt.Errorf("wal: metadata: %w: %d bytes, the limit is %d", ErrTooLarge, len(metadata)+maxHead, o.MaxRecord)
+	}
+	if metadata != nil {
+		metadata = append([]byte{}, metadata...)
+	}
+	if err := makeDir(o.FS, filepath.Clean(dir), !o.NoSync); err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	if err := vacant(o.FS, dir); err != nil {
+		return nil, err
+	}
+	// The first segment grows under the name of a spare, so that it is whole when it gets its own. Whoever holds the lock of
+	// that name, and still finds no segment, is the only one.
+	spare := filepath.Join(dir, spareName)
+	file, err := o.FS.OpenFile(spare, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	w, err := create(dir, file, metadata, o)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	w.spare.prepare(w)
+	return w, nil
+}
+
+func create(dir string, file fileutil.File, metadata []byte, o Options) (*Writer, error) {
+	if err := file.Lock(); err != nil {
+		return nil, fmt.Errorf("wal: %s: %w", dir, err)
+	}
+	if err := vacant(o.FS, dir); err != nil {
+		return nil, err
+	}
+	first := &segment{name: segmentName(0, 0), file: file, size: o.SegmentSize}
+	w := newWriter(dir, o, metadata, []*segment{first}, 0, nil)
+	w.encoder.head(w.gathering, 0, metadata, walpb.HardState{})
+	w.encoder.snapshot(w.gathering, walpb.Snapshot{})
+	w.history.snapshot(walpb.Snapshot{})
+	w.recorded = append(w.recorded, recorded{})
+	err := file.Truncate(0)
+	if err == nil {
+		err = file.Preallocate(o.SegmentSize)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wal: %s: %w", first.name, err)
+	}
+	b := w.gathering
+	w.gathering, w.idle = w.next(b), b
+	if err := w.write(b, !o.NoSync); err != nil {
+		return nil, err
+	}
+	w.durable = b.number
+	if err := o.FS.Rename(filepath.Join(dir, spareName), filepath.Join(dir, first.name)); err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	if o.NoSync {
+		return w, nil
+	}
+	// From here on, the log survives a crash.
+	if err := o.FS.SyncDir(dir); err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	return w, nil
+}
+
+// makeDir makes a directory and its parents, each durable.
+func makeDir(fsys fileutil.FS, dir string, sync bool) error {
+	err := fsys.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrNotExist) && filepath.Dir(dir) != dir {
+		if err := makeDir(fsys, filepath.Dir(dir), sync); err != nil {
+			return err
+		}
+		err = fsys.Mkdir(dir, 0o700)
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if !sync {
+		return nil
+	}
+	return fsys.SyncDir(filepath.Dir(dir)) // an existing name may not be durable yet either
+}
+
+// vacant returns an error unless a directory holds no log.
+func vacant(fsys fileutil.FS, dir string) error {
+	l, err := list(fsys, dir)
+	if err != nil {
+		return err
+	}
+	if len(l.strays) > 0 {
+		return foreign(dir, l.strays[0])
+	}
+	if len(l.segments) > 0 {
+		return fmt.Errorf("wal: %s: %w", dir, ErrExists)
+	}
+	return nil
+}
+
+// Open opens the log in dir to append to it, and locks it. It reads the log once, whole.
+//
+// If a crash left a torn tail, Open keeps a copy of it beside the segment, in a file called after the segment and the offset
+// and ending in .torn, zeroes it, and logs a warning. If it came while the log was being cut, Open sets the unborn segment aside in the
+// same way. It then syncs the log, so that what Records gives from now on is durable, whoever wrote it.
+//
+// If what was durable is damaged, Open changes nothing and returns a *CorruptError. The error is ErrNoLog, also an
+// fs.ErrNotExist, if there is no log; ErrLocked if another Writer or an etcd has it open; ErrForeign if dir holds a .wal file that
+// is not a segment; or what the file system said.
+//
+// Open may itself be cut short by a crash, anywhere, and be called again.
+func Open(dir string, opts *Options) (*Writer, error) {
+	o := opts.withDefaults()
+	l, err := lockLog(o.FS, dir)
+	if err != nil {
+		return nil, err
+	}
+	w, err := open(dir, l, o)
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	w.spare.prepare(w)
+	return w, nil
+}
+
+// lockLog lists a log, opens all its segments and locks them.
+func lockLog(fsys fileutil.FS, dir string) (listing, error) {
+	l, err := list(fsys, dir)
+	if err != nil {
+		return l, err
+	}
+	if err := l.check(dir); err != nil {
+		return l, err
+	}
+	if filepath.Base(dir) == l.segments[0].name {
+		return l, fmt.Errorf("wal: %s: a segment, not the directory of a log", dir)
+	}
+	if err := l.open(fsys, dir, 0, os.O_RDWR); err != nil {
+		return l, err
+	}
+	for i := range l.segments {
+		if err := l.segments[i].file.Lock(); err != nil {
+			l.close()
+			return l, fmt.Errorf("wal: %s: %w", filepath.Join(dir, l.segments[i].name), err)
+		}
+	}
+	// Who had the locks before may have cut the log or released segments after it was listed.
+	again, err := list(fsys, dir)
+	if err == nil && !sameNames(l.segments, again.segments) {
+		err = fmt.Errorf("wal: %s: %w: segments came or went", dir, ErrLocked)
+	}
+	for i := 0; err == nil && i < len(l.segments); i++ {
+		l.segments[i].size, err = l.segments[i].file.Size()
+	}
+	if err != nil {
+		l.close()
+		return l, err
+	}
+	return l, nil
+}
+
+func sameNames(a, b []segment) bool {
+	for i := range a {
+		if i >= len(b) || a[i].name != b[i].name {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
+
+// open does what Open says with a log that is locked.
+func open(dir string, l listing, o Options) (*Writer, error) {
+	last := &l.segments[len(l.segments)-1]
+	if !o.NoSync {
+		// Read what is on the disk, not what a process that failed to sync it left in memory.
+		if err := last.file.SyncData(); err != nil {
+			return nil, fmt.Errorf("wal: %s: %w", last.name, err)
+		}
+		if err := last.file.DropCache(); err != nil {
+			return nil, fmt.Errorf("wal: %s: %w", last.name, err)
+		}
+	}
+	s := newScanner(l.segments, false)
+	var (
+		sum      fold
+		recs     []recorded
+		gap      error
+		segments int // position of the segment of the last record
+	)
+	for r, err := range s.records() {
+		if isGap(err) {
+			sum, recs, gap = newFold(), nil, err
+			continue
+		}
+		if err == nil {
+			err = sum.record(&r)
+		}
+		if err != nil {
+			return nil, sum.place(err)
+		}
+		if segments = s.end.segment; r.Type == walpb.TypeSnapshot {
+			recs = append(recs, recorded{sum.snap.Index, sum.snap.Term, l.segments[segments].seq})
+		}
+	}
+	if gap != nil {
+		if newestUsable(recs, sum.history.state.Commit) < 0 {
+			return nil, sum.place(gap)
+		}
+		o.Logger.Warn("wal: segments older than the newest snapshot record are missing", "dir", dir, "error", gap)
+	}
+	end, err := recoverTail(dir, &l, s.end, o)
+	if err != nil {
+		return nil, err
+	}
+	return resume(dir, l, end, sum, recs, o)
+}
+
+// place adds to a CorruptError what is known of the log before it.
+func (f *fold) place(err error) error {
+	var corrupt *CorruptError
+	if errors.As(err, &corrupt) {
+		corrupt.LastIndex, corrupt.Commit = f.history.last(), f.history.state.Commit
+	}
+	return err
+}
+
+// recoverTail removes what a crash left behind the end of a log, and makes durable what stands before. It returns the end
+// to go on from, which is in the last segment of the listing.
+func recoverTail(dir string, l *listing, e end, o Options) (end, error) {
+	last := &l.segments[len(l.segments)-1]
+	if e.verdict != Clean {
+		if err := keepCopy(o.FS, dir, last, e.offset, e.rest); err != nil {
+			return e, err
+		}
+		o.Logger.Warn("wal: "+e.verdict.String()+" end of the log trimmed", "dir", dir, "segment", last.name,
+			"offset", e.offset, "bytes", e.rest-e.offset, "reason", e.kind.String()+" "+e.detail, "because", e.because)
+		if f := o.Observer.Trimmed; f != nil {
+			f(last.name, e.offset, e.rest-e.offset)
+		}
+	}
+	if e.verdict == Unborn {
+		if err := o.FS.Remove(filepath.Join(dir, last.name)); err != nil {
+			return e, fmt.Errorf("wal: %w", err)
+		}
+		last.file.Close()
+		l.segments = l.segments[:len(l.segments)-1]
+		last = &l.segments[len(l.segments)-1]
+		e = *e.before
+	}
+	// Only zeros may follow the end, so that no old frame is ever taken for a new one.
+	if err := zero(last.file, e.offset, e.rest); err != nil {
+		return e, fmt.Errorf("wal: %s: %w", last.name, err)
+	}
+	if e.offset < o.SegmentSize {
+		if err := last.file.Preallocate(o.SegmentSize); err != nil {
+			o.Logger.Warn("wal: no space to make the last segment as long as it will be", "dir", dir, "segment", last.name, "error", err)
+		}
+	}
+	size, err := last.file.Size()
+	if err != nil {
+		return e, fmt.Errorf("wal: %w", err)
+	}
+	last.size = size
+	for _, name := range l.spares {
+		if err := o.FS.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return e, fmt.Errorf("wal: %w", err)
+		}
+	}
+	if o.NoSync {
+		return e, nil
+	}
+	if err := last.file.SyncData(); err != nil {
+		return e, fmt.Errorf("wal: %s: %w", last.name, err)
+	}
+	if err := o.FS.SyncDir(dir); err != nil {
+		return e, fmt.Errorf("wal: %w", err)
+	}
+	// From here on, everything before the end is durable, and the end is the end.
+	return e, nil
+}
+
+// keepCopy writes the bytes that are about to go to a file beside their segment.
+func keepCopy(fsys fileutil.FS, dir string, seg *segment, from, to int64) error {
+	if from == to {
+		return nil
+	}
+	name := filepath.Join(dir, copyName(seg.name, from))
+	err := fileutil.ReplaceFile(fsys, name, 0o600, func(w io.Writer) error {
+		_, err := io.Copy(w, io.NewSectionReader(seg.file, from, to-from))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("wal: keep a copy of the torn tail: %w", err)
+	}
+	return nil
+}
+
+// zero overwrites a part of a file with zeros.
+func zero(f io.WriterAt, from, to int64) error {
+	for from < to {
+		n, err := f.WriteAt(zeros[:min(pageSize-from%pageSize, to-from)], from)
+		if err != nil {
+			return err
+		}
+		from += int64(n)
+	}
+	return nil
+}
+
+// resume makes the Writer that goes on where a log ends.
+func resume(dir string, l listing, e end, sum fold, recs []recorded, o Options) (*Writer, error) {
+	segments := make([]*segment, len(l.segments))
+	for i := range l.segments {
+		segments[i] = &l.segments[i]
+	}
+	last := segments[len(segments)-1]
+	page := make([]byte, e.offset%pageSize)
+	if _, err := last.file.ReadAt(page, e.offset-int64(len(page))); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("wal: %s: %w", last.name, err)
+	}
+	w := newWriter(dir, o, sum.metadata, segments, e.offset, page)
+	w.encoder.chain, w.encoder.ident = e.chain, e.ident
+	w.history, w.recorded = sum.history, recs
+	if !e.state && !w.history.state.IsZero() {
+		// Whoever reads from this segment on must find a hard state: etcd leaves it out after a restart.
+		w.encoder.state(w.gathering, w.history.state)
+	}
+	return w, nil
+}

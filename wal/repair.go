@@ -1,0 +1,90 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrChanged says that a log is no longer as it was when its repair was planned. Nothing was written.
+var ErrChanged = errors.New("the log has changed since")
+
+// A Plan is what a repair would do to a log: remove the end that a crash left. Nothing else is ever removed.
+type Plan struct {
+	Dir     string
+	Verdict Verdict // Clean: there is nothing to do. Otherwise Torn, TornUnproven or Unborn.
+	Segment string  // the last one
+	Offset  int64   // of the first byte to be zeroed; everything before it stays
+	Bytes   int64   // how many there are
+	Copy    string  // the file in Dir that will hold these bytes; empty if there are none
+	Because string  // why this end is one that a crash leaves
+
+	// What the log holds then: its last entry and its commit.
+	LastIndex, Commit uint64
+
+	opts Options
+}
+
+// PlanRepair reads a log and says what Apply would do. It takes no lock and writes nothing.
+//
+// The error is a *CorruptError, the first, if what was durable is damaged: that is not for a repair to remove. Otherwise the errors
+// are those of Check.
+func PlanRepair(dir string, opts *Options) (*Plan, error) {
+	o := opts.withDefaults()
+	report, err := Check(dir, &o)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Dir: dir, Verdict: Clean, LastIndex: report.LastIndex, Commit: report.State.Commit, opts: o}
+	for _, f := range report.Findings {
+		switch f.Verdict {
+		case Passed:
+		case Torn, TornUnproven, Unborn:
+			p.Verdict, p.Segment, p.Offset, p.Bytes, p.Because = f.Verdict, f.Segment, f.Offset, f.Rest-f.Offset, f.Because
+			if p.Bytes > 0 {
+				p.Copy = copyName(f.Segment, f.Offset)
+			}
+		default:
+			return nil, &CorruptError{Segment: f.Segment, Offset: f.Offset, Kind: f.Kind, Detail: f.Detail, Because: f.Because, LastIndex: f.LastIndex, Commit: f.Commit}
+		}
+	}
+	return p, nil
+}
+
+// Apply does what the Plan says: under the lock it writes the copy and syncs it, zeroes the torn tail, or removes the unborn segment,
+// and syncs the log; then it reads the log again. To undo it, write the copy back into the segment at Offset. A crash in between leaves the
+// log as it was, or torn, or repaired; Apply a new Plan then. Applying a Plan that has nothing to do does nothing.
+//
+// The error is ErrLocked if a Writer or an etcd has the log open, ErrChanged if the log is not as it was when the Plan was made, or what
+// the file system said.
+func (p *Plan) Apply() error {
+	if p.Verdict == Clean {
+		return nil
+	}
+	l, err := lockLog(p.opts.FS, p.Dir)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	s := newScanner(l.segments, false)
+	for _, err := range s.records() {
+		if err != nil && !isGap(err) {
+			return err
+		}
+	}
+	if name := s.segments[s.end.segment].name; name != p.Segment || s.end.offset != p.Offset || s.end.verdict != p.Verdict || s.end.rest-s.end.offset != p.Bytes {
+		return fmt.Errorf("wal: %s: %w: plan the repair again", p.Dir, ErrChanged)
+	}
+	o := p.opts
+	o.SegmentSize = 0 // leave the file as long as it is
+	if _, err := recoverTail(p.Dir, &l, s.end, o); err != nil {
+		return err
+	}
+	report, err := Check(p.Dir, &p.opts)
+	if err != nil {
+		return err
+	}
+	if report.Verdict.bad() || report.LastIndex != p.LastIndex {
+		return fmt.Errorf("wal: %s: the repair did not give the log that was planned: %v", p.Dir, report.Verdict)
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+package wal
+
+import (
+	"fmt"
+	"iter"
+
+	"github.com/stele-wal/stele/walpb"
+)
+
+// A Log is what the records of a log add up to, from a snapshot on.
+type Log struct {
+	Metadata []byte          // as given to Create
+	State    walpb.HardState // the last one saved
+	Snapshot walpb.Snapshot  // the one replayed from, as recorded
+	Entries  []walpb.Entry   // those that stand, from Snapshot.Index+1 on
+}
+
+// Replay is what records mean: it folds them into the log that a consensus system goes on from, starting at a
+// snapshot that is recorded in them. The zero Snapshot is the one that every log begins with.
+//
+// Which entries stand is decided by three rules. An entry voids every earlier one at or above its index, whether or not
+// it comes after the snapshot. A snapshot record whose entry the log does not hold, or holds with another term, was installed
+// from a leader, and replaces the log once a hard state commits it. What contradicts these rules, or a gap, a term or a commit
+// that falls, a commit beyond the last entry, is a *CorruptError that names the place.
+//
+// The result owns its memory. Otherwise the error is
+//
+//   - ErrSnapshotNotFound if no record of the snapshot is among the records: read from 0, or choose another snapshot,
+//   - ErrSnapshotMismatch if it is recorded with another term,
+//   - ErrSnapshotOutdated if a later snapshot took the place of entries after it,
+//   - or the first error of seq. A missing segment does not count if the snapshot's record is behind it.
+//
+// With a *CorruptError or an error of the file system, the Log is what the records before it add up to; it is nil with
+// the others.
+func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
+	var (
+		fold     = newFold()
+		matched  bool
+		gap      error
+		failed   error
+		snapshot walpb.Snapshot
+	)
+	fold.keep(from.Index)
+	for r, err := range seq {
+		if isGap(err) && !matched {
+			gap = err
+			fold = newFold()
+			fold.keep(from.Index)
+			continue
+		}
+		if err == nil {
+			err = fold.record(&r)
+		}
+		if err != nil {
+			failed = err
+			break
+		}
+		if r.Type == walpb.TypeSnapshot && fold.snap.Index == from.Index {
+			if fold.snap.Term != from.Term {
+				return nil, fmt.Errorf("wal: %s: offset %d: snapshot %d/%d: %w: %d", r.Segment, r.Offset, from.Index, from.Term, ErrSnapshotMismatch, fold.snap.Term)
+			}
+			matched, snapshot = true, fold.snap
+			snapshot.ConfState = append([]byte(nil), snapshot.ConfState...)
+		}
+	}
+	log := &Log{Metadata: fold.metadata, State: fold.history.state, Snapshot: snapshot, Entries: fold.entries(from)}
+	switch {
+	case failed != nil:
+		return log, failed
+	case !matched && gap != nil:
+		return log, gap
+	case !matched:
+		return nil, fmt.Errorf("wal: snapshot %d/%d: %w", from.Index, from.Term, ErrSnapshotNotFound)
+	case len(log.Entries) > 0 && log.Entries[0].Index != from.Index+1, fold.history.line.base > from.Index:
+		return nil, fmt.Errorf("wal: snapshot %d/%d: %w: the log now begins after %d", from.Index, from.Term, ErrSnapshotOutdated, fold.history.line.base)
+	}
+	return log, nil
+}
+
+// A fold takes records one by one, decodes what they hold, and asks a history whether it can be so.
+type fold struct {
+	history  history
+	metadata []byte
+	arena    arena
+
+	// The last message of each type. Their bytes alias the record, unless they were copied to be kept.
+	entry walpb.Entry
+	state walpb.HardState
+	snap  walpb.Snapshot
+}
+
+func newFold() fold { return fold{} }
+
+// keep makes the fold collect the entries after an index.
+func (f *fold) keep(after uint64) {
+	f.history.line.keep, f.history.line.after = true, after
+}
+
+// record takes the next record. Its error is a *CorruptError at the record's place.
+func (f *fold) record(r *Record) error {
+	if err := f.decode(r); err != nil {
+		c := contradiction(r, err)
+		c.LastIndex, c.Commit = f.history.last(), f.history.state.Commit
+		return c
+	}
+	return nil
+}
+
+func (f *fold) decode(r *Record) error {
+	switch r.Type {
+	case walpb.TypeMetadata:
+		if f.metadata == nil && r.Data != nil {
+			f.metadata = append([]byte{}, r.Data...)
+		}
+	case walpb.TypeEntry:
+		if err := unmarshal(r, &f.entry); err != nil {
+			return err
+		}
+		if f.history.line.keep && f.entry.Index > f.history.line.after {
+			f.entry.Data = f.arena.copy(f.entry.Data)
+		}
+		return f.history.entry(f.entry)
+	case walpb.TypeState:
+		if err := unmarshal(r, &f.state); err != nil {
+			return err
+		}
+		return f.history.hardState(f.state)
+	case walpb.TypeSnapshot:
+		if err := unmarshal(r, &f.snap); err != nil {
+			return err
+		}
+		return f.history.snapshot(f.snap)
+	}
+	return nil
+}
+
+// unmarshal decodes the data of a record: leniently if header_crc vouches for its type, and else strictly, since a
+// type that was damaged shows in nothing but fields that it does not have.
+func unmarshal(r *Record, m interface {
+	Unmarshal([]byte) error
+	UnmarshalVouched([]byte) error
+}) error {
+	if r.Vouched {
+		return m.UnmarshalVouched(r.Data)
+	}
+	return m.Unmarshal(r.Data)
+}
+
+// entries returns the entries that stand after the snapshot replayed from.
+func (f *fold) entries(from walpb.Snapshot) []walpb.Entry {
+	h := &f.history
+	// Whoever replays from an installed snapshot has its file, and so has what the hard state would have committed.
+	if p := h.pending; p != nil && p.snapshot.Index == from.Index && p.snapshot.Term == from.Term {
+		h.adopt()
+	}
+	return h.line.entries
+}
+
+// arena copies many small byte slices into few large ones.
+type arena struct{ free []byte }
+
+const arenaSize = 1 << 20
+
+// copy returns a copy of b, nil for nil.
+func (a *arena) copy(b []byte) []byte {
+	switch {
+	case b == nil:
+		return nil
+	case len(b) > arenaSize/8:
+		return append([]byte{}, b...)
+	case len(b) > cap(a.free)-len(a.free):
+		a.free = make([]byte, 0, arenaSize)
+	}
+	n := len(a.free)
+	a.free = append(a.free, b...)
+	return a.free[n : n+len(b) : n+len(b)]
+}

@@ -1,0 +1,355 @@
+package wal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// scanner reads the frames of the segments of one log in order, and says what the log's end is. Records, Check, Open
+// and Repair all read with it, so that what a log means is decided once.
+type scanner struct {
+	segments []segment
+	preceded bool // by segments that are not to be read
+	window   window
+	resume   bool // go on behind damage, wherever a record vouches for itself
+
+	// What the records so far add up to, as far as frames are concerned.
+	chain    uint32
+	seeded   bool // chain is known
+	metadata []byte
+	named    bool   // metadata is known
+	ident    uint32 // the identity of the current segment
+	ours     bool   // the last good record carried a header_crc
+
+	end end
+}
+
+// end is where a log stops being good, and what that means.
+type end struct {
+	segment int // its position in scanner.segments
+	offset  int64
+	chain   uint32
+	ident   uint32
+	head    bool // offset is in the head
+	state   bool // the segment holds a hard state
+	verdict Verdict
+	because string
+	kind    Kind
+	detail  string
+	rest    int64 // where the last byte that is not zero ends, at or above offset
+	before  *end  // that of the segment before
+}
+
+// fault is why a frame is not good.
+type fault struct {
+	kind   Kind
+	detail string
+}
+
+// newScanner returns a scanner of open segments. preceded says that the log has some before them.
+func newScanner(segments []segment, preceded bool) *scanner {
+	return &scanner{segments: segments, preceded: preceded}
+}
+
+// records yields every good record, then, if the log's end is not a legal one, an error: a *CorruptError, or what the
+// file system said. The data of a record is valid until the next is asked for. A log that goes on behind missing
+// segments yields the error at the gap, and, if it is asked on, the records behind it. Once records has returned
+// because the log ended, s.end tells how.
+func (s *scanner) records() iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		for i := range s.segments {
+			if !s.segment(i, yield) {
+				return
+			}
+		}
+	}
+}
+
+// segment yields the records of one segment. It reports whether to go on with the next.
+func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
+	seg := &s.segments[i]
+	s.window.reset(seg.file, seg.size)
+	var before *end
+	if i > 0 {
+		e := s.end
+		e.before, before = nil, &e
+	}
+	s.end = end{segment: i, before: before}
+	var (
+		offset int64
+		count  int
+		record = Record{Segment: seg.name}
+	)
+	for {
+		size, bad, err := s.frame(seg, offset, count, &record)
+		if err != nil {
+			yield(Record{}, fmt.Errorf("wal: %s: offset %d: %w", seg.name, offset, err))
+			s.end.verdict = Unreadable
+			return false
+		}
+		if size > 0 {
+			s.end.state = s.end.state || record.Type == walpb.TypeState
+			if !yield(record, nil) {
+				return false
+			}
+			offset += size
+			count++
+			continue
+		}
+		cerr, err := s.stop(seg, offset, count < 2, bad)
+		if err != nil {
+			yield(Record{}, fmt.Errorf("wal: %s: %w", seg.name, err))
+			return false
+		}
+		if cerr == nil {
+			return true
+		}
+		if !yield(Record{}, cerr) {
+			return false
+		}
+		if cerr.Kind == MissingSegment {
+			s.seeded, s.ours = false, false
+			return true
+		}
+		if !s.resume {
+			return false
+		}
+		seeker := newSeeker(seg, s.ident, offset)
+		next, chain, ok, err := seeker.resync(offset)
+		if err != nil {
+			yield(Record{}, fmt.Errorf("wal: %s: %w", seg.name, err))
+			return false
+		}
+		s.chain, s.seeded = chain, ok
+		if !ok {
+			return true
+		}
+		offset, count = next, max(count, 2)
+	}
+}
+
+// frame reads the frame at an offset of the current segment into r and returns its size. If there is no good one, the
+// size is 0 and bad says why; its kind is 0 at the very end of the file. count is how many records the segment has so far.
+func (s *scanner) frame(seg *segment, offset int64, count int, r *Record) (size int64, bad fault, err error) {
+	left := s.window.size - offset
+	if left == 0 {
+		return 0, fault{}, nil
+	}
+	if left < wordSize {
+		return 0, fault{ShortFile, fmt.Sprintf("%d bytes", left)}, nil
+	}
+	b, err := s.window.at(offset, wordSize)
+	if err != nil {
+		return s.shrunk(err)
+	}
+	word := binary.LittleEndian.Uint64(b)
+	if word == 0 {
+		return 0, fault{kind: ZeroLength}, nil
+	}
+	length, pad, ok := parseLengthWord(word)
+	if !ok {
+		return 0, fault{BadLength, fmt.Sprintf("length word %016x", word)}, nil
+	}
+	if length > left-wordSize-int64(pad) {
+		return 0, fault{BadLength, fmt.Sprintf("a record of %d bytes, but the file ends after %d", length, left-wordSize)}, nil
+	}
+	if b, err = s.window.at(offset+wordSize, int(length)+pad); err != nil {
+		return s.shrunk(err)
+	}
+	for _, c := range b[length:] {
+		if c != 0 {
+			return 0, fault{BadPadding, fmt.Sprintf("% x", b[length:])}, nil
+		}
+	}
+	if bad := s.record(seg, offset, word, count, b[:length:length], &r.Record); bad.kind != 0 {
+		return 0, bad, nil
+	}
+	r.Offset = offset
+	r.Size = wordSize + length + int64(pad)
+	return r.Size, fault{}, nil
+}
+
+// shrunk turns the error of a read behind the end of a file into the end of that file: a log that is being written
+// was cut while it was read.
+func (s *scanner) shrunk(err error) (int64, fault, error) {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return 0, fault{ShortFile, "the file became shorter while it was read"}, nil
+	}
+	return 0, fault{}, err
+}
+
+// record decodes the record of a frame, checks all that is known about it, and takes it into the chain.
+func (s *scanner) record(seg *segment, offset int64, word uint64, count int, b []byte, r *walpb.Record) (bad fault) {
+	if err := r.Unmarshal(b); err != nil {
+		return fault{BadRecord, err.Error()}
+	}
+	ident := s.ident
+	if offset == 0 {
+		ident = identity(seg.seq, r.CRC)
+	}
+	if r.Vouched {
+		sum, err := walpb.HeadSum(headerSeed(ident, offset, word), b)
+		if err != nil || sum != r.HeaderCRC {
+			return fault{BadHeader, fmt.Sprintf("stored %08x, computed %08x", r.HeaderCRC, sum)}
+		}
+	}
+	if r.Type == walpb.TypeCRC {
+		if r.Data != nil {
+			return fault{BadRecord, "a checksum record with data"}
+		}
+		if s.seeded && r.CRC != s.chain {
+			kind := BadChecksum
+			if offset == 0 {
+				kind = BadSeed
+			}
+			return fault{kind, fmt.Sprintf("stored %08x, computed %08x", r.CRC, s.chain)}
+		}
+	} else if s.seeded {
+		if sum := walpb.Checksum(s.chain, r.Data); sum != r.CRC {
+			return fault{BadChecksum, fmt.Sprintf("stored %08x, computed %08x", r.CRC, sum)}
+		}
+	}
+	switch {
+	case r.Type < walpb.TypeMetadata || r.Type > walpb.TypeSnapshot:
+		return fault{Contradiction, "record of unknown type " + r.Type.String()}
+	case count == 0 && r.Type != walpb.TypeCRC:
+		return fault{BadHead, "the first record is of type " + r.Type.String() + ", not crc"}
+	case count == 1 && r.Type != walpb.TypeMetadata:
+		return fault{BadHead, "the second record is of type " + r.Type.String() + ", not metadata"}
+	case r.Type == walpb.TypeMetadata && s.named && !bytes.Equal(r.Data, s.metadata):
+		return fault{Contradiction, "metadata differs from that of the segments before"}
+	case r.Type == walpb.TypeMetadata && count == 1:
+		s.metadata, s.named = append(s.metadata[:0], r.Data...), true
+		ident = walpb.Checksum(ident, r.Data)
+	case r.Type == walpb.TypeMetadata && count > 1:
+		return fault{Contradiction, "metadata outside the head of a segment"}
+	}
+	s.ident = ident
+	s.chain, s.seeded = r.CRC, true
+	s.ours = r.Vouched
+	return fault{}
+}
+
+// stop judges the place where the good frames of a segment end. It returns the error that the records end with, or nil
+// if the segment's end is a legal one.
+func (s *scanner) stop(seg *segment, offset int64, head bool, bad fault) (*CorruptError, error) {
+	i := s.end.segment
+	last := i == len(s.segments)-1
+	if head {
+		s.expectHead(seg)
+	}
+	e := evidence{head: head, prior: i > 0 || s.preceded, ours: s.ours}
+	if bad.kind == Contradiction {
+		e.stop = contradicts
+	}
+	found, err := newSeeker(seg, s.ident, offset).search(offset, last, s.ours)
+	if err != nil {
+		return nil, err
+	}
+	e.rest, e.proof = found.rest > offset, found.proof
+	at, kind, detail := seg.name, bad.kind, bad.detail
+	if !last {
+		next := &s.segments[i+1]
+		e.where = inEarlier
+		switch seed, ok, err := readSeed(next); {
+		case err != nil:
+			return nil, err
+		case next.seq != seg.seq+1 && !e.rest:
+			e.where = inGap
+			at, kind = next.name, MissingSegment
+			detail = fmt.Sprintf("%016x to %016x", seg.seq+1, next.seq-1)
+		case ok && seed != s.chain && !e.rest:
+			e.seed = differs
+			kind = BadSeed
+			detail = fmt.Sprintf("it ends with checksum %08x, %s begins with %08x", s.chain, next.name, seed)
+		case ok && seed == s.chain:
+			e.seed = fits
+		}
+	}
+	verdict, because := decide(e)
+	s.end = end{segment: i, offset: offset, chain: s.chain, ident: s.ident, head: head, state: s.end.state,
+		verdict: verdict, because: because, kind: kind, detail: detail, rest: found.rest, before: s.end.before}
+	if !verdict.bad() {
+		return nil, nil
+	}
+	if e.proof != noProof {
+		because += fmt.Sprintf(", at %d", found.at)
+	}
+	if kind == MissingSegment {
+		offset = 0
+	}
+	return &CorruptError{Segment: at, Offset: offset, Kind: kind, Detail: detail, Because: because}, nil
+}
+
+// expectHead takes the head of a segment, which is not whole, for the one that ought to be there, so that records behind it
+// can be told from strangers.
+func (s *scanner) expectHead(seg *segment) {
+	s.ident = walpb.Checksum(identity(seg.seq, s.chain), s.metadata)
+}
+
+// readSeed returns the checksum that a segment says it goes on from. It is not ok if the segment's first frame is not
+// whole, which the scan of that segment will find.
+func readSeed(seg *segment) (seed uint32, ok bool, err error) {
+	f, ok, err := newSeeker(seg, 0, 0).frame(0)
+	if err != nil || !ok || f.Type != walpb.TypeCRC {
+		return 0, false, err
+	}
+	return f.CRC, true, nil
+}
+
+// window is a part of a file in memory, which moves forward.
+type window struct {
+	file   fileutil.File
+	size   int64
+	offset int64 // of buf[0]
+	buf    []byte
+}
+
+// windowSize is how much is read at once: enough to make system calls cheap, and within a processor's cache.
+const windowSize = 256 << 10
+
+// reset makes the window one of another file, and keeps its memory.
+func (w *window) reset(f fileutil.File, size int64) {
+	w.file, w.size, w.offset, w.buf = f, size, 0, w.buf[:0]
+}
+
+// at returns the n bytes at an offset, which stay valid until the next call. The caller has compared them with the
+// size of the file. The error is io.ErrUnexpectedEOF if the file is shorter now.
+func (w *window) at(offset int64, n int) ([]byte, error) {
+	if from := offset - w.offset; from >= 0 && from+int64(n) <= int64(len(w.buf)) {
+		return w.buf[from : from+int64(n)], nil
+	}
+	if err := w.move(offset, n); err != nil {
+		return nil, err
+	}
+	return w.buf[:n], nil
+}
+
+// move makes offset the window's first byte, and reads at least n bytes.
+func (w *window) move(offset int64, n int) error {
+	want := int(min(max(int64(n), windowSize), w.size-offset))
+	kept := 0
+	if from := offset - w.offset; from >= 0 && from < int64(len(w.buf)) {
+		kept = copy(w.buf, w.buf[from:])
+	}
+	if cap(w.buf) < want {
+		w.buf = append(make([]byte, 0, want), w.buf[:kept]...)
+	}
+	w.buf, w.offset = w.buf[:want], offset
+	got, err := w.file.ReadAt(w.buf[kept:], offset+int64(kept))
+	w.buf = w.buf[:kept+got]
+	if kept+got >= n {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}

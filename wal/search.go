@@ -1,0 +1,270 @@
+package wal
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"github.com/stele-wal/stele/walpb"
+)
+
+// seeker looks at what stands behind the place where the good frames of a segment end. No length there can be
+// trusted, so it tries every place at which a frame may begin, and believes what proves itself: a record whose
+// header_crc is right for its place, or two frames of which the chain links the second to the first.
+type seeker struct {
+	blocks window // moves from the place to the end of the file
+	heads  window // at the frame that is being looked at
+	size   int64
+	ident  uint32
+	step   int64 // between places at which a frame may begin
+	hashed int64 // bytes of data summed so far
+}
+
+// head is a frame as its first bytes tell: all but the content of its data.
+type head struct {
+	walpb.Record
+	word    uint64
+	offset  int64
+	next    int64 // offset of the frame behind it
+	data    int64 // offset of the content of data
+	dataLen int   // -1: none
+}
+
+// found is what stands behind a place.
+type found struct {
+	rest  int64 // where the last byte that is not zero ends; the place itself if all are zero
+	proof proof
+	at    int64 // the record that is the proof
+}
+
+func newSeeker(seg *segment, ident uint32, from int64) *seeker {
+	s := &seeker{size: seg.size, ident: ident, step: wordSize}
+	if from%wordSize != 0 {
+		s.step = 1 // etcd 2.x did not pad its frames
+	}
+	s.blocks.reset(seg.file, seg.size)
+	s.heads.reset(seg.file, seg.size)
+	return s
+}
+
+// search reads from a place to the end of the file. If the segment is not the last one it needs no proof. ours says
+// that the last good record before the place is of a writer that leaves witnesses.
+func (s *seeker) search(from int64, last, ours bool) (found, error) {
+	f := found{rest: from}
+	var link struct{ at, end int64 } // of the last run of linked frames that proves a later batch
+	skip := from                     // no frame is looked for before this
+	err := s.eachBlock(from, func(offset int64, block []byte) error {
+		n := nonZero(block)
+		if n == 0 {
+			return nil
+		}
+		f.rest = offset + int64(n)
+		if !last {
+			return nil
+		}
+		for i := max(0, skip-offset); i < int64(n) && f.proof == noProof; i += s.step {
+			if !plausible(block[i:]) {
+				continue
+			}
+			h, ok, err := s.frame(offset + i)
+			if err != nil {
+				return err
+			}
+			switch {
+			case !ok:
+			case h.Vouched:
+				if s.vouched(&h) && int64(h.SyncedTo) > from {
+					f.proof, f.at = witnessed, h.offset
+				}
+			default:
+				later, end, err := s.run(h)
+				if errors.Is(err, errUndecided) {
+					f.proof, f.at = undecided, h.offset
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				if later {
+					link.at, link.end = h.offset, end
+				}
+				// What a link has checked is data, whatever it looks like.
+				i = max(i, end-offset-s.step)
+				skip = offset + i + s.step
+			}
+		}
+		return nil
+	})
+	// Where we write, plain frames are either what an etcd has appended since, which then go on to the end of the
+	// log, or bytes of somebody's data.
+	if f.proof == noProof && link.end > 0 && (!ours || link.end >= f.rest) {
+		f.proof, f.at = linked, link.at
+	}
+	return f, err
+}
+
+// resync returns the first place behind from at which good frames begin again, and the chain there.
+func (s *seeker) resync(from int64) (next int64, chain uint32, ok bool, err error) {
+	err = s.eachBlock(from, func(offset int64, block []byte) error {
+		for i := int64(0); i < int64(len(block)); i += s.step {
+			if !plausible(block[i:]) {
+				continue
+			}
+			h, ok, err := s.frame(offset + i)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			good := h.Vouched && s.vouched(&h)
+			if !h.Vouched {
+				if _, good, err = s.link(&h); errors.Is(err, errUndecided) {
+					return io.EOF
+				} else if err != nil {
+					return err
+				}
+			}
+			if good {
+				next, chain = h.next, h.CRC
+				return io.EOF
+			}
+		}
+		return nil
+	})
+	if err == io.EOF {
+		return next, chain, next > 0, nil
+	}
+	return 0, 0, false, err
+}
+
+// eachBlock calls fn with the bytes from an offset to the end of the file, in order, but for holes. fn returns io.EOF to stop.
+func (s *seeker) eachBlock(from int64, fn func(offset int64, block []byte) error) error {
+	for offset := from; offset < s.size; {
+		next, err := s.blocks.file.NextData(offset)
+		if err != nil {
+			return err
+		}
+		// Stay in step: a frame begins a multiple of a word behind the place, wherever the data begins.
+		offset += (max(next, offset) - offset) / wordSize * wordSize
+		if offset >= s.size {
+			return nil
+		}
+		n := int(min(windowSize, s.size-offset))
+		block, err := s.blocks.at(offset, n)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil // the file became shorter while it was read
+		}
+		if err != nil {
+			return err
+		}
+		if err := fn(offset, block); err != nil {
+			return err
+		}
+		offset += int64(n)
+	}
+	return nil
+}
+
+// nonZero returns where the last byte of b that is not zero ends.
+func nonZero(b []byte) int {
+	n := len(b)
+	for n >= wordSize && binary.LittleEndian.Uint64(b[n-wordSize:]) == 0 {
+		n -= wordSize
+	}
+	for n > 0 && b[n-1] == 0 {
+		n--
+	}
+	return n
+}
+
+// plausible tells, from what of it is at hand, whether a frame may begin with b. It is there to be fast.
+func plausible(b []byte) bool {
+	const recordBegins = 0x08 // the tag of type
+	if len(b) > wordSize && b[wordSize] != recordBegins {
+		return false
+	}
+	return len(b) < wordSize || binary.LittleEndian.Uint64(b) != 0
+}
+
+// frame reads the head of the frame at an offset. It is not ok if no writer of ours or etcd's wrote it so.
+func (s *seeker) frame(offset int64) (h head, ok bool, err error) {
+	if s.size-offset < wordSize {
+		return h, false, nil
+	}
+	b, err := s.heads.at(offset, int(min(wordSize+maxHead, s.size-offset)))
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return h, false, nil // the file became shorter while it was read
+	}
+	if err != nil {
+		return h, false, err
+	}
+	h.offset, h.word = offset, binary.LittleEndian.Uint64(b)
+	length, pad, ok := parseLengthWord(h.word)
+	if !ok || length > s.size-offset-wordSize-int64(pad) {
+		return h, false, nil
+	}
+	h.next = offset + wordSize + length + int64(pad)
+	b = b[wordSize:min(int64(len(b)), wordSize+length)]
+	if h.dataLen, err = h.UnmarshalHead(b, int(length)); err != nil {
+		return h, false, nil
+	}
+	h.data = offset + wordSize + length - int64(max(h.dataLen, 0))
+	return h, walpb.TypeMetadata <= h.Type && h.Type <= walpb.TypeSnapshot, nil
+}
+
+// vouched tells whether the head's header_crc is right for its place.
+func (s *seeker) vouched(h *head) bool {
+	return h.Record.HeadSum(headerSeed(s.ident, h.offset, h.word), h.dataLen) == h.HeaderCRC
+}
+
+// run follows the chain from one plain frame to the next. It returns whether the frames are of more than one batch,
+// and where the last that is linked ends.
+//
+// etcd syncs at the end of every call that writes an entry or a snapshot record, before the next call writes anything. A
+// call writes one snapshot record, or entries and then at most one hard state. So once an entry or a snapshot
+// record is followed by a record that cannot be of the same call, all before it had been synced.
+func (s *seeker) run(h head) (later bool, end int64, err error) {
+	var entry, over bool // the run has an entry; and the call that wrote an entry or a snapshot record is over
+	for {
+		later = later || over || entry && h.Type == walpb.TypeSnapshot
+		switch h.Type {
+		case walpb.TypeEntry:
+			entry = true
+		case walpb.TypeState:
+			over = over || entry
+		case walpb.TypeSnapshot:
+			over = true
+		}
+		next, ok, err := s.link(&h)
+		if err != nil || !ok {
+			return later, end, err
+		}
+		h, end = next, next.next
+	}
+}
+
+var errUndecided = errors.New("too much to search")
+
+// link returns the frame behind h if it is plain and the chain links it to h.
+func (s *seeker) link(h *head) (next head, ok bool, err error) {
+	next, ok, err = s.frame(h.next)
+	if err != nil || !ok || next.Vouched {
+		return next, false, err
+	}
+	// Bytes made for it could have every place look like a frame with half a file of data.
+	if s.hashed += int64(max(next.dataLen, 0)); s.hashed > 16*s.size {
+		return next, false, errUndecided
+	}
+	sum, left := h.CRC, next.dataLen
+	for at := next.data; left > 0; {
+		n := min(left, windowSize)
+		b, err := s.heads.at(at, n)
+		if err != nil {
+			return next, false, err
+		}
+		sum = walpb.Checksum(sum, b)
+		at, left = at+int64(n), left-n
+	}
+	return next, sum == next.CRC, nil
+}

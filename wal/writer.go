@@ -1,0 +1,423 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/stele-wal/stele/walpb"
+)
+
+// A Writer appends to a log. Create and Open make one; only one can exist for a log at a time, an etcd that has
+// the log open counted. All methods may be called concurrently.
+//
+// The first write, sync or rename that fails is the last: every later call returns that error, because what the failed one
+// left on disk is not known, and a sync that is tried again may return nil for bytes that were dropped. Close the Writer
+// and Open the log to find out what is there. To run out of space while the next segment is being prepared is not such a
+// failure: appends then go on in the last one as long as they find room.
+type Writer struct {
+	dir      string
+	opts     Options
+	metadata []byte
+
+	// mu guards everything below. It is not held while anything is synced.
+	mu       sync.Mutex
+	err      error // the first failure; nothing is written after it
+	closed   bool
+	history  history
+	encoder  encoder
+	segments []*segment // that have their names, in order
+	recorded []recorded // snapshot records from which the log might be replayed
+
+	// One batch gathers while at most one other is being written and synced, so no byte of a batch is written before all
+	// of the batch before it is durable. Recovery relies on that: FORMAT.md, chapter 8.
+	gathering *batch
+	idle      *batch
+	flushing  bool
+	durable   uint64       // the number of the last batch that is durable
+	waiting   [2]sync.Cond // for batches of even and of odd number
+
+	worker worker
+	spare  spare
+
+	release sync.Mutex // serialises Release and Close
+}
+
+// recorded is a snapshot record, and which segment it is in.
+type recorded struct{ index, term, seq uint64 }
+
+const (
+	// A batch that has grown to maxBatch takes no more records. It may be larger, by one Save.
+	maxBatch = 1 << 20
+	// Buffers that a single large Save has grown beyond this are let go.
+	maxKeptBuffer = 4 * maxBatch
+	// A sync that takes longer than this is logged, as etcd does.
+	slowSync = time.Second
+)
+
+// newWriter returns a Writer that goes on at the end of the last of the segments, which holds page, the bytes of
+// its last page.
+func newWriter(dir string, o Options, metadata []byte, segments []*segment, end int64, page []byte) *Writer {
+	w := &Writer{dir: dir, opts: o, metadata: metadata, segments: segments}
+	w.waiting[0].L, w.waiting[1].L = &w.mu, &w.mu
+	w.worker.init(w)
+	w.encoder = encoder{plain: o.PlainEtcd, claims: !o.PlainEtcd && !o.NoSync, claimed: -1}
+	last := segments[len(segments)-1]
+	w.gathering = &batch{number: 1, seg: last, base: end / pageSize * pageSize, start: end, buf: page}
+	w.idle = &batch{}
+	return w
+}
+
+// Save appends entries and then a hard state, and returns once they are durable: whatever happens then, they are
+// there, in order, or Open says that the log is corrupt, and where. Concurrent calls share a sync.
+//
+// The entries' indexes follow on each other, and the first is at most one above the last in the log, above the commit
+// and above the snapshot that the log begins with; it voids every entry at or above it. Terms do not fall. A zero
+// hard state is none. The commit is at most the last index. The Writer keeps nothing that it is given.
+//
+// A Save that changes nothing but the commit does not wait for a sync: the commit can be learnt again from the others.
+// It is durable with the next Save that is, Sync or Close.
+//
+// The error is ErrInvalid or ErrTooLarge if the log cannot hold this; nothing was written. It is ErrClosed after Close.
+// Any other is the first failure to write, of this call or an earlier one: the entries may be durable, or in part, or not.
+func (w *Writer) Save(state walpb.HardState, entries []walpb.Entry) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	number, must, err := w.append(state, entries)
+	if err != nil || !must {
+		return err
+	}
+	return w.commit(number)
+}
+
+// Append is Save that does not wait. It returns once the entries have their place in the log, and calls done when they
+// are durable, with nil, or when they cannot be any more, with the error that Save would have returned. Calls
+// of done are in the order of Append, from one goroutine, and a done that is slow delays those that follow; it may call
+// any method but Close. Even a commit alone is synced before done is called.
+//
+// If Append returns an error, done is not called. Append waits while the batch before is being synced and the next one
+// is full.
+func (w *Writer) Append(state walpb.HardState, entries []walpb.Entry, done func(error)) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, _, err := w.append(state, entries); err != nil {
+		return err
+	}
+	w.gathering.acked = append(w.gathering.acked, done)
+	w.worker.start()
+	return nil
+}
+
+// SaveSnapshot appends a snapshot record, and returns once it is durable. Save the snapshot's file first: the record says
+// that it is there. The record of an installed snapshot takes effect with the hard state that commits its index. ConfState is
+// written as it is; etcd wants one, but for index 0. The errors are those of Save.
+func (w *Writer) SaveSnapshot(s walpb.Snapshot) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.room(); err != nil {
+		return err
+	}
+	if err := w.fits(s.Size()); err != nil {
+		return err
+	}
+	if err := w.history.admitsSnapshot(s); err != nil {
+		return fmt.Errorf("wal: %w: %w", ErrInvalid, err)
+	}
+	w.encoder.snapshot(w.gathering, s)
+	w.history.snapshot(s)
+	w.recorded = append(w.recorded, recorded{s.Index, s.Term, w.gathering.seg.seq})
+	w.gathering.must = true
+	return w.commit(w.gathering.number)
+}
+
+// Sync makes durable all that was saved before, commits included. The errors are those of Save.
+func (w *Writer) Sync() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.usable(); err != nil {
+		return err
+	}
+	return w.commit(w.pendingNumber())
+}
+
+// Close makes durable all that was saved, appends the last witness, removes the spare and releases the lock. It waits for
+// what the Writer does in the background. A second Close does nothing. The error is the first failure to write, if there was
+// one, every time.
+func (w *Writer) Close() error {
+	w.release.Lock()
+	defer w.release.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return w.err
+	}
+	w.closed = true // whatever comes from here on is turned away
+	for w.err == nil && w.durable < w.pendingNumber() {
+		w.advance(w.pendingNumber())
+	}
+	w.worker.ready(w.gathering, w.err)
+	w.worker.stop()
+	if w.err == nil {
+		w.lastWitness()
+	}
+	w.mu.Unlock()
+	w.worker.wait()
+	err := w.spare.close(w)
+	w.mu.Lock()
+	for _, s := range w.segments {
+		err = errors.Join(err, s.file.Close())
+	}
+	if w.err == nil && err != nil {
+		w.err = fmt.Errorf("wal: close: %w", err)
+	}
+	return w.err
+}
+
+// append gives records their place in the gathering batch. It reports the batch's number, and whether the caller must
+// wait until that is durable.
+func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number uint64, must bool, err error) {
+	if err := w.room(); err != nil {
+		return 0, false, err
+	}
+	for i := range entries {
+		if err := w.fits(entries[i].Size()); err != nil {
+			return 0, false, err
+		}
+	}
+	if err := w.history.admits(state, entries); err != nil {
+		return 0, false, fmt.Errorf("wal: %w: %w", ErrInvalid, err)
+	}
+	b := w.gathering
+	for i := range entries {
+		w.encoder.entry(b, &entries[i])
+		w.history.entry(entries[i])
+	}
+	must = len(entries) > 0
+	if !state.IsZero() {
+		must = must || state.Term != w.history.state.Term || state.Vote != w.history.state.Vote
+		w.encoder.state(b, state)
+		w.history.hardState(state)
+	}
+	if b.end() >= w.opts.SegmentSize && !b.empty() && w.spare.ready(w) {
+		b.full, must = true, true
+	}
+	must = must || w.opts.NoSync // there is no later sync to go with
+	b.must = b.must || must
+	return b.number, must, nil
+}
+
+// fits returns the error of a record that is larger than MaxRecord.
+func (w *Writer) fits(data int) error {
+	if data+maxHead > w.opts.MaxRecord {
+		return fmt.Errorf("wal: %w: %d bytes, the limit is %d", ErrTooLarge, data+maxHead, w.opts.MaxRecord)
+	}
+	return nil
+}
+
+// usable returns why nothing can be written any more, or nil.
+func (w *Writer) usable() error {
+	if w.err != nil {
+		return w.err
+	}
+	if w.closed {
+		return fmt.Errorf("wal: %w", ErrClosed)
+	}
+	return nil
+}
+
+// room waits until the gathering batch takes records.
+func (w *Writer) room() error {
+	for {
+		if err := w.usable(); err != nil {
+			return err
+		}
+		b := w.gathering
+		if !b.full && len(b.buf) < maxBatch && !(w.opts.PlainEtcd && b.must) {
+			return nil
+		}
+		w.advance(b.number)
+	}
+}
+
+// pendingNumber returns the number of the last batch that holds anything.
+func (w *Writer) pendingNumber() uint64 {
+	if w.gathering.empty() {
+		return w.gathering.number - 1
+	}
+	return w.gathering.number
+}
+
+// commit returns once a batch is durable, or nothing can become durable any more.
+func (w *Writer) commit(number uint64) error {
+	for w.durable < number {
+		if w.err != nil {
+			return w.err
+		}
+		w.advance(number)
+	}
+	return nil
+}
+
+// advance takes one step towards making a batch durable. If another goroutine is flushing, it waits for that; then
+// whoever wakes first flushes for all that have gathered meanwhile.
+func (w *Writer) advance(number uint64) {
+	if w.flushing {
+		w.waiting[number%2].Wait()
+		return
+	}
+	w.flush()
+}
+
+// flush writes and syncs the gathering batch. The lock is held when it is called and when it returns, and not in between.
+func (w *Writer) flush() {
+	b := w.gathering
+	w.gathering, w.idle = w.next(b), nil
+	w.flushing = true
+	w.mu.Unlock()
+	err := w.write(b, !w.opts.NoSync)
+	w.mu.Lock()
+	w.flushing = false
+	w.idle = b
+	if last := w.segments[len(w.segments)-1]; last != b.seg && b.seg.file != nil {
+		w.segments = append(w.segments, b.seg)
+	}
+	if err != nil {
+		w.err = err
+	} else {
+		// From here on, the batch survives a crash, and its callers hear of it.
+		w.durable = b.number
+		w.spare.prepare(w)
+	}
+	w.worker.ready(b, w.err)
+	if w.err != nil {
+		w.worker.ready(w.gathering, w.err)
+		w.waiting[(b.number+1)%2].Broadcast()
+	}
+	w.waiting[b.number%2].Broadcast()
+	w.waiting[(b.number+1)%2].Signal() // one of them leads
+}
+
+// next returns the batch that gathers behind b, which is about to be written.
+func (w *Writer) next(b *batch) *batch {
+	n := w.idle
+	if cap(n.buf) > maxKeptBuffer {
+		n.buf = nil
+	}
+	*n = batch{number: b.number + 1, seg: b.seg, buf: n.buf[:0], acked: n.acked[:0]}
+	w.encoder.begin()
+	if b.full {
+		index := w.history.written + 1
+		n.seg = &segment{name: segmentName(b.seg.seq+1, index), seq: b.seg.seq + 1, index: index}
+		w.encoder.head(n, n.seg.seq, w.metadata, w.history.state)
+		return n
+	}
+	n.start = b.end()
+	n.base = n.start / pageSize * pageSize
+	// The last page is written again, whole, with what follows in it: a disk keeps what it is given a second time.
+	n.buf = append(n.buf, b.buf[n.base-b.base:]...)
+	return n
+}
+
+// write writes a batch, whole pages as far as the segment reaches, and syncs it.
+func (w *Writer) write(b *batch, sync bool) error {
+	if b.empty() {
+		return nil
+	}
+	seg := b.seg
+	fresh := seg.file == nil
+	if fresh {
+		if err := w.openNext(seg); err != nil {
+			return err
+		}
+	}
+	end := b.end()
+	pages := (end + pageSize - 1) / pageSize * pageSize
+	pages = max(end, min(pages, seg.size))
+	n := len(b.buf)
+	b.buf = append(b.buf, zeros[:pages-end]...)
+	began := time.Now()
+	_, err := seg.file.WriteAt(b.buf, b.base)
+	if f := w.opts.Observer.Wrote; f != nil {
+		f(len(b.buf), time.Since(began))
+	}
+	b.buf = b.buf[:n]
+	if err != nil {
+		return fmt.Errorf("wal: %s: write at %d: %w", seg.name, b.base, err)
+	}
+	seg.size = max(seg.size, pages)
+	if b.full {
+		if err := seg.file.Truncate(end); err != nil {
+			return fmt.Errorf("wal: %s: truncate to %d: %w", seg.name, end, err)
+		}
+		seg.size = end
+	}
+	if !sync {
+		return nil
+	}
+	if err := w.sync(seg); err != nil {
+		return err
+	}
+	if fresh {
+		if err := w.opts.FS.SyncDir(w.dir); err != nil {
+			return fmt.Errorf("wal: %s: sync directory: %w", seg.name, err)
+		}
+	}
+	return nil
+}
+
+// sync makes durable what was written to a segment.
+func (w *Writer) sync(seg *segment) error {
+	began := time.Now()
+	err := seg.file.SyncData()
+	took := time.Since(began)
+	if f := w.opts.Observer.Synced; f != nil {
+		f(took)
+	}
+	if took > slowSync {
+		w.opts.Logger.Warn("wal: slow sync", "segment", seg.name, "took", took)
+	}
+	if err != nil {
+		return fmt.Errorf("wal: %s: sync: %w", seg.name, err)
+	}
+	return nil
+}
+
+// openNext gives the spare the name of the segment that is to be written. The name and the head under it become durable
+// with the first batch in the segment. A crash before leaves a segment without a whole head, which the end of the one
+// before it shows to be unborn.
+func (w *Writer) openNext(seg *segment) error {
+	began := time.Now()
+	spare := w.spare.take()
+	if err := w.opts.FS.Rename(filepath.Join(w.dir, spare.name), filepath.Join(w.dir, seg.name)); err != nil {
+		spare.file.Close()
+		return fmt.Errorf("wal: %s: %w", seg.name, err)
+	}
+	seg.file, seg.size = spare.file, spare.size
+	if f := w.opts.Observer.Cut; f != nil {
+		f(seg.name, time.Since(began))
+	}
+	return nil
+}
+
+// lastWitness appends a record that says that all before it was synced. It need not be synced itself: if it is lost, so
+// is a proof, but nothing else.
+func (w *Writer) lastWitness() {
+	if !w.encoder.claims {
+		return
+	}
+	b := w.gathering
+	w.encoder.frame(b, walpb.TypeCRC, nil, nil)
+	w.err = w.write(b, false)
+}
+
+// removeIfThere removes a file that may not be there.
+func (w *Writer) removeIfThere(name string) error {
+	err := w.opts.FS.Remove(filepath.Join(w.dir, name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -107,7 +107,11 @@ func (e *Entry) UnmarshalVouched(b []byte) error {
 }
 
 func (e *Entry) unmarshal(b []byte, m mode) error {
-	var got Entry
+	var (
+		kind        EntryType
+		term, index uint64
+		data        []byte
+	)
 	rank := 0 // the last branch taken, as in Record.Unmarshal; here any field may be missing
 	for i := 0; i < len(b); {
 		if rank < 1 && at(b, i, tagEntryType) {
@@ -116,28 +120,28 @@ func (e *Entry) unmarshal(b []byte, m mode) error {
 			if end < 0 || uint64(t) != v || m == strict && v > uint64(EntryConfChangeV2) {
 				return malformedField("entry", b, i, "no such type")
 			}
-			got.Type, rank, i = t, 1, end
+			kind, rank, i = t, 1, end
 		}
 		if rank < 2 && at(b, i, tagEntryTerm) {
 			v, end := readUvarint(b, i+1)
 			if end < 0 {
 				return malformedField("entry", b, i, "")
 			}
-			got.Term, rank, i = v, 2, end
+			term, rank, i = v, 2, end
 		}
 		if rank < 3 && at(b, i, tagEntryIndex) {
 			v, end := readUvarint(b, i+1)
 			if end < 0 {
 				return malformedField("entry", b, i, "")
 			}
-			got.Index, rank, i = v, 3, end
+			index, rank, i = v, 3, end
 		}
 		if rank < 4 && at(b, i, tagEntryData) {
 			content, end := readBytes(b, i+1)
 			if end < 0 {
 				return malformedField("entry", b, i, "")
 			}
-			got.Data, rank, i = content, 4, end
+			data, rank, i = content, 4, end
 		}
 		if i < len(b) {
 			end, err := skipUnknown("entry", b, i, lastEntryField, m)
@@ -147,6 +151,6 @@ func (e *Entry) unmarshal(b []byte, m mode) error {
 			i = end
 		}
 	}
-	*e = got
+	*e = Entry{Type: kind, Term: term, Index: index, Data: data}
 	return nil
 }

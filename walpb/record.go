@@ -163,7 +163,15 @@ func (r *Record) dataLen() int {
 // Unmarshal checks neither CRC nor HeaderCRC, and takes any type. A caller that relies on header_crc compares
 // it with HeadSum(seed, b): until then it is not known that a skipped field was not damage.
 func (r *Record) Unmarshal(b []byte) error {
-	var got Record
+	// Fields are gathered in variables rather than in a Record, which would not fit the registers.
+	var (
+		kind      Type
+		crc       uint32
+		syncedTo  uint64
+		headerCRC uint32
+		isVouched bool
+		data      []byte
+	)
 	// The branches stand in the order of the fields, so that a record is read in one turn of the loop; only
 	// behind an unknown field there is another. Rank is the last branch taken. A field that comes twice or late
 	// finds its branch closed and is left to skipUnknown, which refuses it.
@@ -175,27 +183,27 @@ func (r *Record) Unmarshal(b []byte) error {
 			if end < 0 || v > math.MaxUint8 {
 				return malformedField("record", b, i, "type does not fit 8 bits")
 			}
-			got.Type, rank, i = Type(v), 1, end
+			kind, rank, i = Type(v), 1, end
 		}
 		if rank == 1 && at(b, i, tagRecordCRC) {
 			v, end := readUvarint(b, i+1)
 			if end < 0 || v > math.MaxUint32 {
 				return malformedField("record", b, i, "crc does not fit 32 bits")
 			}
-			got.CRC, rank, i = uint32(v), 2, end
+			crc, rank, i = uint32(v), 2, end
 		}
 		if rank == 2 && at(b, i, tagRecordSyncedTo) {
 			v, end := readUvarint(b, i+1)
 			if end < 0 || v == 0 {
 				return malformedField("record", b, i, "synced_to is 0")
 			}
-			got.SyncedTo, rank, i = v, 3, end
+			syncedTo, rank, i = v, 3, end
 		}
 		if rank >= 2 && rank < 4 && at(b, i, tagRecordHeaderCRC) {
 			if len(b)-i < 5 {
 				return malformedField("record", b, i, "")
 			}
-			got.HeaderCRC, got.Vouched = binary.LittleEndian.Uint32(b[i+1:]), true
+			headerCRC, isVouched = binary.LittleEndian.Uint32(b[i+1:]), true
 			rank, i = 4, i+5
 		}
 		if rank >= 2 && rank < 5 && at(b, i, tagRecordData) {
@@ -203,7 +211,7 @@ func (r *Record) Unmarshal(b []byte) error {
 			if end < 0 {
 				return malformedField("record", b, i, "")
 			}
-			got.Data, rank, i = content, 5, end
+			data, rank, i = content, 5, end
 		}
 		if i < len(b) {
 			// Whether the record is vouched for may not be known yet.
@@ -217,12 +225,12 @@ func (r *Record) Unmarshal(b []byte) error {
 	switch {
 	case rank < 2:
 		return malformed("record", len(b), "type or crc is missing")
-	case unknown && !got.Vouched:
+	case unknown && !isVouched:
 		return malformed("record", 0, "unknown field in a record that is not vouched for")
-	case got.SyncedTo != 0 && !got.Vouched:
+	case syncedTo != 0 && !isVouched:
 		return malformed("record", 0, "synced_to in a record that is not vouched for")
 	}
-	*r = got
+	*r = Record{Type: kind, CRC: crc, SyncedTo: syncedTo, HeaderCRC: headerCRC, Vouched: isVouched, Data: data}
 	return nil
 }
 

@@ -62,10 +62,6 @@ func readUvarint(b []byte, i int) (v uint64, end int) {
 	if i < len(b) && b[i] < 0x80 {
 		return uint64(b[i]), i + 1
 	}
-	return readLongUvarint(b, i)
-}
-
-func readLongUvarint(b []byte, i int) (v uint64, end int) {
 	if len(b)-i >= 8 {
 		// The last byte of a varint is the first whose high bit is clear. If it is among these eight, take them
 		// apart at once: every record has a checksum of five bytes, and a loop would be most of the decoding.
@@ -78,6 +74,11 @@ func readLongUvarint(b []byte, i int) (v uint64, end int) {
 			return word, shortest(b, i+bits.TrailingZeros64(stop)/8+1)
 		}
 	}
+	return readUvarintByByte(b, i)
+}
+
+// readUvarintByByte is readUvarint for the rest: near the end of b, and of more than eight bytes.
+func readUvarintByByte(b []byte, i int) (v uint64, end int) {
 	for shift := 0; i < len(b); shift += 7 {
 		c := b[i]
 		i++

@@ -35,9 +35,8 @@
 //
 // The head of a message is everything up to the content of its data. A log that writes an entry into its
 // buffer appends the head of the record, then the head of the entry, then the bytes of the command, and has
-// copied each byte once:
-//
-//	Record.AppendHead, Entry.AppendHead, append(b, e.Data...)
+// copied each byte once. The checksums stand before what they are of: [Entry.Checksum] and [Record.HeadSum]
+// give them beforehand. The example of [Record.AppendHead] has the whole of it.
 //
 // No function here panics on any bytes, and none keeps a reference to its arguments but for the Data and
 // ConfState fields that Unmarshal sets, which alias the bytes that were decoded. All functions and methods

@@ -125,8 +125,8 @@ func (r *Record) AppendHead(b []byte, dataLen int) []byte {
 }
 
 // HeadSum returns the head sum that the record will have once encoded with dataLen bytes of data, negative if
-// it has none: HeadSum(seed, r.Append(nil)) == r.HeadSum(seed, r.dataLen()), whatever r.HeaderCRC is.
-// Set Vouched and SyncedTo before, since both are covered. It does not allocate.
+// it has none. It is what HeadSum(seed, b) returns for the encoded record b, whatever r.HeaderCRC is. Vouched
+// and SyncedTo must be set before, since both are covered; r.Data is not looked at. It does not allocate.
 func (r *Record) HeadSum(seed uint32, dataLen int) uint32 {
 	var buf [maxRecordHead]byte
 	head := r.AppendHead(buf[:0], dataLen)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/stele-wal/stele/walpb"
@@ -34,6 +35,37 @@ func decodeAll(t interface {
 	}
 	if _, err := walpb.HeadSum(0, b); err != nil && !errors.Is(err, walpb.ErrMalformed) {
 		t.Fatalf("HeadSum(% x): %v", b, err)
+	}
+	checkHead(t, b)
+}
+
+// checkHead checks that UnmarshalHead takes b if and only if it is a record without unknown fields, and then as
+// Unmarshal does, but for the data, which need not be there.
+func checkHead(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, b []byte) {
+	t.Helper()
+	var whole, head walpb.Record
+	plain := whole.Unmarshal(b) == nil && whole.Size() == len(b)
+	dataLen, err := head.UnmarshalHead(b, len(b))
+	if plain != (err == nil) || err != nil && !errors.Is(err, walpb.ErrMalformed) {
+		t.Fatalf("UnmarshalHead(% x): %v; a record without unknown fields: %v", b, err, plain)
+	}
+	if err != nil {
+		return
+	}
+	want := whole
+	want.Data = nil
+	if diff := cmp.Diff(want, head); diff != "" || dataLen < 0 != (whole.Data == nil) || max(dataLen, 0) != len(whole.Data) {
+		t.Fatalf("UnmarshalHead(% x) has %d bytes of data:\n%s", b, dataLen, diff)
+	}
+	if sum, err := walpb.HeadSum(7, b); err != nil || sum != head.HeadSum(7, dataLen) {
+		t.Fatalf("% x: HeadSum %08x, %v, of the head alone %08x", b, sum, err, head.HeadSum(7, dataLen))
+	}
+	alone := b[: len(b)-len(whole.Data) : len(b)-len(whole.Data)]
+	if n, err := head.UnmarshalHead(alone, len(b)); err != nil || n != dataLen {
+		t.Fatalf("UnmarshalHead(% x) without the data: %d, %v, want %d", alone, n, err, dataLen)
 	}
 }
 

@@ -75,6 +75,7 @@ func TestDecodingUndoesEncoding(t *testing.T) {
 				}
 			}
 		}
+		checkHead(t, r.Append(nil))
 		if b := append(r.AppendHead(nil, len(r.Data)), r.Data...); r.Data != nil && !bytes.Equal(b, r.Append(nil)) {
 			t.Fatalf("head and data: % x", b)
 		}

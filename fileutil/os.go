@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // OS is the file system of the operating system. Its errors and guarantees are those of [FS] and [File].
@@ -101,7 +102,7 @@ func (o osFile) NextData(off int64) (int64, error) {
 		return 0, err
 	}
 	if off < 0 {
-		return 0, &fs.PathError{Op: "seek", Path: o.Name(), Err: fs.ErrInvalid}
+		return 0, &fs.PathError{Op: "seek", Path: o.Name(), Err: syscall.EINVAL}
 	}
 	if off >= size {
 		return off, nil

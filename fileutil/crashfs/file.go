@@ -23,6 +23,12 @@ type file struct {
 // maxSize bounds a write, so that a wrong offset is an error and not a table of pointers without end.
 const maxSize = 1 << 32
 
+// The os package says the same, with errors that it does not export.
+var (
+	errNegative = errors.New("negative offset")
+	errAppend   = errors.New("WriteAt on a file opened with O_APPEND")
+)
+
 func (h *file) Name() string { return h.name }
 
 func (h *file) ReadAt(b []byte, off int64) (n int, err error) {
@@ -33,7 +39,7 @@ func (h *file) ReadAt(b []byte, off int64) (n int, err error) {
 		case !h.reads:
 			return syscall.EBADF
 		case off < 0:
-			return syscall.EINVAL
+			return errNegative
 		}
 		n = h.inode().read(b, off)
 		return nil
@@ -53,8 +59,10 @@ func (h *file) WriteAt(b []byte, off int64) (n int, err error) {
 		switch {
 		case !h.writes:
 			return syscall.EBADF
-		case h.append_ || off < 0:
-			return syscall.EINVAL
+		case h.append_:
+			return errAppend
+		case off < 0:
+			return errNegative
 		case off+int64(len(b)) > maxSize:
 			return syscall.EFBIG
 		}

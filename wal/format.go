@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/stele-wal/stele/walpb"
@@ -101,17 +100,11 @@ func parseLengthWord(word uint64) (size int64, pad int, ok bool) {
 // identity is what the header_crc of every record of a segment starts from, so that a record of another
 // segment, another log or another incarnation of this segment does not pass for one of this; see FORMAT.md, chapter 6.
 func identity(seq uint64, seed uint32) uint32 {
-	var b [12]byte
-	binary.LittleEndian.PutUint64(b[:], seq)
-	binary.LittleEndian.PutUint32(b[8:], seed)
-	return walpb.Checksum(0, b[:])
+	return walpb.ChecksumWord(walpb.ChecksumWord(0, seq), uint64(seed))
 }
 
 // headerSeed goes on from the identity with the place of one frame and its length word. header_crc is the sum of
 // the record's own header, continued from here.
 func headerSeed(identity uint32, offset int64, word uint64) uint32 {
-	var b [16]byte
-	binary.LittleEndian.PutUint64(b[:], uint64(offset))
-	binary.LittleEndian.PutUint64(b[8:], word)
-	return walpb.Checksum(identity, b[:])
+	return walpb.ChecksumWord(walpb.ChecksumWord(identity, uint64(offset)), word)
 }

@@ -50,3 +50,11 @@ var slicing = func() (t [8][256]uint32) {
 	}
 	return t
 }()
+
+// ChecksumWord is Checksum over the eight bytes of v, the lowest first. Unlike Checksum over a small array it
+// allocates nothing.
+func ChecksumWord(chain uint32, v uint64) uint32 {
+	v ^= uint64(^chain)
+	return ^(slicing[7][byte(v)] ^ slicing[6][byte(v>>8)] ^ slicing[5][byte(v>>16)] ^ slicing[4][byte(v>>24)] ^
+		slicing[3][byte(v>>32)] ^ slicing[2][byte(v>>40)] ^ slicing[1][byte(v>>48)] ^ slicing[0][byte(v>>56)])
+}

@@ -1,6 +1,7 @@
 package crashfs
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -395,8 +396,9 @@ func garbage(old, new *sector, seed uint64) *sector {
 	}
 	s := *old
 	rng := rand.NewPCG(seed, seed)
-	for i := first; i < last; i++ {
-		s[i] = byte(rng.Uint64() >> 56)
+	var word [8]byte
+	for i := first; i < last; i += copy(s[i:last], word[:]) {
+		binary.LittleEndian.PutUint64(word[:], rng.Uint64())
 	}
 	return &s
 }

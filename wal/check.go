@@ -110,11 +110,12 @@ func (c *checker) run(s *scanner) error {
 		}
 	}
 	for i, gap := range c.gaps {
-		verdict := Missing
+		e := evidence{where: inGap}
 		if i == len(c.gaps)-1 && c.usable() {
-			verdict = Passed
+			e.where = inOldGap
 		}
-		c.finding(Finding{Verdict: verdict, Segment: gap.Segment, Kind: gap.Kind, Detail: gap.Detail, Because: gap.Because, LastIndex: gap.LastIndex, Commit: gap.Commit})
+		verdict, because := decide(e)
+		c.finding(Finding{Verdict: verdict, Segment: gap.Segment, Kind: gap.Kind, Detail: gap.Detail, Because: because, LastIndex: gap.LastIndex, Commit: gap.Commit})
 	}
 	c.finish(s)
 	return failed

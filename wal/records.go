@@ -85,6 +85,9 @@ func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 
 // isGap tells whether err says that segments are missing, behind which reading can go on.
 func isGap(err error) bool {
+	if err == nil {
+		return false
+	}
 	var corrupt *CorruptError
 	return errors.As(err, &corrupt) && corrupt.Kind == MissingSegment
 }

@@ -195,7 +195,7 @@ func (s *scanner) record(seg *segment, offset int64, word uint64, count int, b [
 		ident = identity(seg.seq, r.CRC)
 	}
 	if r.Vouched {
-		sum, err := walpb.HeadSum(headerSeed(ident, offset, word), b)
+		sum, err := headSum(r, headerSeed(ident, offset, word), b)
 		if err != nil || sum != r.HeaderCRC {
 			return fault{BadHeader, fmt.Sprintf("stored %08x, computed %08x", r.HeaderCRC, sum)}
 		}
@@ -235,6 +235,19 @@ func (s *scanner) record(seg *segment, offset int64, word uint64, count int, b [
 	s.chain, s.seeded = r.CRC, true
 	s.ours = r.Vouched
 	return fault{}
+}
+
+// headSum returns what the header_crc of a decoded record must be. Where the record has no fields but ours, which is nearly
+// always, the fields are at hand, and need not be looked for in its bytes again.
+func headSum(r *walpb.Record, seed uint32, b []byte) (uint32, error) {
+	if r.Size() != len(b) {
+		return walpb.HeadSum(seed, b)
+	}
+	dataLen := len(r.Data)
+	if r.Data == nil {
+		dataLen = -1
+	}
+	return r.HeadSum(seed, dataLen), nil
 }
 
 // stop judges the place where the good frames of a segment end. It returns the error that the records end with, or nil

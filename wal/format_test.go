@@ -1,0 +1,247 @@
+package wal
+
+import (
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/walpb"
+)
+
+func formatFile(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("FORMAT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestFormat decodes every block of hex in FORMAT.md: each is a segment, a line a frame, with its offset before it and its type
+// and checksum behind it.
+func TestFormat(t *testing.T) {
+	blocks := regexp.MustCompile("(?s)```hex segment ([^\n]*)\n(.*?)```").FindAllStringSubmatch(formatFile(t), -1)
+	if all := strings.Count(formatFile(t), "```hex"); len(blocks) < 3 || all != len(blocks) {
+		t.Fatalf("found %d whole blocks of %d", len(blocks), all)
+	}
+	for i, block := range blocks {
+		var (
+			data []byte
+			want []string
+		)
+		for line := range strings.Lines(block[2]) {
+			line, comment, _ := strings.Cut(strings.TrimSpace(line), "#")
+			fields := strings.Fields(line)
+			if offset, err := strconv.Atoi(fields[0]); err != nil || offset != len(data) {
+				t.Errorf("block %d: the line of offset %s is at %d", i, fields[0], len(data))
+			}
+			want = append(want, fmt.Sprintf("%d %s", len(data), strings.TrimSpace(comment)))
+			b, err := hex.DecodeString(strings.Join(fields[1:], ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data = append(data, b...)
+		}
+		fs := crashfs.Load(map[string][]byte{"/log/" + block[1]: append(data, make([]byte, 1000)...)})
+		o := &Options{FS: fs}
+		var got []string
+		for r, err := range Records("/log", 0, o) {
+			if err != nil {
+				t.Fatalf("block %d: %v", i, err)
+			}
+			got = append(got, fmt.Sprintf("%d %s %08x", r.Offset, r.Type, r.CRC))
+		}
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("block %d: got\n%s\nwant\n%s", i, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		log, err := Replay(Records("/log", 0, o), walpb.Snapshot{})
+		if err != nil {
+			t.Fatalf("block %d: %v", i, err)
+		}
+		if len(log.Entries) != 1 || string(log.Entries[0].Data) != "x" || string(log.Metadata) != "meta" || log.State != (walpb.HardState{Term: 1, Vote: 1}) {
+			t.Errorf("block %d: %+v", i, log)
+		}
+	}
+}
+
+// TestWriterWritesTheBytesOfTheFormat holds the Writer to the first two blocks of FORMAT.md.
+func TestWriterWritesTheBytesOfTheFormat(t *testing.T) {
+	text := formatFile(t)
+	for _, plain := range []bool{false, true} {
+		fs := crashfs.New()
+		o := &Options{FS: fs, PlainEtcd: plain, SegmentSize: 4096}
+		w, err := Create("/log", []byte("meta"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Save(walpb.HardState{Term: 1, Vote: 1}, []walpb.Entry{{Term: 1, Index: 1, Data: []byte("x")}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.SaveSnapshot(walpb.Snapshot{Index: 1, Term: 1, ConfState: []byte{8, 1, 8, 2, 8, 3}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b, err := fs.ReadFile("/log/" + segmentName(0, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b) != 4096 {
+			t.Errorf("the segment has %d bytes", len(b))
+		}
+		for r, err := range Records("/log", 0, o) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			line := fmt.Sprintf("%4d  % x  # %s %08x\n", r.Offset, b[r.Offset:r.Offset+r.Size], r.Type, r.CRC)
+			if !strings.Contains(text, line) {
+				t.Errorf("plain %v: FORMAT.md lacks\n%s", plain, line)
+			}
+		}
+	}
+}
+
+// combinations yields every combination of evidence.
+func combinations() iter.Seq[evidence] {
+	bools := []bool{false, true}
+	return func(yield func(evidence) bool) {
+		for s := stops; s <= unreadable; s++ {
+			for w := inLast; w <= inOldGap; w++ {
+				for n := unknown; n <= differs; n++ {
+					for p := noProof; p <= undecided; p++ {
+						for _, head := range bools {
+							for _, prior := range bools {
+								for _, rest := range bools {
+									for _, ours := range bools {
+										if !yield(evidence{s, w, n, head, prior, rest, ours, p}) {
+											return
+										}
+									}
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestEveryCombinationOfEvidenceHasOneVerdict(t *testing.T) {
+	used := make([]int, len(verdicts))
+	n := 0
+	for e := range combinations() {
+		n++
+		var rows []string
+		for i := range verdicts {
+			if verdicts[i].matches(e) {
+				rows = append(rows, verdicts[i].String())
+				used[i]++
+			}
+		}
+		if len(rows) != 1 {
+			t.Errorf("%+v: %d rows: %q", e, len(rows), rows)
+		}
+	}
+	if n != 3*4*3*4*16 {
+		t.Errorf("%d combinations", n)
+	}
+	for i := range verdicts {
+		if used[i] == 0 {
+			t.Errorf("no evidence leads to %q", verdicts[i].String())
+		}
+	}
+}
+
+// Whatever the table says in its rows, it says these things.
+func TestVerdictsKeepThePromises(t *testing.T) {
+	for e := range combinations() {
+		v, _ := decide(e)
+		switch {
+		case e.stop == stops && e.where == inEarlier && e.rest && v != Corrupt:
+			t.Errorf("%+v: %v, but a segment follows something that is not good", e, v)
+		case e.stop == stops && e.where == inLast && e.rest && e.proof != noProof && v != Corrupt:
+			t.Errorf("%+v: %v in spite of a proof", e, v)
+		case e.stop == stops && e.where == inLast && e.proof == noProof && (!e.head || e.prior) && v.bad():
+			t.Errorf("%+v: %v, but a crash may leave this", e, v)
+		case e.stop != stops && !v.bad():
+			t.Errorf("%+v: %v", e, v)
+		}
+	}
+}
+
+// TestFormatHasTheTableOfVerdicts demands the table in FORMAT.md row by row.
+func TestFormatHasTheTableOfVerdicts(t *testing.T) {
+	text := formatFile(t)
+	yes := map[bool]string{false: "no", true: "yes"}
+	for _, r := range verdicts {
+		cells := []string{
+			text1(r.stop, map[stop]string{stops: "no good frame", contradicts: "contradiction", unreadable: "read error"}),
+			text1(r.where, map[where]string{inLast: "last", inEarlier: "earlier", inGap: "gap", inOldGap: "old gap"}),
+			text1(r.seed, map[seed]string{unknown: "not known", fits: "fits", differs: "differs"}),
+			text1(r.head, yes), text1(r.prior, yes), text1(r.rest, yes), text1(r.ours, yes),
+			text1(r.proof, map[proof]string{noProof: "none", witnessed: "witness", linked: "linked", undecided: "given up"}),
+			"**" + r.verdict.String() + "**: " + r.because,
+		}
+		if line := "| " + strings.Join(cells, " | ") + " |\n"; !strings.Contains(text, line) {
+			t.Errorf("FORMAT.md lacks\n%s", line)
+		}
+	}
+	rows := regexp.MustCompile(`(?m)^\|.*\| \*\*.*\*\*: .*\|$`).FindAllString(text, -1)
+	if len(rows) != len(verdicts) {
+		t.Errorf("FORMAT.md has %d rows, the table %d", len(rows), len(verdicts))
+	}
+}
+
+func text1[T comparable](c cell[T], words map[T]string) string {
+	if !c.set {
+		return "_"
+	}
+	return words[c.value]
+}
+
+func TestSegmentNamesAreReadAsStrictlyAsTheyAreWritten(t *testing.T) {
+	for _, n := range []struct{ seq, index uint64 }{{0, 0}, {1, 42}, {1<<64 - 1, 1<<63 + 5}} {
+		name := segmentName(n.seq, n.index)
+		if seq, index, ok := parseSegmentName(name); !ok || seq != n.seq || index != n.index {
+			t.Errorf("%s: %d %d %v", name, seq, index, ok)
+		}
+	}
+	good := segmentName(10, 11)
+	for _, name := range []string{
+		"", ".wal", good + ".wal", good + "x.wal", strings.ToUpper(good[:33]) + ".wal", good[1:], "0" + good, strings.Replace(good, "-", "_", 1),
+		good + ".orig.wal", "x" + good[1:], strings.Replace(good, "b", "B", 1), good[:33] + ".WAL",
+	} {
+		if _, _, ok := parseSegmentName(name); ok {
+			t.Errorf("%q passes for a segment's name", name)
+		}
+	}
+}
+
+func TestLengthWordsAreReadAsStrictlyAsTheyAreWritten(t *testing.T) {
+	for size := 1; size < 5000; size++ {
+		word := lengthWord(size)
+		got, pad, ok := parseLengthWord(word)
+		if !ok || got != int64(size) || (wordSize+size+pad)%wordSize != 0 {
+			t.Fatalf("%d: %d %d %v", size, got, pad, ok)
+		}
+		for bit := 56; bit < 64; bit++ {
+			if _, _, ok := parseLengthWord(word ^ 1<<bit); ok {
+				t.Errorf("%d: bit %d may change", size, bit)
+			}
+		}
+	}
+	if _, _, ok := parseLengthWord(0); ok {
+		t.Error("a length of zero")
+	}
+	if size, pad, ok := parseLengthWord(13); !ok || size != 13 || pad != 0 {
+		t.Error("etcd 2 did not pad")
+	}
+}

@@ -240,6 +240,7 @@ var stories = []struct {
 		s.say("sync", s.fsys.SyncDir(s.path("no")))
 		s.say("remove", s.fsys.Remove(s.path("d")))
 		s.say("remove", s.fsys.Remove(s.path("d/z")))
+		s.say("sync", s.fsys.SyncDir(s.path("d")))
 		s.write(f, "still there", 0)
 		s.read(f, 20, 0)
 		s.say("remove", s.fsys.Remove(s.path("d/z")))

@@ -334,6 +334,17 @@ func TestChoosers(t *testing.T) {
 	}
 }
 
+// A crash that keeps the changes up to some point finds the file under the new name first, then not under the old.
+func TestARenameIsTwoChanges(t *testing.T) {
+	f := crashfs.Load(map[string][]byte{"a": []byte(sectors("a")), "b": []byte(sectors("b"))})
+	must(t, f.Rename("a", "b"))
+	for n, want := range []string{"a=a b=b", "a=a b=a", "b=a"} {
+		if got := show(f.Crash(crashfs.Prefix(n))); got != want {
+			t.Errorf("Prefix(%d) %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestATornSectorIsNewThenOld(t *testing.T) {
 	f := crashfs.Load(map[string][]byte{"a": []byte(sectors("ab"))})
 	h := open(t, f, "a", os.O_RDWR)
@@ -346,6 +357,24 @@ func TestATornSectorIsNewThenOld(t *testing.T) {
 	must(t, err)
 	if want := sectors("x") + sectors("y")[:100] + sectors("b")[100:]; string(got) != want {
 		t.Errorf("got %q", got)
+	}
+}
+
+// The bytes behind the size are gone, also for who makes the file longer again.
+func TestWhatIsBehindTheSizeIsGone(t *testing.T) {
+	f := crashfs.Load(map[string][]byte{"a": []byte(sectors("abc"))})
+	must(t, open(t, f, "a", os.O_RDWR).Truncate(700))
+	c := f.Crash(func(places []crashfs.Place, choices []crashfs.Choice) {
+		if places[0].Kind != crashfs.Size || len(places) != 3 {
+			t.Fatalf("places %v", places)
+		}
+		choices[0].Version = 1 // and not the zeros behind it
+	})
+	must(t, open(t, c, "a", os.O_RDWR).Truncate(3*sectorSize))
+	got, err := c.ReadFile("a")
+	must(t, err)
+	if want := (sectors("ab")[:700] + string(make([]byte, 3*sectorSize-700))); string(got) != want {
+		t.Errorf("what was cut off came back: %s", show(c))
 	}
 }
 
@@ -568,6 +597,9 @@ func TestACloneIsApart(t *testing.T) {
 	write(t, g, sectors("2"), sectorSize)
 	write(t, h, sectors("3"), 0)
 	write(t, g, sectors("4"), 0)
+	if show(f) != "d/ d/a=31" || show(c) != "d/ d/a=42" {
+		t.Errorf("original %q, clone %q", show(f), show(c))
+	}
 	must(t, f.Remove("d/a"), g.SyncData(), c.Rename("d/a", "d/b"))
 	if got, want := states(t, c), []string{"d/ d/a=42", "d/ d/a=42 d/b=42", "d/ d/b=42"}; !slices.Equal(got, want) {
 		t.Errorf("clone %q, want %q", got, want)
@@ -595,8 +627,9 @@ func TestClonesDoNotShareHistory(t *testing.T) {
 	right := f.Clone()
 	grow(open(t, left, "a", os.O_RDWR), left, "l", 5)
 	want := states(t, left)
-	grow(open(t, right, "a", os.O_RDWR), right, "r", 6)
 	grow(h, f, "o", 7)
+	must(t, right.Rename("a", "n"), right.Rename("n", "a"))
+	grow(open(t, right, "a", os.O_RDWR), right, "r", 6)
 	if got := states(t, left); !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}

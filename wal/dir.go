@@ -25,7 +25,7 @@ type listing struct {
 	segments []segment
 	preceded bool     // segments before these were left out
 	strays   []string // names that end in .wal and are no segment's
-	spares   []string // the next segments that writers, ours or etcd, had in preparation
+	spares   []string // what writers, ours or etcd, had in preparation: never read
 	copies   []string // what Open and Repair kept of what they cut off
 }
 
@@ -145,10 +145,14 @@ func openLog(fsys fileutil.FS, path string, index uint64) (l listing, dir string
 	}
 }
 
-// isSpareName tells whether name is one that writers give the segment that they prepare: a number and .tmp.
+// isSpareName tells whether name is one that writers give what they prepare: a number and .tmp for a segment, the name of
+// a copy, a number and .tmp for that.
 func isSpareName(name string) bool {
-	digits, ok := strings.CutSuffix(name, ".tmp")
-	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
+	name, ok := strings.CutSuffix(name, ".tmp")
+	if of, number, found := strings.Cut(name, copySuffix+"."); found && strings.Contains(of, segmentSuffix+".") {
+		name = number
+	}
+	return ok && name != "" && strings.Trim(name, "0123456789") == ""
 }
 
 // copyName names the copy that is kept of what was cut off a segment at an offset. It does not end in .wal, so that

@@ -164,7 +164,6 @@ func (h *history) admitsSnapshot(s walpb.Snapshot) error {
 
 // admits returns why Save may not write these, or nil. Nothing is changed.
 func (h *history) admits(s walpb.HardState, entries []walpb.Entry) error {
-	last := h.last()
 	for i := range entries {
 		e := &entries[i]
 		if i == 0 {
@@ -176,13 +175,16 @@ func (h *history) admits(s walpb.HardState, entries []walpb.Entry) error {
 		} else if e.Term < before.Term {
 			return fmt.Errorf("entry %d/%d has a lower term than the one before it, %d/%d", e.Index, e.Term, before.Index, before.Term)
 		}
-		last = e.Index
 	}
 	if s.IsZero() {
 		return nil
 	}
-	if h.pending != nil {
-		last = max(last, h.pending.line.last)
+	last := h.last()
+	if n := len(entries); n > 0 {
+		last = entries[n-1].Index
+		if p := h.pending; p != nil && last <= p.snapshot.Index {
+			last = p.line.last
+		}
 	}
 	return h.admitsState(s, last)
 }

@@ -1,0 +1,297 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/stele-wal/stele/walpb"
+	"pgregory.net/rapid"
+)
+
+// node is what a member of a cluster knows, and the records that it has written so far: a model of a log that is written in
+// the way of raft, and as plain as can be.
+type node struct {
+	records   []Record
+	snapshot  walpb.Snapshot // before the first entry
+	entries   []walpb.Entry
+	state     walpb.HardState
+	snapshots []walpb.Snapshot // all that were recorded
+	dangling  []walpb.Snapshot // those of them that a crash kept from taking effect; the cluster has committed them all the same
+}
+
+func newNode() *node {
+	n := &node{}
+	n.write(walpb.TypeCRC, nil)
+	n.write(walpb.TypeMetadata, []byte("meta"))
+	n.record(walpb.Snapshot{})
+	return n
+}
+
+func (n *node) write(t walpb.Type, data []byte) {
+	n.records = append(n.records, Record{Segment: "model", Offset: int64(len(n.records)), Record: walpb.Record{Type: t, Data: data, Vouched: true}})
+}
+
+func (n *node) record(s walpb.Snapshot) {
+	n.write(walpb.TypeSnapshot, s.Append(nil))
+	n.snapshots = append(n.snapshots, s)
+}
+
+func (n *node) setState(s walpb.HardState) {
+	n.state = s
+	n.write(walpb.TypeState, s.Append(nil))
+}
+
+func (n *node) last() uint64 { return n.snapshot.Index + uint64(len(n.entries)) }
+
+func (n *node) term(index uint64) uint64 {
+	if index == n.snapshot.Index {
+		return n.snapshot.Term
+	}
+	return n.entries[index-n.snapshot.Index-1].Term
+}
+
+// overwrite appends count entries from index on, in the current term.
+func (n *node) overwrite(index uint64, count int) {
+	n.entries = n.entries[:index-n.snapshot.Index-1]
+	for range count {
+		e := walpb.Entry{Term: n.state.Term, Index: n.last() + 1, Data: fmt.Appendf(nil, "%d/%d", n.last()+1, n.state.Term)}
+		n.entries = append(n.entries, e)
+		n.write(walpb.TypeEntry, e.Append(nil))
+	}
+}
+
+// install takes a snapshot from a leader. A crash may come before the hard state that makes it effective.
+func (n *node) install(s walpb.Snapshot, crash bool) {
+	n.record(s)
+	if crash {
+		n.dangling = append(n.dangling, s)
+		return
+	}
+	if s.Index > n.last() || n.term(s.Index) != s.Term {
+		n.snapshot, n.entries = s, nil
+	}
+	state := n.state
+	state.Term, state.Commit = max(state.Term, s.Term), s.Index
+	n.setState(state)
+}
+
+// committable returns how far the node can learn that its entries are committed: not to what contradicts the cluster's.
+func (n *node) committable() uint64 {
+	last := n.last()
+	for _, s := range n.dangling {
+		if s.Index > n.state.Commit && s.Index <= last && n.term(s.Index) != s.Term {
+			last = s.Index - 1
+		}
+	}
+	return last
+}
+
+// missed returns a snapshot that the cluster has committed and that is at odds with this node's log, or not in it yet.
+func (n *node) missed() (walpb.Snapshot, bool) {
+	for _, s := range n.dangling {
+		if s.Index > n.state.Commit && (s.Index > n.last() || n.term(s.Index) != s.Term) {
+			return s, true
+		}
+	}
+	return walpb.Snapshot{}, false
+}
+
+// follow appends entries from index on, as far as a leader can have sent them: whoever leads in the term of a missed snapshot, or
+// later, has its entry, and sends that first.
+func (n *node) follow(index uint64, count int) {
+	if s, ok := n.missed(); ok && (n.state.Term > s.Term || n.state.Term == s.Term && index+uint64(count) > s.Index) {
+		if s.Index > n.last()+1 || n.term(s.Index-1) > s.Term {
+			return
+		}
+		state := n.state
+		n.state.Term = s.Term
+		n.overwrite(s.Index, 1)
+		n.state = state
+		index = n.last() + 1
+		if _, ok := n.missed(); ok {
+			return
+		}
+	}
+	n.overwrite(index, count)
+}
+
+// holds tells whether the node has the entry of a snapshot.
+func (n *node) holds(s walpb.Snapshot) bool {
+	return s.Index <= n.last() && s.Index >= n.snapshot.Index && n.term(s.Index) == s.Term
+}
+
+// possible tells whether the cluster can have committed the entry of s, given what it has: terms rise, and logs that have an
+// entry in common are the same up to it.
+func (n *node) possible(s walpb.Snapshot) bool {
+	if s.Term < n.term(n.state.Commit) {
+		return false
+	}
+	for _, d := range n.dangling {
+		if d.Index <= n.state.Commit {
+			continue
+		}
+		switch {
+		case d.Index == s.Index && d.Term != s.Term, d.Index < s.Index && d.Term > s.Term, d.Index > s.Index && d.Term < s.Term:
+			return false
+		case d.Index <= s.Index && n.holds(s) && !n.holds(d), d.Index >= s.Index && n.holds(d) && !n.holds(s):
+			return false
+		}
+	}
+	return true
+}
+
+func (n *node) seq() iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		for _, r := range n.records {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (n *node) step(t *rapid.T) {
+	switch op := rapid.SampledFrom([]string{"append", "append", "overwrite", "commit", "term", "local", "install", "installCrash"}).Draw(t, "op"); op {
+	case "append":
+		n.follow(n.last()+1, rapid.IntRange(1, 3).Draw(t, "count"))
+	case "overwrite":
+		s := n.state
+		s.Term++
+		n.setState(s)
+		n.follow(rapid.Uint64Range(n.state.Commit+1, n.last()+1).Draw(t, "at"), rapid.IntRange(1, 3).Draw(t, "count"))
+	case "commit":
+		s := n.state
+		s.Commit = rapid.Uint64Range(s.Commit, n.committable()).Draw(t, "commit")
+		n.setState(s)
+	case "term":
+		s := n.state
+		s.Term, s.Vote = s.Term+1, rapid.Uint64Range(0, 3).Draw(t, "vote")
+		n.setState(s)
+	case "local":
+		i := rapid.Uint64Range(n.snapshot.Index, n.state.Commit).Draw(t, "index")
+		n.record(walpb.Snapshot{Index: i, Term: n.term(i)})
+	case "install", "installCrash":
+		i := rapid.Uint64Range(n.state.Commit+1, n.last()+3).Draw(t, "index")
+		s := walpb.Snapshot{Index: i, Term: rapid.Uint64Range(1, n.state.Term+1).Draw(t, "term")}
+		if n.possible(s) {
+			n.install(s, op == "installCrash")
+		}
+	}
+}
+
+// Replay is what a plain model of raft's log says, from whatever snapshot one starts.
+func TestReplayIsWhatTheModelSays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := newNode()
+		n.setState(walpb.HardState{Term: 1, Vote: 1})
+		for range rapid.IntRange(0, 25).Draw(t, "steps") {
+			n.step(t)
+		}
+		usable, err := Snapshots(n.seq())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []walpb.Snapshot
+		for _, s := range n.snapshots {
+			if s.Index <= n.state.Commit {
+				want = append(want, s)
+			}
+		}
+		if diff := cmp.Diff(want, usable, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("snapshots (-model +got):\n%s", diff)
+		}
+		for _, s := range usable {
+			log, err := Replay(n.seq(), s)
+			if s.Index < n.snapshot.Index {
+				if !errors.Is(err, ErrSnapshotOutdated) {
+					t.Fatalf("from %d/%d, before the installed %d/%d: %v", s.Index, s.Term, n.snapshot.Index, n.snapshot.Term, err)
+				}
+				continue
+			}
+			if err != nil {
+				if twoTerms(n.snapshots, s.Index) && errors.Is(err, ErrSnapshotMismatch) {
+					continue // one of the two was never adopted
+				}
+				t.Fatalf("from %d/%d: %v", s.Index, s.Term, err)
+			}
+			wantLog := &Log{Metadata: []byte("meta"), State: n.state, Snapshot: s, Entries: n.entries[s.Index-n.snapshot.Index:]}
+			if diff := cmp.Diff(wantLog, log, cmpopts.EquateEmpty()); diff != "" {
+				t.Fatalf("from %d/%d (-model +got):\n%s", s.Index, s.Term, diff)
+			}
+		}
+	})
+}
+
+// twoTerms tells whether snapshots of one index were recorded with several terms.
+func twoTerms(snapshots []walpb.Snapshot, index uint64) bool {
+	var terms []uint64
+	for _, s := range snapshots {
+		if s.Index == index && !slices.Contains(terms, s.Term) {
+			terms = append(terms, s.Term)
+		}
+	}
+	return len(terms) > 1
+}
+
+// What the Writer writes, readers believe; and what it refuses, they would not believe either, as far as they can tell: where a
+// snapshot record may have replaced the log they take entries for either.
+func TestBothSidesRefuseTheSame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var h history
+		h.snapshot(walpb.Snapshot{})
+		for range rapid.IntRange(1, 20).Draw(t, "steps") {
+			var entries []walpb.Entry
+			first, count := rapid.Uint64Range(0, 6).Draw(t, "first"), rapid.IntRange(0, 3).Draw(t, "count")
+			for i := range count {
+				entries = append(entries, walpb.Entry{Index: first + uint64(i)*rapid.SampledFrom([]uint64{1, 1, 1, 2}).Draw(t, "stride"), Term: rapid.Uint64Range(0, 3).Draw(t, "term")})
+			}
+			var state walpb.HardState
+			if rapid.Bool().Draw(t, "state") {
+				state = walpb.HardState{Term: rapid.Uint64Range(0, 3).Draw(t, "term"), Commit: rapid.Uint64Range(0, 5).Draw(t, "commit")}
+			}
+			if rapid.IntRange(0, 4).Draw(t, "snap") == 0 {
+				h.snapshot(walpb.Snapshot{Index: rapid.Uint64Range(0, 6).Draw(t, "index"), Term: rapid.Uint64Range(0, 3).Draw(t, "term")})
+			}
+			refused := h.admits(state, entries)
+			reader := clone(h)
+			var disbelieved error // by a reader
+			for i, e := range entries {
+				if i > 0 && e.Index != entries[i-1].Index+1 {
+					disbelieved = errors.New("two calls' worth of entries") // which Save does not take, and a reader cannot see
+				}
+				disbelieved = cmpErr(disbelieved, reader.entry(e))
+			}
+			if !state.IsZero() {
+				disbelieved = cmpErr(disbelieved, reader.hardState(state))
+			}
+			if refused == nil && disbelieved != nil || refused != nil && disbelieved == nil && h.pending == nil {
+				t.Fatalf("%+v: writing %v %v: the writer says %v, the reader %v", h, state, entries, refused, disbelieved)
+			}
+			if refused == nil {
+				h = reader
+			}
+		}
+	})
+}
+
+func cmpErr(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func clone(h history) history {
+	h.line.runs = slices.Clone(h.line.runs)
+	if h.pending != nil {
+		p := *h.pending
+		p.line.runs = slices.Clone(p.line.runs)
+		h.pending = &p
+	}
+	return h
+}

@@ -192,14 +192,17 @@ func sameNames(a, b []segment) bool {
 
 // open does what Open says with a log that is locked.
 func open(dir string, l listing, o Options) (*Writer, error) {
-	last := &l.segments[len(l.segments)-1]
-	if !o.NoSync {
-		// Read what is on the disk, not what a process that failed to sync it left in memory.
-		if err := last.file.SyncData(); err != nil {
-			return nil, fmt.Errorf("wal: %s: %w", last.name, err)
+	for i := range l.segments {
+		if o.NoSync {
+			break
 		}
-		if err := last.file.DropCache(); err != nil {
-			return nil, fmt.Errorf("wal: %s: %w", last.name, err)
+		// Read what is on the disk, not what a process that did not sync it, or failed to, left in memory.
+		seg := &l.segments[i]
+		if err := seg.file.SyncData(); err != nil {
+			return nil, fmt.Errorf("wal: %s: %w", seg.name, err)
+		}
+		if err := seg.file.DropCache(); err != nil {
+			return nil, fmt.Errorf("wal: %s: %w", seg.name, err)
 		}
 	}
 	s := newScanner(l.segments, false)

@@ -85,7 +85,8 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 	var (
 		offset int64
 		count  int
-		record = Record{Segment: seg.name}
+		again  int64 = -1 // where a frame that was not good was read a second time
+		record       = Record{Segment: seg.name}
 	)
 	for {
 		size, bad, err := s.frame(seg, offset, count, &record)
@@ -110,6 +111,12 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 		}
 		if cerr == nil {
 			return true
+		}
+		if again != offset {
+			// A log that is being written may have gained the frame, and what proves it durable, since it was read.
+			again = offset
+			s.window.reset(seg.file, seg.size)
+			continue
 		}
 		if !yield(Record{}, cerr) {
 			return false

@@ -128,8 +128,8 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 		if !s.resume {
 			return false
 		}
-		seeker := newSeeker(seg, s.ident, offset)
-		next, chain, ok, err := seeker.resync(offset)
+		s.ident = s.end.ident
+		next, chain, ok, err := newSeeker(seg, s.ident, offset).resync(offset)
 		if err != nil {
 			yield(Record{}, fmt.Errorf("wal: %s: %w", seg.name, err))
 			return false
@@ -262,14 +262,16 @@ func headSum(r *walpb.Record, seed uint32, b []byte) (uint32, error) {
 func (s *scanner) stop(seg *segment, offset int64, head bool, bad fault) (*CorruptError, error) {
 	i := s.end.segment
 	last := i == len(s.segments)-1
+	ident := s.ident
 	if head {
-		s.expectHead(seg)
+		// Take the head for the one that ought to be there, so that records behind it can be told from strangers.
+		ident = walpb.Checksum(identity(seg.seq, s.chain), s.metadata)
 	}
 	e := evidence{head: head, prior: i > 0 || s.preceded, ours: s.ours}
 	if bad.kind == Contradiction {
 		e.stop = contradicts
 	}
-	found, err := newSeeker(seg, s.ident, offset).search(offset, last, s.ours)
+	found, err := newSeeker(seg, ident, offset).search(offset, last, s.ours)
 	if err != nil {
 		return nil, err
 	}
@@ -294,7 +296,7 @@ func (s *scanner) stop(seg *segment, offset int64, head bool, bad fault) (*Corru
 		}
 	}
 	verdict, because := decide(e)
-	s.end = end{segment: i, offset: offset, chain: s.chain, ident: s.ident, head: head, state: s.end.state,
+	s.end = end{segment: i, offset: offset, chain: s.chain, ident: ident, head: head, state: s.end.state,
 		verdict: verdict, because: because, kind: kind, detail: detail, rest: found.rest, before: s.end.before}
 	if !verdict.bad() {
 		return nil, nil
@@ -306,12 +308,6 @@ func (s *scanner) stop(seg *segment, offset int64, head bool, bad fault) (*Corru
 		offset = 0
 	}
 	return &CorruptError{Segment: at, Offset: offset, Kind: kind, Detail: detail, Because: because}, nil
-}
-
-// expectHead takes the head of a segment, which is not whole, for the one that ought to be there, so that records behind it
-// can be told from strangers.
-func (s *scanner) expectHead(seg *segment) {
-	s.ident = walpb.Checksum(identity(seg.seq, s.chain), s.metadata)
 }
 
 // readSeed returns the checksum that a segment says it goes on from. It is not ok if the segment's first frame is not

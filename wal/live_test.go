@@ -17,14 +17,19 @@ func TestReadersOfALogThatIsWrittenSeeALog(t *testing.T) {
 		t.Fatal(err)
 	}
 	var (
-		saved, ended atomic.Uint64
-		done         = make(chan struct{})
+		saved         atomic.Uint64
+		failed, ended atomic.Bool
+		done          = make(chan struct{})
 	)
+	defer func() {
+		failed.Store(t.Failed())
+		<-done
+	}()
 	go func() {
 		defer close(done)
-		defer ended.Store(1)
+		defer ended.Store(true)
 		a := newAppender(3, 700)
-		for a.last < 3000 {
+		for a.last < 3000 && !failed.Load() {
 			state, entries := a.next()
 			state.Commit = saved.Load()
 			if err := w.Save(state, entries); err != nil {
@@ -35,7 +40,7 @@ func TestReadersOfALogThatIsWrittenSeeALog(t *testing.T) {
 		}
 	}()
 	rounds := 0
-	for ; ended.Load() == 0; rounds++ {
+	for ; !ended.Load(); rounds++ {
 		before := saved.Load()
 		log, err := wal.Replay(wal.Records(dir, 0, nil), walpb.Snapshot{})
 		if err != nil {

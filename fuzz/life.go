@@ -1,0 +1,305 @@
+package fuzz
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/wal"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// dir is where the log is; it has a parent that is not there at first.
+const dir = "data/wal"
+
+var metadata = []byte("a node's metadata")
+
+const spareName = "0.tmp" // the file that package wal makes in the background
+
+// A life is a log from its Create or Open to its end.
+type life struct {
+	*history
+	disk *crashfs.FS
+	w    *wal.Writer
+
+	// The spare is made in the background. So that a history depends on its seed alone, the maker is let go
+	// only when nothing else is at work.
+	gated bool
+	gate  chan struct{}
+	made  chan error
+	cut   bool // a segment was begun, so a spare will be made
+	full  bool // the last segment is full, so the next write begins one
+
+	opening bool // Open is at work
+
+	// hold, if not nil, stops the next write until it is closed; held tells that it was stopped.
+	hold, held chan struct{}
+
+	boundary int         // how many changes of the file system there were
+	stop     int         // the boundary at which this life ends
+	ended    bool        // it has
+	remains  *crashfs.FS // what is left then
+}
+
+// live runs one life on a disk, and returns what is left, or nil after a failure.
+func (h *history) live(disk *crashfs.FS) *crashfs.FS {
+	h.campaign.result.Lives++
+	ops := 1 + h.rng.IntN(9)
+	l := h.begin(disk)
+	if h.rng.IntN(4) > 0 {
+		l.stop = 1 + h.rng.IntN(8+4*ops)
+	}
+	lost := l.open()
+	for i := range ops {
+		h.trimmed = h.trimmed && i < 2
+		if l.ended || h.failed {
+			break
+		}
+		lost = l.step(lost)
+		l.check("after the call")
+	}
+	clean := !l.ended && h.rng.IntN(2) == 0
+	return l.end(clean)
+}
+
+func (h *history) begin(disk *crashfs.FS) *life {
+	l := &life{history: h, disk: disk, gate: make(chan struct{}), made: make(chan error, 4), stop: -1}
+	disk.SetHook(l.before, l.after)
+	return l
+}
+
+// options returns those of the log, on a file system that a saboteur may have spoilt.
+func (l *life) options() *wal.Options {
+	var fsys fileutil.FS = l.disk
+	if s := l.campaign.cfg.Saboteur; s != nil {
+		fsys = s.Wrap(fsys, func() bool { return l.opening })
+	}
+	return &wal.Options{
+		SegmentSize: l.size,
+		PlainEtcd:   l.plain,
+		FS:          fsys,
+		Observer: wal.Observer{
+			Trimmed: func(string, int64, int64) { l.trimmed = true },
+			Spare:   func(err error) { l.made <- err },
+			Cut:     func(string, time.Duration) { l.cut, l.full = true, false },
+		},
+	}
+}
+
+// open creates or opens the log, and takes what is there for what must stay. It returns the records that were attempted before
+// and are not there.
+func (l *life) open() (lost []record) {
+	l.opening, l.trimmed = true, false
+	created := false
+	w, err := wal.Open(dir, l.options())
+	if errors.Is(err, fs.ErrNotExist) && !l.model.created {
+		created, l.opening = true, false
+		w, err = wal.Create(dir, metadata, l.options())
+	}
+	if err != nil {
+		l.fail(Refused, "open: %v", err)
+		return nil
+	}
+	l.opening = false
+	l.w = w
+	l.awaitSpare()
+	if l.ended {
+		return nil
+	}
+	seen, err := l.observe(l.disk)
+	if err == nil {
+		err = l.model.judge(seen)
+	}
+	if err != nil {
+		l.report(err, "what Open shows")
+		return nil
+	}
+	lost = l.model.settle(seen.count)
+	l.tracef("life %d: created %v, %d records, %d lost", l.campaign.result.Lives, created, seen.count, len(lost))
+	l.cluster.restart(l.model.records)
+	l.check("after Open")
+	return lost
+}
+
+func (l *life) awaitSpare() {
+	if err := <-l.made; err != nil {
+		l.fail(Refused, "make a spare: %v", err)
+	}
+}
+
+// call does one call on the log. In the meantime the maker of the spare waits.
+func (l *life) call(f func() error) error {
+	l.gated, l.cut = true, false
+	err := f()
+	if l.cut && err == nil {
+		l.gate <- struct{}{}
+		l.awaitSpare()
+	}
+	l.gated = false
+	if err != nil && !l.ended {
+		l.fail(Refused, "%v", err)
+	}
+	return err
+}
+
+// save appends, in one of the ways there are.
+func (l *life) save(state walpb.HardState, entries []walpb.Entry) {
+	before := l.model.state(len(l.model.records))
+	for _, e := range entries {
+		l.model.attempt(entryRecord(e))
+	}
+	if !state.IsZero() {
+		l.model.attempt(stateRecord(state))
+	}
+	must := len(entries) > 0 || !state.IsZero() && (state.Term != before.term || state.Vote != before.vote)
+	if l.rng.IntN(4) == 0 {
+		l.tracef("append %v %s", state, indexes(entries))
+		l.append(state, entries)
+		return
+	}
+	l.tracef("save %v %s", state, indexes(entries))
+	if l.call(func() error { return l.w.Save(state, entries) }) == nil && must {
+		l.ack()
+	}
+}
+
+// append appends and waits.
+func (l *life) append(state walpb.HardState, entries []walpb.Entry) {
+	done := make(chan error, 1)
+	err := l.call(func() error {
+		if err := l.w.Append(state, entries, func(err error) { done <- err }); err != nil {
+			return err
+		}
+		return <-done
+	})
+	if err == nil {
+		l.ack()
+	}
+}
+
+// burst appends entries one by one: while the first is on its way to the disk, the others gather.
+func (l *life) burst(first, second []walpb.Entry) {
+	l.tracef("burst %s %s", indexes(first), indexes(second))
+	done := make(chan error, 2)
+	tell := func(err error) { done <- err }
+	hold, held := make(chan struct{}), make(chan struct{})
+	l.hold, l.held = hold, held
+	for _, e := range first {
+		l.model.attempt(entryRecord(e))
+	}
+	err := l.call(func() error {
+		if err := l.w.Append(walpb.HardState{}, first, tell); err != nil {
+			return err
+		}
+		<-held
+		for _, e := range second {
+			l.model.attempt(entryRecord(e))
+		}
+		err := l.w.Append(walpb.HardState{}, second, tell)
+		close(hold)
+		if err != nil {
+			return err
+		}
+		return errors.Join(<-done, <-done)
+	})
+	if err == nil {
+		l.ack()
+	}
+}
+
+func (l *life) ack() {
+	if !l.ended {
+		l.model.acked = len(l.model.records)
+	}
+}
+
+// end ends a life, with a Close or without, and returns what is left.
+func (l *life) end(clean bool) *crashfs.FS {
+	if l.failed {
+		l.discard()
+		return nil
+	}
+	if clean {
+		if l.full {
+			l.sync() // a Close that begins a segment makes a spare and writes at once, in any order
+		}
+		l.tracef("close")
+		if err := l.call(l.w.Close); err == nil {
+			l.ack()
+		}
+		l.check("after Close")
+	}
+	if !l.ended {
+		l.cease()
+	}
+	l.discard()
+	if l.failed {
+		return nil
+	}
+	return l.remains
+}
+
+// cease ends the life here and now: a kill, or a power cut.
+func (l *life) cease() {
+	l.ended = true
+	pending := len(l.disk.Pending())
+	if pending == 0 || l.rng.IntN(4) == 0 {
+		l.tracef("kill")
+		l.remains = l.disk.Clone()
+		return
+	}
+	c := l.crash(l.disk, pending)
+	l.tracef("power cut: %s", c.name)
+	l.remains = l.disk.Crash(c.choose)
+}
+
+// discard ends what still runs on a disk that is of no interest any more.
+func (l *life) discard() {
+	l.disk.SetHook(nil, nil)
+	if l.w != nil {
+		l.w.Close()
+	}
+}
+
+// before is called before each change of the file system.
+func (l *life) before(op crashfs.Op) {
+	if l.gated && op.Kind == crashfs.OpRemove && filepath.Base(op.Name) == spareName && l.cut {
+		<-l.gate
+	}
+	if l.hold != nil && op.Kind == crashfs.OpWrite {
+		hold := l.hold
+		l.hold = nil
+		close(l.held)
+		<-hold
+	}
+}
+
+// after is called after each change of the file system.
+func (l *life) after(op crashfs.Op) {
+	l.full = l.full || op.Kind == crashfs.OpTruncate && l.w != nil
+	if l.ended || l.failed {
+		return
+	}
+	l.boundary++
+	l.check(op.String())
+	if l.stop > 0 && l.boundary >= l.stop && (op.Kind == crashfs.OpWrite || l.rng.IntN(4) == 0) && !l.failed {
+		l.tracef("stop after %v", op)
+		l.cease()
+	}
+}
+
+// check opens what crashes here would leave.
+func (l *life) check(where string) {
+	if l.ended || l.failed {
+		return
+	}
+	for _, c := range l.choose(l.disk) {
+		if l.failed {
+			return
+		}
+		l.examine(l.disk.Crash(c.choose), where+": "+c.name, 0)
+	}
+}

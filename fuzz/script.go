@@ -1,0 +1,336 @@
+package fuzz
+
+import (
+	"encoding/binary"
+
+	"github.com/stele-wal/stele/wal"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// cluster is what the other nodes know. It does not forget with this one.
+type cluster struct {
+	terms []uint64 // of the entries that are committed somewhere, by index; terms[0] is 0
+}
+
+// restart begins to know.
+func (c *cluster) restart(records []record) {
+	if len(c.terms) == 0 {
+		c.terms = []uint64{0}
+	}
+	m := fold(records)
+	c.learn(&m)
+}
+
+// learn takes what the node has committed.
+func (c *cluster) learn(m *meaning) {
+	for i := uint64(len(c.terms)); i <= m.state.index; i++ {
+		c.terms = append(c.terms, m.term(i))
+	}
+}
+
+func (c *cluster) last() uint64 { return uint64(len(c.terms)) - 1 }
+
+// differs returns the first index above the commit at which the node's log is not what the cluster has committed, or the index
+// behind the cluster's last if there is none.
+func (c *cluster) differs(m *meaning) uint64 {
+	i := m.state.index + 1
+	for i <= c.last() && m.has(i, c.terms[i]) {
+		i++
+	}
+	return i
+}
+
+// step does one thing that a consensus system does with its log. lost is what was attempted before a crash and has to be sent
+// again; it returns what is left of it.
+func (l *life) step(lost []record) []record {
+	if len(lost) > 0 {
+		// Most often, what was lost is sent again, the same bytes, by the same leader.
+		if l.rng.IntN(4) > 0 {
+			return l.again(lost)
+		}
+		lost = nil
+	}
+	m := fold(l.model.records)
+	switch n := l.rng.IntN(20); {
+	case n < 8:
+		l.follow(&m)
+	case n < 10:
+		l.overwrite(&m)
+	case n < 12:
+		l.commitOnly(&m)
+	case n < 13:
+		l.vote(&m)
+	case n < 15:
+		l.compact(&m)
+	case n < 16:
+		l.install(&m)
+	case n < 17:
+		l.release(&m)
+	case n < 18:
+		l.sync()
+	case n < 19:
+		l.bursts(&m)
+	default:
+		// Fill a segment.
+		for range 3 {
+			if m := fold(l.model.records); !l.ended && !l.failed {
+				l.follow(&m)
+			}
+		}
+	}
+	return lost
+}
+
+// again sends the first of the lost records again, as they were, though not in the same calls.
+func (l *life) again(lost []record) []record {
+	if lost[0].kind == walpb.TypeSnapshot {
+		l.saveSnapshot(lost[0].index, lost[0].term)
+		return lost[1:]
+	}
+	var entries []walpb.Entry
+	most := max(1, l.rng.IntN(5)-1)
+	for len(lost) > 0 && lost[0].kind == walpb.TypeEntry && len(entries) < most {
+		if n := len(entries); n > 0 && lost[0].index != entries[n-1].Index+1 {
+			break
+		}
+		entries = append(entries, l.entry(lost[0].index, lost[0].term))
+		lost = lost[1:]
+	}
+	var state walpb.HardState
+	if len(lost) > 0 && lost[0].kind == walpb.TypeState && l.rng.IntN(3) > 0 || len(entries) == 0 {
+		state = walpb.HardState{Term: lost[0].term, Vote: lost[0].vote, Commit: lost[0].index}
+		lost = lost[1:]
+	}
+	l.save(state, entries)
+	if m := fold(l.model.records); !l.ended {
+		l.cluster.learn(&m)
+	}
+	return lost
+}
+
+// entry returns the entry of an index and a term.
+func (l *life) entry(index, term uint64) walpb.Entry {
+	key := [3]uint64{index, term, uint64(l.size)}
+	e, ok := l.campaign.entries[key]
+	if !ok {
+		if len(l.campaign.entries) > 20000 {
+			clear(l.campaign.entries)
+		}
+		e = content(index, term, int(l.size))
+		l.campaign.entries[key] = e
+	}
+	return e
+}
+
+func hardState(r record) walpb.HardState {
+	return walpb.HardState{Term: r.term, Vote: r.vote, Commit: r.index}
+}
+
+// follow appends what the leader sends: what the cluster has committed, if the node lacks it, and else something new. Now and
+// then a commit comes with it.
+func (l *life) follow(m *meaning) {
+	first, entries := l.next(m)
+	state := hardState(m.state)
+	if n := len(entries); n > 0 {
+		state.Term = max(state.Term, entries[n-1].Term)
+	}
+	last := first + uint64(len(entries)) - 1
+	if l.rng.IntN(3) > 0 && last > state.Commit {
+		state.Commit += uint64(l.rng.IntN(int(last-state.Commit) + 1))
+	}
+	if state == hardState(m.state) && l.rng.IntN(2) == 0 {
+		state = walpb.HardState{}
+	}
+	l.save(state, entries)
+	l.learn()
+}
+
+// next returns entries that may follow.
+func (l *life) next(m *meaning) (first uint64, entries []walpb.Entry) {
+	count := 1 + l.rng.IntN(4)
+	first = l.cluster.differs(m)
+	if first <= l.cluster.last() {
+		for i := first; i <= l.cluster.last() && len(entries) < count; i++ {
+			entries = append(entries, l.entry(i, l.cluster.terms[i]))
+		}
+		return first, entries
+	}
+	first = m.last() + 1
+	term := max(m.state.term, m.term(m.last()), l.cluster.terms[l.cluster.last()], 1)
+	for i := range count {
+		entries = append(entries, l.entry(first+uint64(i), term))
+	}
+	return first, entries
+}
+
+// overwrite replaces entries that were not committed by those of a leader of a higher term.
+func (l *life) overwrite(m *meaning) {
+	lowest := l.cluster.differs(m)
+	if lowest > m.last() {
+		l.follow(m)
+		return
+	}
+	first := lowest + uint64(l.rng.IntN(int(m.last()-lowest)+1))
+	state := hardState(m.state)
+	term := max(state.Term, m.term(m.last())) + 1
+	if first <= l.cluster.last() {
+		term = max(m.term(first-1), l.cluster.terms[first-1]) // an old leader's, which cannot be committed
+	}
+	var entries []walpb.Entry
+	for i := range 1 + l.rng.IntN(4) {
+		entries = append(entries, l.entry(first+uint64(i), term))
+	}
+	state.Term = max(state.Term, term)
+	l.save(state, entries)
+}
+
+func (l *life) commitOnly(m *meaning) {
+	state := hardState(m.state)
+	// Behind the cluster's last, what the node has becomes what the cluster has.
+	last := m.last()
+	if d := l.cluster.differs(m); d <= l.cluster.last() {
+		last = min(last, d-1)
+	}
+	if last <= state.Commit || state.Term == 0 {
+		l.follow(m)
+		return
+	}
+	state.Commit += 1 + uint64(l.rng.IntN(int(last-state.Commit)))
+	l.save(state, nil)
+	l.learn()
+}
+
+func (l *life) vote(m *meaning) {
+	state := hardState(m.state)
+	state.Term++
+	state.Vote = 1 + uint64(l.rng.IntN(3))
+	l.save(state, nil)
+}
+
+// compact records a snapshot that the node has taken of itself.
+func (l *life) compact(m *meaning) {
+	if m.state.index <= m.base {
+		l.follow(m)
+		return
+	}
+	index := m.base + 1 + uint64(l.rng.IntN(int(m.state.index-m.base)))
+	l.saveSnapshot(index, m.term(index))
+}
+
+// install records a snapshot that a leader has sent, and commits it.
+func (l *life) install(m *meaning) {
+	state := hardState(m.state)
+	index := max(m.state.index, l.cluster.last()) + 1 + uint64(l.rng.IntN(5))
+	if m.last() > m.state.index && l.rng.IntN(2) == 0 {
+		index = max(index, m.last()+1)
+	}
+	term := max(state.Term, l.cluster.terms[l.cluster.last()], 1)
+	if l.rng.IntN(2) == 0 {
+		term++
+	}
+	for i := uint64(len(l.cluster.terms)); i <= index; i++ {
+		l.cluster.terms = append(l.cluster.terms, term)
+	}
+	l.saveSnapshot(index, term)
+	if l.ended || l.failed || l.rng.IntN(6) == 0 {
+		return // the snapshot could not be used after all
+	}
+	state.Term, state.Commit = max(state.Term, term), index
+	var entries []walpb.Entry
+	if l.rng.IntN(2) == 0 {
+		for i := range 1 + l.rng.IntN(3) {
+			entries = append(entries, l.entry(index+1+uint64(i), term))
+		}
+	}
+	l.save(state, entries)
+}
+
+func (l *life) saveSnapshot(index, term uint64) {
+	s := walpb.Snapshot{Index: index, Term: term, ConfState: confState(index)}
+	l.tracef("save snapshot %d/%d", index, term)
+	l.model.attempt(snapshotRecord(s))
+	if l.call(func() error { return l.w.SaveSnapshot(s) }) == nil {
+		l.ack()
+	}
+}
+
+// confState is raft's message with one voter.
+func confState(index uint64) []byte {
+	return binary.AppendUvarint([]byte{0x08}, index%5+1)
+}
+
+// release lets go of what a snapshot makes needless.
+func (l *life) release(m *meaning) {
+	index := m.state.index
+	if l.rng.IntN(3) == 0 {
+		index = uint64(l.rng.IntN(int(m.last()) + 1))
+	}
+	l.sync() // then what stands in the segments is known
+	if l.ended || l.failed {
+		return
+	}
+	before, err := l.observe(l.disk)
+	if err == nil {
+		err = l.model.judge(before)
+	}
+	if err != nil {
+		l.report(err, "before a release")
+		return
+	}
+	for _, s := range before.starts {
+		l.model.starts[s.segment] = before.count - len(before.records) + s.at
+	}
+	l.tracef("release %d", index)
+	if l.call(func() error { return l.w.Release(index) }) != nil || l.ended {
+		return
+	}
+	after, err := l.observe(l.disk)
+	if err == nil {
+		err = l.model.judge(after)
+	}
+	if err != nil {
+		l.report(err, "after a release")
+		return
+	}
+	for _, s := range before.starts {
+		if s.segment != after.first && s.segment < after.first {
+			l.model.gone[s.segment] = true
+		}
+	}
+	// Whatever a segment was called, one that is needed may not go.
+	_ = wal.DefaultSegmentSize
+}
+
+func (l *life) sync() {
+	l.tracef("sync")
+	if l.call(l.w.Sync) == nil {
+		l.ack()
+	}
+}
+
+// bursts appends twice, so that the second gathers while the first is written.
+func (l *life) bursts(m *meaning) {
+	if knownSpareTwice && l.full {
+		l.sync()
+		if l.ended || l.failed {
+			return
+		}
+	}
+	first, entries := l.next(m)
+	if first <= l.cluster.last() || m.state.term < entries[0].Term {
+		l.follow(m)
+		return
+	}
+	n := uint64(len(entries))
+	var second []walpb.Entry
+	for i := range uint64(1 + l.rng.IntN(3)) {
+		second = append(second, l.entry(first+n+i, entries[0].Term))
+	}
+	l.burst(entries, second)
+}
+
+// learn tells the cluster what the node has committed.
+func (l *life) learn() {
+	m := fold(l.model.records)
+	l.cluster.learn(&m)
+}

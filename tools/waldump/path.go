@@ -46,13 +46,12 @@ func (a *app) find(given string) (*target, error) {
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	dir := t.path
-	if !info.IsDir() {
-		dir = filepath.Dir(t.path)
-	} else if dir, err = a.logDir(t.path); err != nil {
-		return nil, err
-	} else {
-		t.path = dir
+	dir := filepath.Dir(t.path)
+	if info.IsDir() {
+		if t.path, err = a.logDir(t.path); err != nil {
+			return nil, err
+		}
+		dir = t.path
 	}
 	if absolute, err := filepath.Abs(dir); err == nil {
 		snap := filepath.Join(filepath.Dir(absolute), "snap")

@@ -294,6 +294,24 @@ func TestOverwritesAreThoseOfTheRule(t *testing.T) {
 	}
 }
 
+func TestNoDataIsNotEmptyData(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	w, err := wal.Create(dir, nil, &wal.Options{SegmentSize: 1 << 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Save(walpb.HardState{Term: 1}, []walpb.Entry{{Term: 1, Index: 1}, {Term: 1, Index: 2, Data: []byte{}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := call("dump", "-o", "ndjson", "--type", "entry", dir)
+	if all := lines(t, out); code != exitClean || len(all) != 2 || all[0].Data != nil || all[1].Data == nil {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+}
+
 func TestRecordsOfSteleCarryTheirWitnesses(t *testing.T) {
 	dir := ours(t, nil)
 	code, out, errs := call("dump", "-o", "ndjson", dir)
@@ -396,6 +414,9 @@ func TestBadInputIsNamed(t *testing.T) {
 				code, out, errs := call(append(args, path)...)
 				if code != test.code {
 					t.Errorf("%v: exit %d, want %d: %s%s", args, code, test.code, out, errs)
+				}
+				if test.name == "a stray copy" && !strings.Contains(errs, "next: if the file is a copy that somebody made, move it") {
+					t.Errorf("%v: no word about copies: %s", args, errs)
 				}
 				if text := out + errs; args[0] != "info" && (!strings.Contains(text, test.says) || !strings.Contains(text, "next: ")) {
 					t.Errorf("%v does not say %q and what to do next: %s", args, test.says, text)
@@ -640,6 +661,9 @@ func TestRepairRefusesALogThatIsOpen(t *testing.T) {
 				t.Errorf("%s: an unfinished batch of a running process: exit %d: %s", command, code, errs)
 			}
 		}
+		if _, out, _ := call("repair", dir); !strings.Contains(out, "a batch that it has not finished") {
+			t.Errorf("repair does not say that it is the running process's: %s", out)
+		}
 		if _, out, _ := call("verify", dir); !strings.Contains(out, "in the middle of writing") || !strings.Contains(out, "open in a running process") {
 			t.Errorf("verify does not say that it is the running process's: %s", out)
 		}
@@ -831,6 +855,8 @@ func TestRequestsOfEtcdAreNamed(t *testing.T) {
 		{"a20602080a" + "4a02" + "080f", `lease revoke f`},
 		{"0801" + "e244" + "09" + "0a0375736512027077", `user add "use"`},
 		{"0801" + "ff", "no"},
+		{"0801" + "2207" + "0a016b", "no"},               // a length beyond the end
+		{"0801" + "22ffffffffffffffffff01" + "0a", "no"}, // and one that is no int
 		{"", "no"},
 		{"0801", "no"},
 	}

@@ -622,6 +622,24 @@ func TestRepairTrimsATornTailAndCanBeUndone(t *testing.T) {
 	}
 }
 
+func TestRepairSetsAnUnbornSegmentAside(t *testing.T) {
+	dir := testlogs.Defects(t, "01-good-multiseg")["01-good-multiseg"]
+	const last = "0000000000000002-0000000000000009.wal"
+	b := read(t, filepath.Join(dir, last))
+	clear(b[20:])
+	file(t, dir, last, b) // a crash in a cut: the metadata is not there
+	if code, out, errs := call("repair", dir); code != exitTorn || !strings.Contains(out, "remove   the segment "+last) {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+	code, out, errs := call("repair", "--apply", dir)
+	if code != exitClean || slices.Contains(list(t, dir), last) {
+		t.Errorf("exit %d, %v: %s%s", code, list(t, dir), out, errs)
+	}
+	if code, out, errs := call("verify", dir); code != exitClean || !strings.Contains(out, "last entry 1/8, commit 7") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+}
+
 func TestRepairRefusesDamageAndChangesNothing(t *testing.T) {
 	for name, dir := range testlogs.Defects(t) {
 		if defects[name] != exitCorrupt {

@@ -3,7 +3,6 @@ package interop
 import (
 	"errors"
 	"io/fs"
-	"time"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/wal"
@@ -17,14 +16,21 @@ type Ours struct {
 	opts   *wal.Options
 	w      *wal.Writer
 	spares chan error
-	cuts   *int
+	cuts   *int // segments that were truncated and whose next spare was not waited for
 }
 
 func newOurs(dir string, opts wal.Options) *Ours {
 	o := &Ours{dir: dir, opts: &opts, spares: make(chan error, 16), cuts: new(int)}
-	spares, cuts := o.spares, o.cuts
+	spares := o.spares
 	o.opts.Observer.Spare = func(err error) { spares <- err }
-	o.opts.Observer.Cut = func(string, time.Duration) { *cuts++ }
+	if opts.FS == nil {
+		opts.FS = fileutil.OS{}
+	}
+	if w, ok := opts.FS.(watchFS); ok {
+		opts.FS = w.FS
+	}
+	// Observer.Cut comes too late: the spare is taken, and the next one begun, when the segment before is truncated.
+	opts.FS = watchFS{opts.FS, o.cuts}
 	return o
 }
 
@@ -35,6 +41,7 @@ func CreateOurs(dir string, metadata []byte, opts wal.Options) (*Ours, error) {
 	if o.w, err = wal.Create(dir, metadata, o.opts); err != nil {
 		return nil, err
 	}
+	*o.cuts = 0
 	return o, <-o.spares
 }
 
@@ -45,6 +52,7 @@ func OpenOurs(dir string, opts wal.Options) (*Ours, error) {
 	if o.w, err = wal.Open(dir, o.opts); err != nil {
 		return nil, err
 	}
+	*o.cuts = 0
 	return o, <-o.spares
 }
 
@@ -88,6 +96,31 @@ func ReadOurs(dir string, start uint64, from walpb.Snapshot, opts *wal.Options) 
 		return Content{}, walpb.Snapshot{}, err
 	}
 	return Content{Metadata: log.Metadata, State: log.State, Entries: log.Entries}, log.Snapshot, nil
+}
+
+// watchFS counts how often a file is truncated. The files that are, in the life of a Writer, are segments that are full. Only
+// the goroutine that saves truncates, so the count needs no lock.
+type watchFS struct {
+	fileutil.FS
+	truncated *int
+}
+
+func (w watchFS) OpenFile(name string, flag int, perm fs.FileMode) (fileutil.File, error) {
+	f, err := w.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return watchFile{f, w.truncated}, nil
+}
+
+type watchFile struct {
+	fileutil.File
+	truncated *int
+}
+
+func (f watchFile) Truncate(size int64) error {
+	*f.truncated++
+	return f.File.Truncate(size)
 }
 
 // NoSync is the operating system's file system, but for syncs of data, which it leaves out. wal.Options.NoSync would also

@@ -203,6 +203,20 @@ func (f *labFile) SyncData() error {
 
 func (f *labFile) Lock() error { return f.do(crashfs.Op{Kind: crashfs.OpLock}, f.File.Lock) }
 
+func (f *labFile) Locked() (held bool, err error) {
+	err = f.do(crashfs.Op{Kind: crashfs.OpLock}, func() (err error) { held, err = f.File.Locked(); return err })
+	return held, err
+}
+
+func (f *labFile) NextData(off int64) (next int64, err error) {
+	err = f.do(crashfs.Op{Kind: crashfs.OpRead, Off: off}, func() (err error) { next, err = f.File.NextData(off); return err })
+	return next, err
+}
+
+func (f *labFile) DropCache() error {
+	return f.do(crashfs.Op{Kind: crashfs.OpDropCache}, f.File.DropCache)
+}
+
 func (f *labFile) Close() error {
 	return f.do(crashfs.Op{Kind: crashfs.OpClose}, func() error {
 		delete(f.lab.files, f)

@@ -1,7 +1,10 @@
 package wal
 
 import (
+	"cmp"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/stele-wal/stele/walpb"
 )
@@ -16,7 +19,7 @@ type Report struct {
 	Segments  []SegmentReport
 	Snapshots []walpb.Snapshot // the snapshot records, usable or not
 	Metadata  []byte
-	State     walpb.HardState // the last one
+	State     walpb.HardState // the last one; this and what follows is of the records behind the last damage
 	LastIndex uint64          // of the last entry, or of the snapshot that stands for it
 	LastTerm  uint64          // of that entry, as far as it is known
 
@@ -118,6 +121,9 @@ func (c *checker) run(s *scanner) error {
 		c.finding(Finding{Verdict: verdict, Segment: gap.Segment, Kind: gap.Kind, Detail: gap.Detail, Because: because, LastIndex: gap.LastIndex, Commit: gap.Commit})
 	}
 	c.finish(s)
+	slices.SortStableFunc(c.report.Findings, func(a, b Finding) int {
+		return cmp.Or(strings.Compare(a.Segment, b.Segment), cmp.Compare(a.Offset, b.Offset))
+	})
 	return failed
 }
 

@@ -106,7 +106,8 @@ func (e *CorruptError) Error() string {
 
 // contradiction is the error of a record that is good by itself but not where it stands.
 func contradiction(r *Record, err error) *CorruptError {
-	return &CorruptError{Segment: r.Segment, Offset: r.Offset, Kind: Contradiction, Detail: r.Type.String() + " record: " + err.Error()}
+	_, because := decide(evidence{stop: contradicts})
+	return &CorruptError{Segment: r.Segment, Offset: r.Offset, Kind: Contradiction, Detail: r.Type.String() + " record: " + err.Error(), Because: because}
 }
 
 // foreign is the error of a file that ends in .wal but is no segment's.

@@ -18,7 +18,8 @@ type history struct {
 	state   walpb.HardState
 	line    line
 	pending *install
-	written uint64 // the index of the last entry written, raised by snapshot records: what names the next segment
+	written uint64 // the index of the last entry written, or of the highest snapshot record: what names the next segment
+	highest uint64 // the highest index of a snapshot record
 }
 
 // install is a snapshot record beyond the commit whose entry the log does not hold.
@@ -200,7 +201,7 @@ func (h *history) entry(e walpb.Entry) error {
 	if h.pending != nil && h.pending.line.admits(e.Index, e.Term) == nil {
 		h.pending.line.push(e)
 	}
-	h.written = e.Index
+	h.written = max(e.Index, h.highest)
 	return nil
 }
 
@@ -230,6 +231,7 @@ func (h *history) snapshot(s walpb.Snapshot) error {
 	if err := h.admitsSnapshot(s); err != nil {
 		return err
 	}
+	h.highest = max(h.highest, s.Index)
 	h.written = max(h.written, s.Index)
 	switch {
 	case s.Index == 0:

@@ -34,7 +34,7 @@ func Create(dir string, metadata []byte, opts *Options) (*Writer, error) {
 	}
 	// The first segment grows under the name of a spare, so that it is whole when it gets its own. Whoever holds the lock of
 	// that name, and still finds no segment, is the only one.
-	spare := filepath.Join(dir, spareName)
+	spare := filepath.Join(dir, spareName(0))
 	file, err := o.FS.OpenFile(spare, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
@@ -73,7 +73,7 @@ func create(dir string, file fileutil.File, metadata []byte, o Options) (*Writer
 		return nil, err
 	}
 	w.durable = b.number
-	if err := o.FS.Rename(filepath.Join(dir, spareName), filepath.Join(dir, first.name)); err != nil {
+	if err := o.FS.Rename(filepath.Join(dir, spareName(0)), filepath.Join(dir, first.name)); err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
 	if o.NoSync {
@@ -86,22 +86,31 @@ func create(dir string, file fileutil.File, metadata []byte, o Options) (*Writer
 	return w, nil
 }
 
-// makeDir makes a directory and its parents, each durable.
+// makeDir makes a directory and its parents, each durable: also those that are there already, because a process that was
+// cut short may have made them.
 func makeDir(fsys fileutil.FS, dir string, sync bool) error {
-	err := fsys.Mkdir(dir, 0o700)
-	if errors.Is(err, os.ErrNotExist) && filepath.Dir(dir) != dir {
-		if err := makeDir(fsys, filepath.Dir(dir), sync); err != nil {
-			return err
-		}
-		err = fsys.Mkdir(dir, 0o700)
+	parent := filepath.Dir(dir)
+	if parent == dir {
+		return nil // the root, or the working directory
 	}
-	if err != nil && !errors.Is(err, os.ErrExist) {
+	if err := makeDir(fsys, parent, sync); err != nil {
 		return err
 	}
-	if !sync {
-		return nil
+	_, err := fsys.Stat(dir)
+	missing := errors.Is(err, os.ErrNotExist)
+	if missing {
+		if err = fsys.Mkdir(dir, 0o700); errors.Is(err, os.ErrExist) {
+			err = nil // another Create was faster
+		}
 	}
-	return fsys.SyncDir(filepath.Dir(dir)) // an existing name may not be durable yet either
+	if err != nil || !sync {
+		return err
+	}
+	err = fsys.SyncDir(parent)
+	if !missing && errors.Is(err, os.ErrPermission) {
+		return nil // whoever made a directory here was not us
+	}
+	return err
 }
 
 // vacant returns an error unless a directory holds no log.
@@ -254,13 +263,13 @@ func (f *fold) place(err error) error {
 func recoverTail(dir string, l *listing, e end, o Options) (end, error) {
 	last := &l.segments[len(l.segments)-1]
 	if e.verdict != Clean {
-		if err := keepCopy(o.FS, dir, last, e.offset, e.rest); err != nil {
+		if err := keepCopy(o.FS, dir, last, e.from(), e.rest); err != nil {
 			return e, err
 		}
 		o.Logger.Warn("wal: "+e.verdict.String()+" end of the log trimmed", "dir", dir, "segment", last.name,
-			"offset", e.offset, "bytes", e.rest-e.offset, "reason", e.kind.String()+" "+e.detail, "because", e.because)
+			"offset", e.from(), "bytes", e.rest-e.from(), "reason", e.kind.String()+" "+e.detail, "because", e.because)
 		if f := o.Observer.Trimmed; f != nil {
-			f(last.name, e.offset, e.rest-e.offset)
+			f(last.name, e.from(), e.rest-e.from())
 		}
 	}
 	if e.verdict == Unborn {

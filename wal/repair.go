@@ -8,13 +8,13 @@ import (
 // ErrChanged says that a log is no longer as it was when its repair was planned. Nothing was written.
 var ErrChanged = errors.New("the log has changed since")
 
-// A Plan is what a repair would do to a log: remove the end that a crash left. Nothing else is ever removed.
+// A Plan is what a repair would do to a log: remove the end that a crash left, and with it the spares, which hold nothing.
 type Plan struct {
 	Dir     string
 	Verdict Verdict // Clean: there is nothing to do. Otherwise Torn, TornUnproven or Unborn.
 	Segment string  // the last one
-	Offset  int64   // of the first byte to be zeroed; everything before it stays
-	Bytes   int64   // how many there are
+	Offset  int64   // of the first byte to be zeroed; everything before it stays. 0 if the segment is unborn: it goes whole
+	Bytes   int64   // how many there are that are worth a copy
 	Copy    string  // the file in Dir that will hold these bytes; empty if there are none
 	Because string  // why this end is one that a crash leaves
 
@@ -39,9 +39,10 @@ func PlanRepair(dir string, opts *Options) (*Plan, error) {
 		switch f.Verdict {
 		case Passed:
 		case Torn, TornUnproven, Unborn:
-			p.Verdict, p.Segment, p.Offset, p.Bytes, p.Because = f.Verdict, f.Segment, f.Offset, f.Rest-f.Offset, f.Because
+			e := end{verdict: f.Verdict, offset: f.Offset, rest: f.Rest}
+			p.Verdict, p.Segment, p.Offset, p.Bytes, p.Because = f.Verdict, f.Segment, e.from(), e.rest-e.from(), f.Because
 			if p.Bytes > 0 {
-				p.Copy = copyName(f.Segment, f.Offset)
+				p.Copy = copyName(p.Segment, p.Offset)
 			}
 		default:
 			return nil, &CorruptError{Segment: f.Segment, Offset: f.Offset, Kind: f.Kind, Detail: f.Detail, Because: f.Because, LastIndex: f.LastIndex, Commit: f.Commit}
@@ -51,7 +52,8 @@ func PlanRepair(dir string, opts *Options) (*Plan, error) {
 }
 
 // Apply does what the Plan says: under the lock it writes the copy and syncs it, zeroes the torn tail, or removes the unborn segment,
-// and syncs the log; then it reads the log again. To undo it, write the copy back into the segment at Offset. A crash in between leaves the
+// and syncs the log; then it reads the log again. To undo it, write the copy back into the segment at Offset, or give it the name of
+// the unborn segment. A crash in between leaves the
 // log as it was, or torn, or repaired; Apply a new Plan then. Applying a Plan that has nothing to do does nothing.
 //
 // The error is ErrLocked if a Writer or an etcd has the log open, ErrChanged if the log is not as it was when the Plan was made, or what
@@ -71,7 +73,7 @@ func (p *Plan) Apply() error {
 			return err
 		}
 	}
-	if name := s.segments[s.end.segment].name; name != p.Segment || s.end.offset != p.Offset || s.end.verdict != p.Verdict || s.end.rest-s.end.offset != p.Bytes {
+	if name := s.segments[s.end.segment].name; name != p.Segment || s.end.from() != p.Offset || s.end.verdict != p.Verdict || s.end.rest-s.end.from() != p.Bytes {
 		return fmt.Errorf("wal: %s: %w: plan the repair again", p.Dir, ErrChanged)
 	}
 	o := p.opts

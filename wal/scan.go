@@ -47,6 +47,14 @@ type end struct {
 	before  *end  // that of the segment before
 }
 
+// from returns where the bytes begin that Open and Repair remove: an unborn segment goes whole.
+func (e *end) from() int64 {
+	if e.verdict == Unborn {
+		return 0
+	}
+	return e.offset
+}
+
 // fault is why a frame is not good.
 type fault struct {
 	kind   Kind

@@ -32,7 +32,7 @@ type head struct {
 
 // found is what stands behind a place.
 type found struct {
-	rest  int64 // where the last byte that is not zero ends; the place itself if all are zero
+	rest  int64 // where the last byte that is not zero ends; the place itself if all are zero. With a proof, or before the last segment, a lower bound
 	proof proof
 	at    int64 // the record that is the proof
 }
@@ -60,9 +60,9 @@ func (s *seeker) search(from int64, last, ours bool) (found, error) {
 		}
 		f.rest = offset + int64(n)
 		if !last {
-			return nil
+			return io.EOF
 		}
-		for i := max(0, skip-offset); i < int64(n) && f.proof == noProof; i += s.step {
+		for i := max(0, skip-offset); i < int64(n); i += s.step {
 			if !plausible(block[i:]) {
 				continue
 			}
@@ -75,18 +75,22 @@ func (s *seeker) search(from int64, last, ours bool) (found, error) {
 			case h.Vouched:
 				if s.vouched(&h) && int64(h.SyncedTo) > from {
 					f.proof, f.at = witnessed, h.offset
+					return io.EOF
 				}
 			default:
 				later, end, err := s.run(h)
 				if errors.Is(err, errUndecided) {
 					f.proof, f.at = undecided, h.offset
-					return nil
+					return io.EOF
 				}
 				if err != nil {
 					return err
 				}
 				if later {
 					link.at, link.end = h.offset, end
+					if !ours {
+						return io.EOF
+					}
 				}
 				// What a link has checked is data, whatever it looks like.
 				i = max(i, end-offset-s.step)
@@ -99,6 +103,9 @@ func (s *seeker) search(from int64, last, ours bool) (found, error) {
 	// log, or bytes of somebody's data.
 	if f.proof == noProof && link.end > 0 && (!ours || link.end >= f.rest) {
 		f.proof, f.at = linked, link.at
+	}
+	if err == io.EOF {
+		err = nil
 	}
 	return f, err
 }

@@ -16,11 +16,12 @@ type spare struct {
 	made   *segment
 	failed bool // the last attempt; it has been reported
 	closed bool
+	count  int // of attempts, for the name: the one before may not have its final name yet
 	maker  sync.WaitGroup
 }
 
-// spareName is one that etcd takes for its own, and ignores.
-const spareName = "0.tmp"
+// spareName returns a name that etcd takes for its own, and ignores.
+func spareName(n int) string { return fmt.Sprintf("%d.tmp", n) }
 
 // ready tells whether there is a spare to cut to. If there is none, it sees to it that one is made.
 func (s *spare) ready(w *Writer) bool {
@@ -46,11 +47,13 @@ func (s *spare) begin(w *Writer) {
 		return
 	}
 	s.making = true
-	s.maker.Go(func() { s.run(w) })
+	name := spareName(s.count)
+	s.count++
+	s.maker.Go(func() { s.run(w, name) })
 }
 
-func (s *spare) run(w *Writer) {
-	file, err := w.makeSpare()
+func (s *spare) run(w *Writer, name string) {
+	file, err := w.makeSpare(name)
 	s.mu.Lock()
 	s.making, s.made = false, file
 	report := err != nil && !s.failed
@@ -87,14 +90,13 @@ func (s *spare) close(w *Writer) error {
 	return errors.Join(err, s.made.file.Close())
 }
 
-// makeSpare makes the file. What may stand under its name is removed first, not written to: etcd opens such a file as
+// makeSpare makes the file. Whatever stands under its name is removed first, not written to: etcd opens such a file as
 // it is, and takes the records in it for its own.
-func (w *Writer) makeSpare() (*segment, error) {
-	if err := w.removeIfThere(spareName); err != nil {
+func (w *Writer) makeSpare(name string) (*segment, error) {
+	if err := w.removeIfThere(name); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(w.dir, spareName)
-	file, err := w.opts.FS.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := w.opts.FS.OpenFile(filepath.Join(w.dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -106,8 +108,8 @@ func (w *Writer) makeSpare() (*segment, error) {
 		err = file.SyncData() // so that the first sync of the segment need not
 	}
 	if err != nil {
-		err = errors.Join(err, w.removeIfThere(spareName), file.Close())
-		return nil, fmt.Errorf("wal: %s: %w", spareName, err)
+		err = errors.Join(err, w.removeIfThere(name), file.Close())
+		return nil, fmt.Errorf("wal: %s: %w", name, err)
 	}
-	return &segment{name: spareName, file: file, size: w.opts.SegmentSize}, nil
+	return &segment{name: name, file: file, size: w.opts.SegmentSize}, nil
 }

@@ -3,6 +3,7 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -155,7 +156,7 @@ func (w *Writer) Close() error {
 		return w.err
 	}
 	w.closed = true // whatever comes from here on is turned away
-	for w.err == nil && w.durable < w.pendingNumber() {
+	for w.flushing || w.err == nil && w.durable < w.pendingNumber() {
 		w.advance(w.pendingNumber())
 	}
 	w.worker.ready(w.gathering, w.err)
@@ -167,6 +168,9 @@ func (w *Writer) Close() error {
 	w.worker.wait()
 	err := w.spare.close(w)
 	w.mu.Lock()
+	if last := w.segments[len(w.segments)-1]; last != w.gathering.seg {
+		w.segments = append(w.segments, w.gathering.seg) // after a failure only
+	}
 	for _, s := range w.segments {
 		err = errors.Join(err, s.file.Close())
 	}
@@ -281,17 +285,17 @@ func (w *Writer) flush() {
 	w.mu.Lock()
 	w.flushing = false
 	w.idle = b
-	if last := w.segments[len(w.segments)-1]; last != b.seg && b.seg.file != nil {
+	if last := w.segments[len(w.segments)-1]; last != b.seg {
 		w.segments = append(w.segments, b.seg)
 	}
-	if err != nil {
-		w.err = err
-	} else {
+	if err == nil {
 		// From here on, the batch survives a crash, and its callers hear of it.
 		w.durable = b.number
 		w.spare.prepare(w)
+	} else if w.err == nil {
+		w.err = err
 	}
-	w.worker.ready(b, w.err)
+	w.worker.ready(b, err)
 	if w.err != nil {
 		w.worker.ready(w.gathering, w.err)
 		w.waiting[(b.number+1)%2].Broadcast()
@@ -309,8 +313,8 @@ func (w *Writer) next(b *batch) *batch {
 	*n = batch{number: b.number + 1, seg: b.seg, buf: n.buf[:0], acked: n.acked[:0]}
 	w.encoder.begin()
 	if b.full {
-		index := w.history.written + 1
-		n.seg = &segment{name: segmentName(b.seg.seq+1, index), seq: b.seg.seq + 1, index: index}
+		n.seg = w.spare.take()
+		n.seg.seq, n.seg.index = b.seg.seq+1, w.history.written+1
 		w.encoder.head(n, n.seg.seq, w.metadata, w.history.state)
 		return n
 	}
@@ -327,9 +331,9 @@ func (w *Writer) write(b *batch, sync bool) error {
 		return nil
 	}
 	seg := b.seg
-	fresh := seg.file == nil
+	fresh := isSpareName(seg.name)
 	if fresh {
-		if err := w.openNext(seg); err != nil {
+		if err := w.name(seg); err != nil {
 			return err
 		}
 	}
@@ -345,12 +349,12 @@ func (w *Writer) write(b *batch, sync bool) error {
 	}
 	b.buf = b.buf[:n]
 	if err != nil {
-		return fmt.Errorf("wal: %s: write at %d: %w", seg.name, b.base, err)
+		return fmt.Errorf("wal: %s: write at %d: %w", seg.name, b.base, cause(err))
 	}
 	seg.size = max(seg.size, pages)
 	if b.full {
 		if err := seg.file.Truncate(end); err != nil {
-			return fmt.Errorf("wal: %s: truncate to %d: %w", seg.name, end, err)
+			return fmt.Errorf("wal: %s: truncate to %d: %w", seg.name, end, cause(err))
 		}
 		seg.size = end
 	}
@@ -380,24 +384,23 @@ func (w *Writer) sync(seg *segment) error {
 		w.opts.Logger.Warn("wal: slow sync", "segment", seg.name, "took", took)
 	}
 	if err != nil {
-		return fmt.Errorf("wal: %s: sync: %w", seg.name, err)
+		return fmt.Errorf("wal: %s: sync: %w", seg.name, cause(err))
 	}
 	return nil
 }
 
-// openNext gives the spare the name of the segment that is to be written. The name and the head under it become durable
-// with the first batch in the segment. A crash before leaves a segment without a whole head, which the end of the one
-// before it shows to be unborn.
-func (w *Writer) openNext(seg *segment) error {
+// name gives a spare the name of the segment that it becomes. The name and the head under it become durable with the
+// first batch in the segment. A crash before leaves a segment without a whole head, which the end of the one before it shows to
+// be unborn.
+func (w *Writer) name(seg *segment) error {
 	began := time.Now()
-	spare := w.spare.take()
-	if err := w.opts.FS.Rename(filepath.Join(w.dir, spare.name), filepath.Join(w.dir, seg.name)); err != nil {
-		spare.file.Close()
-		return fmt.Errorf("wal: %s: %w", seg.name, err)
+	name := segmentName(seg.seq, seg.index)
+	if err := w.opts.FS.Rename(filepath.Join(w.dir, seg.name), filepath.Join(w.dir, name)); err != nil {
+		return fmt.Errorf("wal: %s: %w", name, err)
 	}
-	seg.file, seg.size = spare.file, spare.size
+	seg.name = name
 	if f := w.opts.Observer.Cut; f != nil {
-		f(seg.name, time.Since(began))
+		f(name, time.Since(began))
 	}
 	return nil
 }
@@ -411,6 +414,16 @@ func (w *Writer) lastWitness() {
 	b := w.gathering
 	w.encoder.frame(b, walpb.TypeCRC, nil, nil)
 	w.err = w.write(b, false)
+}
+
+// cause returns what a file's error says without the file's name, which is the one that it was opened by and perhaps has no
+// longer.
+func cause(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }
 
 // removeIfThere removes a file that may not be there.

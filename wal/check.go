@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"slices"
@@ -157,7 +158,7 @@ func (c *checker) record(s *scanner, r *Record) {
 		seg.First, seg.Last = min(seg.First, i), max(seg.Last, i)
 	case walpb.TypeSnapshot:
 		snap := c.sum.snap
-		snap.ConfState = append([]byte(nil), snap.ConfState...)
+		snap.ConfState = bytes.Clone(snap.ConfState)
 		c.report.Snapshots = append(c.report.Snapshots, snap)
 	}
 }

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"errors"
 	"iter"
 
@@ -67,7 +68,7 @@ func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 		}
 		if r.Type == walpb.TypeSnapshot {
 			s := fold.snap
-			s.ConfState = append([]byte(nil), s.ConfState...)
+			s.ConfState = bytes.Clone(s.ConfState)
 			snapshots = append(snapshots, s)
 		}
 	}

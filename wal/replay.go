@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 
@@ -60,7 +61,7 @@ func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 				return nil, fmt.Errorf("wal: %s: offset %d: snapshot %d/%d: %w: %d", r.Segment, r.Offset, from.Index, from.Term, ErrSnapshotMismatch, fold.snap.Term)
 			}
 			matched, snapshot = true, fold.snap
-			snapshot.ConfState = append([]byte(nil), snapshot.ConfState...)
+			snapshot.ConfState = bytes.Clone(snapshot.ConfState)
 		}
 	}
 	log := &Log{Metadata: fold.metadata, State: fold.history.state, Snapshot: snapshot, Entries: fold.entries(from)}
@@ -164,10 +165,8 @@ const arenaSize = 1 << 20
 // copy returns a copy of b, nil for nil.
 func (a *arena) copy(b []byte) []byte {
 	switch {
-	case b == nil:
-		return nil
-	case len(b) > arenaSize/8:
-		return append([]byte{}, b...)
+	case len(b) == 0, len(b) > arenaSize/8:
+		return bytes.Clone(b) // of nothing is nothing, of empty empty
 	case len(b) > cap(a.free)-len(a.free):
 		a.free = make([]byte, 0, arenaSize)
 	}

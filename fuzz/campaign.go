@@ -162,9 +162,6 @@ func (c *campaign) history(seed uint64) {
 	h.plain = c.cfg.PlainEtcd || rng.IntN(4) == 0
 	h.tracef("segments of %d, plain %v", h.size, h.plain)
 	disk := crashfs.New()
-	if knownUnsyncedParents {
-		disk = crashfs.Load(map[string][]byte{"data/": nil})
-	}
 	for lives := 2 + rng.IntN(7); lives > 0 && disk != nil; lives-- {
 		disk = h.live(disk)
 	}

@@ -32,6 +32,17 @@ func TestNoCrashLosesOrInventsOrRefusesAnything(t *testing.T) {
 	}
 }
 
+func TestNoCrashOfAShortHistoryLosesAnything(t *testing.T) {
+	r, err := fuzz.RunExhaustive(fuzz.Config{})
+	t.Logf("exhaustive: %v", r)
+	if err != nil {
+		t.Error(err)
+	}
+	if r.States < 4000 {
+		t.Errorf("only %d states", r.States)
+	}
+}
+
 func TestEverySaboteurIsCaught(t *testing.T) {
 	for _, s := range fuzz.Saboteurs() {
 		t.Run(s.Name, func(t *testing.T) {

@@ -92,9 +92,6 @@ func (s *seen) mean(disk *crashfs.FS) (err error) {
 	}
 	newest := s.newest()
 	s.log, err = wal.Replay(wal.Records(dir, newest.Index, o), newest)
-	if knownNameBehindPending && errors.Is(err, wal.ErrSnapshotNotFound) {
-		s.log, err = wal.Replay(wal.Records(dir, 0, o), newest)
-	}
 	if err != nil {
 		return failf(Refused, "replay from %d/%d: %v", newest.Index, newest.Term, err)
 	}

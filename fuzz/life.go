@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
-	"time"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -17,8 +16,6 @@ const dir = "data/wal"
 
 var metadata = []byte("a node's metadata")
 
-const spareName = "0.tmp" // the file that package wal makes in the background
-
 // A life is a log from its Create or Open to its end.
 type life struct {
 	*history
@@ -30,8 +27,7 @@ type life struct {
 	gated bool
 	gate  chan struct{}
 	made  chan error
-	cut   bool // a segment was begun, so a spare will be made
-	full  bool // the last segment is full, so the next write begins one
+	spent bool // a segment was finished, so the spare begins the next one, and another will be made
 
 	opening bool // Open is at work
 
@@ -84,7 +80,6 @@ func (l *life) options() *wal.Options {
 		Observer: wal.Observer{
 			Trimmed: func(string, int64, int64) { l.trimmed = true },
 			Spare:   func(err error) { l.made <- err },
-			Cut:     func(string, time.Duration) { l.cut, l.full = true, false },
 		},
 	}
 }
@@ -132,9 +127,9 @@ func (l *life) awaitSpare() {
 
 // call does one call on the log. In the meantime the maker of the spare waits.
 func (l *life) call(f func() error) error {
-	l.gated, l.cut = true, false
+	l.gated, l.spent = true, false
 	err := f()
-	if l.cut && err == nil {
+	if l.spent && err == nil {
 		l.gate <- struct{}{}
 		l.awaitSpare()
 	}
@@ -147,6 +142,17 @@ func (l *life) call(f func() error) error {
 
 // save appends, in one of the ways there are.
 func (l *life) save(state walpb.HardState, entries []walpb.Entry) {
+	if l.rng.IntN(4) == 0 {
+		l.tracef("append %v %s", state, indexes(entries))
+		l.attempt(state, entries)
+		l.append(state, entries)
+		return
+	}
+	l.saveOnly(state, entries)
+}
+
+// attempt tells the model what is about to be appended. It returns whether Save will wait until that is durable.
+func (l *life) attempt(state walpb.HardState, entries []walpb.Entry) (must bool) {
 	before := l.model.state(len(l.model.records))
 	for _, e := range entries {
 		l.model.attempt(entryRecord(e))
@@ -154,12 +160,11 @@ func (l *life) save(state walpb.HardState, entries []walpb.Entry) {
 	if !state.IsZero() {
 		l.model.attempt(stateRecord(state))
 	}
-	must := len(entries) > 0 || !state.IsZero() && (state.Term != before.term || state.Vote != before.vote)
-	if l.rng.IntN(4) == 0 {
-		l.tracef("append %v %s", state, indexes(entries))
-		l.append(state, entries)
-		return
-	}
+	return len(entries) > 0 || !state.IsZero() && (state.Term != before.term || state.Vote != before.vote)
+}
+
+func (l *life) saveOnly(state walpb.HardState, entries []walpb.Entry) {
+	must := l.attempt(state, entries)
 	l.tracef("save %v %s", state, indexes(entries))
 	if l.call(func() error { return l.w.Save(state, entries) }) == nil && must {
 		l.ack()
@@ -223,13 +228,7 @@ func (l *life) end(clean bool) *crashfs.FS {
 		return nil
 	}
 	if clean {
-		if l.full {
-			l.sync() // a Close that begins a segment makes a spare and writes at once, in any order
-		}
-		l.tracef("close")
-		if err := l.call(l.w.Close); err == nil {
-			l.ack()
-		}
+		l.close()
 		l.check("after Close")
 	}
 	if !l.ended {
@@ -240,6 +239,15 @@ func (l *life) end(clean bool) *crashfs.FS {
 		return nil
 	}
 	return l.remains
+}
+
+func (l *life) close() {
+	l.tracef("close")
+	if err := l.w.Close(); err != nil && !l.ended { // which removes the spare itself: nothing waits at the gate
+		l.fail(Refused, "close: %v", err)
+		return
+	}
+	l.ack()
 }
 
 // cease ends the life here and now: a kill, or a power cut.
@@ -266,7 +274,7 @@ func (l *life) discard() {
 
 // before is called before each change of the file system.
 func (l *life) before(op crashfs.Op) {
-	if l.gated && op.Kind == crashfs.OpRemove && filepath.Base(op.Name) == spareName && l.cut {
+	if l.gated && op.Kind == crashfs.OpRemove && isSpare(op.Name) {
 		<-l.gate
 	}
 	if l.hold != nil && op.Kind == crashfs.OpWrite {
@@ -277,9 +285,12 @@ func (l *life) before(op crashfs.Op) {
 	}
 }
 
+// isSpare tells the files that package wal makes in the background.
+func isSpare(name string) bool { return filepath.Ext(name) == ".tmp" }
+
 // after is called after each change of the file system.
 func (l *life) after(op crashfs.Op) {
-	l.full = l.full || op.Kind == crashfs.OpTruncate && l.w != nil
+	l.spent = l.spent || op.Kind == crashfs.OpTruncate && l.w != nil
 	if l.ended || l.failed {
 		return
 	}

@@ -2,7 +2,6 @@ package fuzz
 
 import (
 	"io/fs"
-	"path/filepath"
 
 	"github.com/stele-wal/stele/fileutil"
 )
@@ -83,7 +82,7 @@ func (s *saboteur) Rename(oldpath, newpath string) error {
 }
 
 func (s *saboteur) Remove(name string) error {
-	if filepath.Base(name) != spareName {
+	if !isSpare(name) {
 		s.last = "remove"
 	}
 	return s.FS.Remove(name)

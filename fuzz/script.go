@@ -3,7 +3,6 @@ package fuzz
 import (
 	"encoding/binary"
 
-	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -265,6 +264,10 @@ func (l *life) release(m *meaning) {
 	if l.rng.IntN(3) == 0 {
 		index = uint64(l.rng.IntN(int(m.last()) + 1))
 	}
+	l.releaseTo(index)
+}
+
+func (l *life) releaseTo(index uint64) {
 	l.sync() // then what stands in the segments is known
 	if l.ended || l.failed {
 		return
@@ -297,8 +300,6 @@ func (l *life) release(m *meaning) {
 			l.model.gone[s.segment] = true
 		}
 	}
-	// Whatever a segment was called, one that is needed may not go.
-	_ = wal.DefaultSegmentSize
 }
 
 func (l *life) sync() {
@@ -310,12 +311,6 @@ func (l *life) sync() {
 
 // bursts appends twice, so that the second gathers while the first is written.
 func (l *life) bursts(m *meaning) {
-	if knownSpareTwice && l.full {
-		l.sync()
-		if l.ended || l.failed {
-			return
-		}
-	}
 	first, entries := l.next(m)
 	if first <= l.cluster.last() || m.state.term < entries[0].Term {
 		l.follow(m)

@@ -12,7 +12,7 @@ import (
 var (
 	states = flag.Int("states", 20_000, "how many `states` the crash campaign opens, at the least")
 	seed   = flag.Uint64("seed", 1, "the `seed` of the crash campaign's first history")
-	long   = flag.Bool("long", false, "run what takes minutes")
+	long   = flag.Bool("long", false, "open a million states, which takes ten minutes or so")
 )
 
 func TestMain(m *testing.M) {
@@ -22,6 +22,11 @@ func TestMain(m *testing.M) {
 }
 
 func TestNoCrashLosesOrInventsOrRefusesAnything(t *testing.T) {
+	if *long {
+		*states = max(*states, 1_000_000)
+	} else {
+		t.Logf("SHORT: only %d states; -long opens a million", *states)
+	}
 	r, err := fuzz.Run(fuzz.Config{Seed: *seed, States: *states, Failures: 5, Workers: 2})
 	t.Logf("seed %d: %v", *seed, r)
 	for _, f := range r.Failures {
@@ -29,6 +34,20 @@ func TestNoCrashLosesOrInventsOrRefusesAnything(t *testing.T) {
 	}
 	if err == nil && r.States < *states {
 		t.Errorf("only %d states", r.States)
+	}
+}
+
+func TestAHistoryDependsOnItsSeedAlone(t *testing.T) {
+	run := func() fuzz.Result {
+		r, err := fuzz.Run(fuzz.Config{Seed: *seed, States: 2000})
+		if err != nil {
+			t.Error(err)
+		}
+		r.Took = 0
+		return r
+	}
+	if a, b := run(), run(); a.String() != b.String() {
+		t.Errorf("%v, and then %v", a, b)
 	}
 }
 

@@ -321,11 +321,12 @@ func (h *history) verify(disk *crashfs.FS) error {
 
 // goOn appends to a log that was recovered, cuts the power, and opens it again.
 func (h *history) goOn(w *wal.Writer, disk *crashfs.FS, before *seen) error {
-	last := max(before.log.Snapshot.Index, before.log.State.Commit)
+	last, state := before.log.Snapshot.Index, before.log.State
+	state.Term = max(state.Term, before.log.Snapshot.Term)
 	if n := len(before.log.Entries); n > 0 {
-		last = before.log.Entries[n-1].Index
+		// The hard state of the last batch may be lost, and its entries not.
+		last, state.Term = before.log.Entries[n-1].Index, max(state.Term, before.log.Entries[n-1].Term)
 	}
-	state := before.log.State
 	state.Term++
 	e := walpb.Entry{Term: state.Term, Index: last + 1, Data: []byte("behind the recovery")}
 	if err := w.Save(state, []walpb.Entry{e}); err != nil {

@@ -97,7 +97,7 @@ func (w *Writer) Save(state walpb.HardState, entries []walpb.Entry) error {
 // Append is Save that does not wait. It returns once the entries have their place in the log, and calls done when they
 // are durable, with nil, or when they cannot be any more, with the error that Save would have returned. Calls
 // of done are in the order of Append, from one goroutine, and a done that is slow delays those that follow; it may call
-// any method but Close. Even a commit alone is synced before done is called.
+// any method but Close. Even a commit alone is synced before done is called. done may be nil.
 //
 // If Append returns an error, done is not called. Append waits while the batch before is being synced and the next one
 // is full.
@@ -106,6 +106,9 @@ func (w *Writer) Append(state walpb.HardState, entries []walpb.Entry, done func(
 	defer w.mu.Unlock()
 	if _, _, err := w.append(state, entries); err != nil {
 		return err
+	}
+	if done == nil {
+		done = func(error) {}
 	}
 	w.gathering.acked = append(w.gathering.acked, done)
 	w.worker.start()
@@ -298,10 +301,13 @@ func (w *Writer) flush() {
 	w.worker.ready(b, err)
 	if w.err != nil {
 		w.worker.ready(w.gathering, w.err)
-		w.waiting[(b.number+1)%2].Broadcast()
 	}
 	w.waiting[b.number%2].Broadcast()
-	w.waiting[(b.number+1)%2].Signal() // one of them leads
+	if w.err != nil || w.closed {
+		w.waiting[(b.number+1)%2].Broadcast() // whoever wakes may just leave
+	} else {
+		w.waiting[(b.number+1)%2].Signal() // one of them leads
+	}
 }
 
 // next returns the batch that gathers behind b, which is about to be written.

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -79,5 +80,29 @@ func TestCloseWaitsForAFlushInFlight(t *testing.T) {
 			t.Errorf("the first failure is forgotten: %v", err)
 		}
 		l.nothingLeft(t)
+	})
+}
+
+// A Save that waits for room, and is turned away because the Writer is being closed, must not take with it the signal that somebody is
+// to write what has gathered.
+func TestCloseIsNotForgottenBehindACallerThatLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := hold(t)
+		first, turnedAway, closed := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+		go func() { first <- h.w.Save(walpb.HardState{}, entries(1, 1, 1, 10)) }()
+		synctest.Wait() // its sync is held
+		acked := make(chan error, 1)
+		must(t, h.w.Append(walpb.HardState{}, entries(1, 2, 2, 2<<20), func(err error) { acked <- err }))
+		go func() { turnedAway <- h.w.Save(walpb.HardState{}, entries(1, 3, 3, 10)) }()
+		synctest.Wait() // it waits for room
+		go func() { closed <- h.w.Close() }()
+		synctest.Wait()
+		close(h.gate)
+		must(t, <-first)
+		if err := <-turnedAway; !errors.Is(err, wal.ErrClosed) {
+			t.Errorf("Save while closing: %v", err)
+		}
+		must(t, <-acked)
+		must(t, <-closed)
 	})
 }

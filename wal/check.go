@@ -90,6 +90,7 @@ type checker struct {
 	report *Report
 	sum    fold
 	gaps   []*CorruptError
+	since  []recorded // the snapshot records since the last gap or damage
 }
 
 func (c *checker) run(s *scanner) error {
@@ -115,7 +116,7 @@ func (c *checker) run(s *scanner) error {
 	}
 	for i, gap := range c.gaps {
 		e := evidence{where: inGap}
-		if i == len(c.gaps)-1 && c.usable() {
+		if i == len(c.gaps)-1 && newestUsable(c.since, c.sum.history.state.Commit) >= 0 {
 			e.where = inOldGap
 		}
 		verdict, because := decide(e)
@@ -160,6 +161,7 @@ func (c *checker) record(s *scanner, r *Record) {
 		snap := c.sum.snap
 		snap.ConfState = bytes.Clone(snap.ConfState)
 		c.report.Snapshots = append(c.report.Snapshots, snap)
+		c.since = append(c.since, recorded{snap.Index, snap.Term, seg.Seq})
 	}
 }
 
@@ -175,13 +177,8 @@ func (c *checker) segment(s *scanner) *SegmentReport {
 // restart forgets what the records before a damaged place add up to: nothing is known of those that are lost.
 func (c *checker) restart() {
 	metadata := c.sum.metadata
-	c.sum = newFold()
+	c.sum, c.since = newFold(), nil
 	c.sum.metadata = metadata
-}
-
-// usable tells whether the log can be replayed from a snapshot record that was read since the last gap.
-func (c *checker) usable() bool {
-	return c.sum.history.state.Commit > 0 && c.sum.snap.Index > 0 && c.sum.snap.Index <= c.sum.history.state.Commit
 }
 
 // finish adds what the end of the log is.

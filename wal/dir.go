@@ -81,9 +81,9 @@ func (l *listing) check(dir string) error {
 }
 
 // from returns the position of the segment to start at for what follows index: the last whose name has an index at or
-// below it, or the first.
+// below it, or the first. For 0 it is the first, whatever the names.
 func (l *listing) from(index uint64) int {
-	for i := len(l.segments) - 1; i > 0; i-- {
+	for i := len(l.segments) - 1; i > 0 && index > 0; i-- {
 		if l.segments[i].index <= index {
 			return i
 		}

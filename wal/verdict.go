@@ -110,10 +110,11 @@ var verdicts = []row{
 	{stop: is(stops), where: is(inGap), verdict: Missing, because: "sequence numbers leave none out"},
 	{stop: is(stops), where: is(inOldGap), verdict: Passed, because: "a later snapshot record makes the missing segments needless"},
 
-	{stop: is(stops), where: is(inEarlier), seed: is(fits), rest: is(false), verdict: Clean, because: "the next segment goes on from here"},
-	{stop: is(stops), where: is(inEarlier), seed: is(unknown), rest: is(false), verdict: Clean, because: "nothing follows, and the next segment is judged by itself"},
-	{stop: is(stops), where: is(inEarlier), seed: is(differs), rest: is(false), verdict: Corrupt, because: "the next segment does not go on from here"},
-	{stop: is(stops), where: is(inEarlier), rest: is(true), verdict: Corrupt, because: "the next segment was begun after this one was synced"},
+	{stop: is(stops), where: is(inEarlier), head: is(true), verdict: Corrupt, because: "the next segment was begun after the head of this one was synced"},
+	{stop: is(stops), where: is(inEarlier), head: is(false), seed: is(fits), rest: is(false), verdict: Clean, because: "the next segment goes on from here"},
+	{stop: is(stops), where: is(inEarlier), head: is(false), seed: is(unknown), rest: is(false), verdict: Clean, because: "nothing follows, and the next segment is judged by itself"},
+	{stop: is(stops), where: is(inEarlier), head: is(false), seed: is(differs), rest: is(false), verdict: Corrupt, because: "the next segment does not go on from here"},
+	{stop: is(stops), where: is(inEarlier), head: is(false), rest: is(true), verdict: Corrupt, because: "the next segment was begun after this one was synced"},
 
 	{stop: is(stops), where: is(inLast), head: is(true), prior: is(false), verdict: Corrupt, because: "a first segment gets its name after its head is durable"},
 	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(noProof), verdict: Unborn, because: "the log was being cut"},

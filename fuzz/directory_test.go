@@ -106,6 +106,12 @@ func readDir(t testing.TB, dir string) map[string][]byte {
 //   - Nothing panics, hangs, or allocates more than in proportion to the files.
 //   - What Check says, the others do: what is clean or torn, Open opens; what is corrupt, Open refuses and leaves as it is.
 //   - Where Open succeeds the log can be appended to, and nothing that was there before is lost.
+//
+// Its seeds in testdata are what it found:
+//
+//   - headless-then-unborn: a first segment of one byte in front of an empty one was taken for a clean end, and appended to.
+//   - index-zero: readers began at the last segment whose name has index 0, not at the first, and Open did not.
+//   - gap-check-open: behind a gap, the record of the empty snapshot made up for the gap, but not for Check.
 func FuzzDirectory(f *testing.F) {
 	add := func(segments []segment) {
 		if len(segments) > 0 {

@@ -627,6 +627,7 @@ func TestRepairSetsAnUnbornSegmentAside(t *testing.T) {
 	const last = "0000000000000002-0000000000000009.wal"
 	b := read(t, filepath.Join(dir, last))
 	clear(b[20:])
+	b[19] = 1             // some byte behind the whole frame, so that the copy must hold both
 	file(t, dir, last, b) // a crash in a cut: the metadata is not there
 	if code, out, errs := call("repair", dir); code != exitTorn || !strings.Contains(out, "remove   the segment "+last) {
 		t.Errorf("exit %d: %s%s", code, out, errs)
@@ -637,6 +638,10 @@ func TestRepairSetsAnUnbornSegmentAside(t *testing.T) {
 	}
 	if code, out, errs := call("verify", dir); code != exitClean || !strings.Contains(out, "last entry 1/8, commit 7") {
 		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+	kept := read(t, filepath.Join(dir, last+".0.torn"))
+	if !bytes.Equal(kept, b[:20]) || !strings.Contains(out, "dd if=") {
+		t.Errorf("the copy holds % x, and to undo: %s", kept, out)
 	}
 }
 

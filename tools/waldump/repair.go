@@ -122,10 +122,8 @@ func planText(p *wal.Plan, spares []string, t *target) string {
 	} else {
 		fmt.Fprintf(&b, "drop     %d bytes, %d to %d, which become zeros\n", p.Bytes, p.Offset, p.Offset+p.Bytes)
 	}
-	if p.Copy != "" && p.Verdict == wal.Unborn {
-		fmt.Fprintf(&b, "copy     of what it holds from offset %d on, first, to %s\n", p.Offset, filepath.Join(dir, p.Copy))
-	} else if p.Copy != "" {
-		fmt.Fprintf(&b, "copy     of these bytes, first, to %s\n", filepath.Join(dir, p.Copy))
+	if p.Copy != "" {
+		fmt.Fprintf(&b, "copy     of all bytes that go, first, to %s\n", filepath.Join(dir, p.Copy))
 	}
 	if len(spares) > 0 {
 		fmt.Fprintf(&b, "remove   the spares %s, which hold nothing that the log needs\n", strings.Join(spares, ", "))
@@ -138,8 +136,8 @@ func planText(p *wal.Plan, spares []string, t *target) string {
 
 // undo says how to have the bytes back.
 func undo(p *wal.Plan) string {
-	if p.Copy == "" || p.Verdict == wal.Unborn && p.Offset > 0 {
-		return "" // nothing went, or the copy is not all of the segment, which held no entry
+	if p.Copy == "" {
+		return ""
 	}
 	return fmt.Sprintf("to undo: dd if=%s of=%s bs=1 seek=%d conv=notrunc\n", quote(filepath.Join(p.Dir, p.Copy)), quote(filepath.Join(p.Dir, p.Segment)), p.Offset)
 }

@@ -185,11 +185,11 @@ func (c *checker) restart() {
 func (c *checker) finish(s *scanner) {
 	c.segment(s)
 	r, h := c.report, &c.sum.history
-	r.State, r.LastIndex = h.state, h.last()
+	r.State, r.LastIndex = h.state, h.line.last
 	r.LastTerm, _ = h.line.term(r.LastIndex)
 	if e := s.end; e.verdict == Torn || e.verdict == TornUnproven || e.verdict == Unborn {
 		c.finding(Finding{Verdict: e.verdict, Segment: s.segments[e.segment].name, Offset: e.offset, Kind: e.kind, Detail: e.detail,
-			Because: e.because, Rest: e.rest, LastIndex: h.last(), Commit: h.state.Commit})
+			Because: e.because, Rest: e.rest, LastIndex: h.line.last, Commit: h.state.Commit})
 	}
 }
 

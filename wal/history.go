@@ -116,7 +116,7 @@ func (l *line) push(e walpb.Entry) {
 	}
 }
 
-// last returns the index of the last entry, or of the snapshot that stands for it.
+// last returns the highest index that a hard state may commit: of the last entry, or of a snapshot that stands for it or may come to.
 func (h *history) last() uint64 {
 	if h.pending != nil {
 		return max(h.line.last, h.pending.line.last)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/stele-wal/stele/fileutil/crashfs"
 	"github.com/stele-wal/stele/walpb"
 	"pgregory.net/rapid"
 )
@@ -294,4 +295,27 @@ func clone(h history) history {
 		h.pending = &p
 	}
 	return h
+}
+
+// A snapshot that was received but never took effect is not the end of the log that a report speaks of.
+func TestReportsSpeakOfTheLogThatStands(t *testing.T) {
+	fs := crashfs.New()
+	o := &Options{FS: fs, SegmentSize: 4096}
+	w, err := Create("/log", nil, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Save(walpb.HardState{Term: 1}, []walpb.Entry{{Term: 1, Index: 1}, {Term: 1, Index: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.SaveSnapshot(walpb.Snapshot{Index: 40, Term: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	report, err := Check("/log", o)
+	if err != nil || report.LastIndex != 2 || report.LastTerm != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
 }

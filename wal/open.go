@@ -253,7 +253,7 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 func (f *fold) place(err error) error {
 	var corrupt *CorruptError
 	if errors.As(err, &corrupt) {
-		corrupt.LastIndex, corrupt.Commit = f.history.last(), f.history.state.Commit
+		corrupt.LastIndex, corrupt.Commit = f.history.line.last, f.history.state.Commit
 	}
 	return err
 }

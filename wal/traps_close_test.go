@@ -16,7 +16,7 @@ import (
 func TestErrorsNameTheSegmentAsItIs(t *testing.T) {
 	l, w := create(t)
 	l.onOp = func(op crashfs.Op) error {
-		if l.cuts > 0 && op.Kind == crashfs.OpWrite {
+		if l.cuts.Load() > 0 && op.Kind == crashfs.OpWrite {
 			return errors.New("no")
 		}
 		return nil

@@ -51,7 +51,7 @@ func noSpaceForTheSpare(t *testing.T, kind crashfs.OpKind) {
 		must(t, w.Save(state(1, last-1), entries(1, last, last, 1000)))
 		synctest.Wait() // until nothing is done in the background any more
 	}
-	for l.cuts == 0 {
+	for l.cuts.Load() == 0 {
 		save()
 	}
 	if err := l.settle(t); !errors.Is(err, syscall.ENOSPC) {
@@ -61,14 +61,14 @@ func noSpaceForTheSpare(t *testing.T, kind crashfs.OpKind) {
 	for range 20 { // two segments and a half, all in one
 		save()
 	}
-	if now := l.segments(); !slices.Equal(now, segments) || l.cuts != 1 {
+	if now := l.segments(); !slices.Equal(now, segments) || l.cuts.Load() != 1 {
 		t.Errorf("without space there are %v, there were %v", now, segments)
 	}
 	full = false
 	save() // this one asks for a spare again
 	save() // this one finds it: the segment ends here
 	save()
-	if l.cuts != 2 {
+	if l.cuts.Load() != 2 {
 		t.Errorf("with space again, the log was not cut")
 	}
 	must(t, w.Close())
@@ -110,14 +110,14 @@ func (r *trial) did(what string, err error) bool {
 }
 
 // spare waits for the spare, so that what is done in the background is done at the same point of every life.
-func (r *trial) spare(cuts int) {
-	if r.first == nil && r.lab.cuts > cuts {
+func (r *trial) spare(filled int32) {
+	if r.first == nil && r.lab.filled.Load() > filled {
 		r.lab.settle(r.t)
 	}
 }
 
 func (r *trial) save(w *wal.Writer, appended bool) {
-	cuts := r.lab.cuts
+	filled := r.lab.filled.Load()
 	i := uint64(len(r.saved)) + 1
 	list := entries(1, i, i, 1500)
 	s := state(1, i-1)
@@ -137,7 +137,7 @@ func (r *trial) save(w *wal.Writer, appended bool) {
 		// Later entries follow on what was acknowledged, as a caller who took the error for a refusal would do it.
 		r.saved = r.saved[:i-1]
 	}
-	r.spare(cuts)
+	r.spare(filled)
 }
 
 func (r *trial) live() {
@@ -351,7 +351,7 @@ func TestStaleSparesNeverComeToLife(t *testing.T) {
 			if how == "create" {
 				must(t, w.Save(state(1, 0), entries(1, 1, 1, 10)))
 			}
-			for l.cuts < 2 {
+			for l.cuts.Load() < 2 {
 				last++
 				l.save(t, w, walpb.HardState{}, entries(1, last, last, 700))
 				for _, name := range l.segments() {
@@ -394,7 +394,7 @@ func TestCreateKeepsWhatItDidNotMake(t *testing.T) {
 	w, err := wal.Create(labDir, []byte("meta"), l.options())
 	must(t, err)
 	must(t, l.settle(t))
-	for i := uint64(1); l.cuts < 3; i++ {
+	for i := uint64(1); l.cuts.Load() < 3; i++ {
 		l.save(t, w, state(1, i-1), entries(1, i, i, 1000))
 	}
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 5, Term: 1}))

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,8 +36,9 @@ type lab struct {
 	ops    []crashfs.Op
 	files  map[*labFile]bool
 
-	spares chan error // what Observer.Spare was told
-	cuts   int
+	spares chan error   // what Observer.Spare was told
+	cuts   atomic.Int32 // segments that got their names
+	filled atomic.Int32 // segments that were filled: a spare is made from then on
 }
 
 // labDir is the directory of the log in a lab.
@@ -52,7 +54,7 @@ func newLab(on *crashfs.FS) *lab {
 func (l *lab) options() *wal.Options {
 	o := &wal.Options{SegmentSize: 8 << 10, FS: l}
 	o.Observer.Spare = func(err error) { l.spares <- err }
-	o.Observer.Cut = func(string, time.Duration) { l.cuts++ }
+	o.Observer.Cut = func(string, time.Duration) { l.cuts.Add(1) }
 	return o
 }
 
@@ -72,6 +74,9 @@ func (l *lab) do(op crashfs.Op, apply func() error) error {
 	var fault error
 	if l.onOp != nil {
 		fault = l.onOp(op)
+	}
+	if op.Kind == crashfs.OpTruncate && isSegment(op) {
+		l.filled.Add(1)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -365,12 +370,12 @@ func create(t *testing.T, change ...func(*wal.Options)) (*lab, *wal.Writer) {
 
 func plain(o *wal.Options) { o.PlainEtcd = true }
 
-// save saves, and waits for the spare if that cut the log.
+// save saves, and waits for the spare if that filled a segment.
 func (l *lab) save(t *testing.T, w *wal.Writer, s walpb.HardState, list []walpb.Entry) {
 	t.Helper()
-	cuts := l.cuts
+	filled := l.filled.Load()
 	must(t, w.Save(s, list))
-	if l.cuts > cuts {
+	if l.filled.Load() > filled {
 		must(t, l.settle(t))
 	}
 }

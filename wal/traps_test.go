@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -389,7 +390,7 @@ func TestSegmentSizeIsOfEachLog(t *testing.T) {
 		defer w.Close()
 		l := o.FS.(*lab)
 		must(t, l.settle(t))
-		for i := uint64(1); l.cuts < 2; i++ {
+		for i := uint64(1); l.cuts.Load() < 2; i++ {
 			l.save(t, w, walpb.HardState{}, entries(1, i, i, 1000))
 		}
 		for name, b := range l.Tree() {
@@ -404,9 +405,14 @@ func TestSegmentSizeIsOfEachLog(t *testing.T) {
 // log's life, whatever of it a crash takes, the last acknowledged vote is there.
 func TestVoteIsThereAtEveryMoment(t *testing.T) {
 	l := newLab(crashfs.New())
-	var vote walpb.HardState // acknowledged
-	crashes := 0
+	var (
+		mu      sync.Mutex      // the spare is made in the background
+		vote    walpb.HardState // acknowledged
+		crashes int
+	)
 	l.FS.SetHook(nil, func(crashfs.Op) {
+		mu.Lock()
+		defer mu.Unlock()
 		if vote.IsZero() {
 			return
 		}
@@ -428,10 +434,12 @@ func TestVoteIsThereAtEveryMoment(t *testing.T) {
 	w, err := wal.Create(labDir, nil, l.options())
 	must(t, err)
 	must(t, l.settle(t))
-	for i := uint64(1); l.cuts < 2; i++ {
+	for i := uint64(1); l.cuts.Load() < 2; i++ {
 		s := walpb.HardState{Term: i, Vote: i % 3}
 		l.save(t, w, s, entries(i, i, i, 1500))
+		mu.Lock()
 		vote = s
+		mu.Unlock()
 	}
 	must(t, w.Close())
 	w, err = wal.Open(labDir, l.options())

@@ -330,7 +330,7 @@ func TestMetadataIsCopied(t *testing.T) {
 	must(t, err)
 	must(t, l.settle(t))
 	copy(metadata, "XXXX")
-	for i := uint64(1); l.cuts < 2; i++ {
+	for i := uint64(1); l.cuts.Load() < 2; i++ {
 		l.save(t, w, state(1, i-1), entries(1, i, i, 1000))
 	}
 	must(t, w.Close())

@@ -80,8 +80,8 @@ func (b *Body) appendHeader(to []byte) []byte {
 
 // readHeader reads the header of a file of that size. The error is ErrForeign, a *CorruptError, or one of reading.
 func readHeader(f io.ReaderAt, size int64) (b Body, identity uint32, length int64, err error) {
-	fixed := make([]byte, min(size, fixedHeaderSize))
-	if err := readFull(f, fixed, 0); err != nil {
+	fixed, err := readHead(f, size, fixedHeaderSize)
+	if err != nil {
 		return b, 0, 0, err
 	}
 	if n := min(len(fixed), len(bodyMagic)); string(fixed[:n]) != bodyMagic[:n] {

@@ -179,8 +179,8 @@ func load(f fileutil.File) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	head := make([]byte, min(size, maxEnvelope))
-	if err := readFull(f, head, 0); err != nil {
+	head, err := readHead(f, size, maxEnvelope)
+	if err != nil {
 		return Snapshot{}, err
 	}
 	if _, _, err := parseEnvelope(head, size); err != nil {
@@ -386,6 +386,22 @@ func (s *Store) sweep() (*Listing, error) {
 		}
 	}
 	return l, nil
+}
+
+// readHead returns the first n bytes of a file of that size, or all that there are. It reads, however many these are: a directory may
+// have a size of 0, and is told from an empty file only by the error.
+func readHead(f io.ReaderAt, size int64, n int) ([]byte, error) {
+	b := make([]byte, n)
+	n, err := f.ReadAt(b, 0)
+	if err == io.EOF || n == len(b) {
+		err = nil
+	}
+	if want := min(size, int64(len(b))); err == nil && int64(n) < want {
+		err = fmt.Errorf("offset %d: %w", n, io.ErrUnexpectedEOF)
+	} else {
+		n = int(want)
+	}
+	return b[:n], err
 }
 
 // readFull fills b from the offset on.

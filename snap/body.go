@@ -63,6 +63,16 @@ const (
 // the log uses for Castagnoli.
 func checksum(sum uint32, b []byte) uint32 { return crc32.Update(sum, crc32.IEEETable, b) }
 
+// checksumWord is checksum of the n lowest bytes of v, the lowest first. The library's would have them on the heap.
+func checksumWord(sum uint32, v uint64, n int) uint32 {
+	sum = ^sum
+	for range n {
+		sum = crc32.IEEETable[byte(sum)^byte(v)] ^ sum>>8
+		v >>= 8
+	}
+	return ^sum
+}
+
 // appendHeader appends the header. Its last four bytes, the checksum of the others, are what every other checksum in
 // the file goes on from: the identity.
 func (b *Body) appendHeader(to []byte) []byte {
@@ -134,11 +144,7 @@ func (l layout) blockAt(n int64) int64 { return l.start + n*(BlockSize+sumSize) 
 func (l layout) end() int64 { return l.start + l.size + l.blocks()*sumSize }
 
 // position returns what the checksum at a position goes on from: the identity of the file, then the number of the block.
-func position(identity uint32, n uint64) uint32 {
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], n)
-	return checksum(identity, b[:])
-}
+func position(identity uint32, n uint64) uint32 { return checksumWord(identity, n, 8) }
 
 // blockSum returns the checksum of block n.
 func blockSum(identity uint32, n int64, content []byte) uint32 {
@@ -146,11 +152,7 @@ func blockSum(identity uint32, n int64, content []byte) uint32 {
 }
 
 // addSum goes on with the checksum of the whole, which is over those of the blocks and begins with the identity.
-func addSum(whole, block uint32) uint32 {
-	var b [4]byte
-	binary.LittleEndian.PutUint32(b[:], block)
-	return checksum(whole, b[:])
-}
+func addSum(whole, block uint32) uint32 { return checksumWord(whole, uint64(block), 4) }
 
 func (l layout) appendTrailer(to []byte, sum uint32) []byte {
 	start := len(to)

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -18,7 +17,7 @@ import (
 // body may have many Readers, and one that is open goes on reading the same body if it is replaced or removed meanwhile.
 type Reader struct {
 	name string
-	file fileutil.File // nil for the body of index 0, which has none
+	file readable // nil for the body of index 0, which has none
 	body Body
 	layout
 	stated uint32 // the checksum of the whole, according to the trailer
@@ -61,7 +60,7 @@ func (s *Store) OpenBody(index uint64) (*Reader, error) {
 	return r, nil
 }
 
-func newReader(name string, f fileutil.File) (*Reader, error) {
+func newReader(name string, f readable) (*Reader, error) {
 	size, err := f.Size()
 	if err != nil {
 		return nil, err

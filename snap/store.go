@@ -174,7 +174,7 @@ func (s *Store) Load(index, term uint64) (Snapshot, error) {
 }
 
 // load reads a file. What the file says about its length is compared with the file before there is memory for it.
-func load(f fileutil.File) (Snapshot, error) {
+func load(f readable) (Snapshot, error) {
 	size, err := f.Size()
 	if err != nil {
 		return Snapshot{}, err
@@ -386,6 +386,13 @@ func (s *Store) sweep() (*Listing, error) {
 		}
 	}
 	return l, nil
+}
+
+// readable is as much of a fileutil.File as reading takes.
+type readable interface {
+	io.ReaderAt
+	io.Closer
+	Size() (int64, error)
 }
 
 // readHead returns the first n bytes of a file of that size, or all that there are. It reads, however many these are: a directory may

@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
 	"github.com/stele-wal/stele/tools/raftkv/mvcc"
 	"github.com/stele-wal/stele/wal"
@@ -56,7 +57,7 @@ type Transport interface {
 	Send(m *raftpb.Message)
 	// SendSnapshot sends a snapshot's body, which open opens, and m after it, and calls done when the peer has both or
 	// cannot be reached. It does not wait.
-	SendSnapshot(m *raftpb.Message, open func() (Body, error), done func(error))
+	SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, error), done func(error))
 	// SetPeer says where a member is, RemovePeer that it is gone.
 	SetPeer(id uint64, urls []string)
 	RemovePeer(id uint64)
@@ -162,7 +163,7 @@ type Node struct {
 	log       *slog.Logger
 	wal       *wal.Writer
 	storage   *raft.MemoryStorage
-	snapshots *snapshots
+	snapshots *snap.Store
 	raft      *raft.RawNode // the loop's alone
 	store     *mvcc.Store
 	members   *member.Set
@@ -179,6 +180,7 @@ type Node struct {
 	term      atomic.Uint64
 	committed atomic.Uint64
 	applied   atomic.Uint64
+	newest    atomic.Uint64 // the index of the newest snapshot
 
 	snapshotting atomic.Bool
 	background   sync.WaitGroup // the goroutines
@@ -221,7 +223,7 @@ func (n *Node) boot() error {
 	o.FS, o.Logger = n.cfg.FS, n.log
 	dir := filepath.Join(n.cfg.Dir, "wal")
 	var err error
-	n.snapshots, err = openSnapshots(n.cfg.FS, filepath.Join(n.cfg.Dir, "snap"), n.log)
+	n.snapshots, err = snap.Open(filepath.Join(n.cfg.Dir, "snap"), &snap.Options{FS: n.cfg.FS, Logger: n.log})
 	if err != nil {
 		return err
 	}
@@ -241,10 +243,12 @@ func (n *Node) boot() error {
 	if err != nil {
 		return err
 	}
-	from, err := n.snapshots.newest(recorded)
+	body, err := n.snapshots.NewestBody(recorded)
 	if err != nil {
 		return err
 	}
+	defer body.Close()
+	from := body.Body().Record()
 	l, err := wal.Replay(wal.Records(dir, from.Index, &o), from)
 	if err != nil {
 		return err
@@ -263,6 +267,11 @@ func (n *Node) boot() error {
 			return err
 		}
 		if err := n.wal.Save(l.State, l.Entries); err != nil {
+			return err
+		}
+	}
+	if from.Index > 0 {
+		if err := n.load(body); err != nil {
 			return err
 		}
 	}
@@ -293,9 +302,6 @@ func (n *Node) resume(from walpb.Snapshot, l *wal.Log) error {
 		if err := proto.Unmarshal(from.ConfState, &cs); err != nil {
 			return fmt.Errorf("raftkv: the conf state of snapshot %d: %w", from.Index, err)
 		}
-		if err := n.load(from.Index); err != nil {
-			return err
-		}
 		meta := &raftpb.SnapshotMetadata{ConfState: &cs, Index: &from.Index, Term: &from.Term}
 		if err := n.storage.ApplySnapshot(&raftpb.Snapshot{Metadata: meta}); err != nil {
 			return err
@@ -303,6 +309,7 @@ func (n *Node) resume(from walpb.Snapshot, l *wal.Log) error {
 	}
 	n.applier.at(from.Index, from.Term, from.ConfState)
 	n.applied.Store(from.Index)
+	n.newest.Store(from.Index)
 	n.committed.Store(max(from.Index, l.State.Commit))
 	n.term.Store(l.State.Term)
 	n.acks.term, n.acks.vote = l.State.Term, l.State.Vote
@@ -531,7 +538,7 @@ func (n *Node) Status() Status {
 	return Status{
 		ID: n.cfg.ID, ClusterID: n.cfg.ClusterID, Leader: n.lead.Load(), Term: n.term.Load(),
 		Committed: n.committed.Load(), Applied: n.applied.Load(), Learner: me.IsLearner,
-		Pending: n.pending.len(), Snapshot: n.snapshots.index.Load(),
+		Pending: n.pending.len(), Snapshot: n.newest.Load(),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -95,7 +96,7 @@ func (n *Node) remember(m *raftpb.Message) {
 			n.fail(err)
 			return
 		}
-		n.snapshots.index.Store(s.GetMetadata().GetIndex())
+		n.newest.Store(s.GetMetadata().GetIndex())
 		n.applier.restore(s) // before any entry that follows it: raft gives those only after the response
 	}
 	if err := n.storage.Append(m.Entries); err != nil {
@@ -134,7 +135,7 @@ func (n *Node) send(m *raftpb.Message) {
 	}
 	index, to := m.GetSnapshot().GetMetadata().GetIndex(), m.GetTo()
 	began := time.Now()
-	n.cfg.Transport.SendSnapshot(m, func() (Body, error) { return n.snapshots.open(index) }, func(err error) {
+	n.cfg.Transport.SendSnapshot(m, func() (*snap.Reader, error) { return n.snapshots.OpenBody(index) }, func(err error) {
 		status := raft.SnapshotFinish
 		if err != nil {
 			status = raft.SnapshotFailure

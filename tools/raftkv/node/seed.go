@@ -4,14 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"path/filepath"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
 	"github.com/stele-wal/stele/tools/raftkv/mvcc"
 	"github.com/stele-wal/stele/wal"
@@ -39,7 +38,7 @@ func Identity(dir string) (id, clusterID uint64, err error) {
 // seeded with the same state and the same list.
 func Seed(dir string, id, clusterID uint64, members []member.Member, view *mvcc.View) error {
 	const index, term = 1, 1
-	s, err := openSnapshots(fileutil.OS{}, filepath.Join(dir, "snap"), slog.New(slog.DiscardHandler))
+	s, err := snap.Open(filepath.Join(dir, "snap"), nil)
 	if err != nil {
 		return err
 	}
@@ -58,7 +57,7 @@ func Seed(dir string, id, clusterID uint64, members []member.Member, view *mvcc.
 	}
 	h := Head{ClusterID: clusterID, Index: index, Term: term, Members: set}
 	snapshot := walpb.Snapshot{Index: index, Term: term, ConfState: marshal(&cs)}
-	err = s.save(snapshot, func(w io.Writer) error { return WriteState(w, h, view) })
+	err = save(s, snapshot, func(w io.Writer) error { return WriteState(w, h, view) })
 	if err == nil {
 		err = w.SaveSnapshot(snapshot)
 	}

@@ -7,11 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"log/slog"
-	"path/filepath"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -19,17 +14,11 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
 	"github.com/stele-wal/stele/tools/raftkv/mvcc"
 	"github.com/stele-wal/stele/walpb"
 )
-
-// A Body is a snapshot's content being read.
-type Body interface {
-	io.ReadCloser
-	Size() int64
-}
 
 // A Head is what a snapshot's content begins with: the state but for the keys.
 type Head struct {
@@ -118,7 +107,7 @@ func (n *Node) snapshot() {
 
 // keep makes a snapshot durable and lets go of what it stands for.
 func (n *Node) keep(s walpb.Snapshot, h Head, view *mvcc.View) error {
-	if err := n.snapshots.save(s, func(w io.Writer) error { return WriteState(w, h, view) }); err != nil {
+	if err := save(n.snapshots, s, func(w io.Writer) error { return WriteState(w, h, view) }); err != nil {
 		return err // no file, or one that no record names
 	}
 	if err := n.wal.SaveSnapshot(s); err != nil {
@@ -136,7 +125,7 @@ func (n *Node) keep(s walpb.Snapshot, h Head, view *mvcc.View) error {
 	case err != nil:
 		return err
 	}
-	n.snapshots.index.Store(s.Index)
+	n.newest.Store(s.Index)
 	if s.Index > n.cfg.CatchUpEntries {
 		if err := n.storage.Compact(s.Index - n.cfg.CatchUpEntries); err != nil && !errors.Is(err, raft.ErrCompacted) {
 			return err
@@ -145,13 +134,18 @@ func (n *Node) keep(s walpb.Snapshot, h Head, view *mvcc.View) error {
 	if err := n.wal.Release(s.Index); err != nil {
 		return err // segments that are of no use any more
 	}
-	return n.snapshots.keep(n.cfg.KeepSnapshots, s)
+	return n.snapshots.Keep(n.cfg.KeepSnapshots, s)
 }
 
 // replace makes a snapshot, received and recorded, the state.
 func (n *Node) replace(s *raftpb.Snapshot) {
 	index := s.GetMetadata().GetIndex()
-	if err := n.load(index); err != nil {
+	body, err := n.snapshots.OpenBody(index)
+	if err == nil {
+		err = n.load(body)
+		body.Close()
+	}
+	if err != nil {
 		n.fail(err)
 		return
 	}
@@ -169,18 +163,14 @@ func (n *Node) replace(s *raftpb.Snapshot) {
 	if err := n.wal.Release(index); err != nil {
 		n.log.Warn("old segments remain", "error", err)
 	}
-	if err := n.snapshots.keep(n.cfg.KeepSnapshots, record(s)); err != nil {
+	if err := n.snapshots.Keep(n.cfg.KeepSnapshots, record(s)); err != nil {
 		n.log.Warn("old snapshots remain", "error", err)
 	}
 }
 
-// load makes the snapshot of an index the state.
-func (n *Node) load(index uint64) error {
-	body, err := n.snapshots.open(index)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
+// load makes the snapshot in a body the state.
+func (n *Node) load(body *snap.Reader) error {
+	index := body.Body().Index
 	h, view, err := ReadState(body)
 	if err != nil {
 		return fmt.Errorf("raftkv: snapshot %d: %w", index, err)
@@ -194,106 +184,21 @@ func (n *Node) load(index uint64) error {
 	return nil
 }
 
-// ReceiveSnapshot takes a snapshot from a peer: its content, and then m, of which raft decides what it is good for.
-// The error is that of the reader, or of the disk; the snapshot was not taken then.
-func (n *Node) ReceiveSnapshot(m *raftpb.Message, content io.Reader) error {
-	s := record(m.GetSnapshot())
-	err := n.snapshots.save(s, func(w io.Writer) error {
-		_, err := io.Copy(w, content)
-		return err
-	})
+// ResumeSnapshot returns where to write a snapshot that a peer sends; some of it may be there from an earlier attempt. When
+// it was committed, ReceivedSnapshot says so. The errors are those of snap.Store.Resume.
+func (n *Node) ResumeSnapshot(b snap.Body) (*snap.Writer, error) { return n.snapshots.Resume(b) }
+
+// ReceivedSnapshot gives raft a message with a snapshot whose body was committed.
+func (n *Node) ReceivedSnapshot(m *raftpb.Message) { n.inbox.step(m) }
+
+// save makes a body durable.
+func save(store *snap.Store, s walpb.Snapshot, write func(io.Writer) error) error {
+	w, err := store.Create(s)
 	if err != nil {
 		return err
 	}
-	n.inbox.step(m)
-	return nil
-}
-
-// snapshots are the snapshots of a Node on disk.
-type snapshots struct {
-	fs    fileutil.FS
-	dir   string
-	log   *slog.Logger
-	index atomic.Uint64 // of the newest that is recorded
-}
-
-func openSnapshots(fsys fileutil.FS, dir string, log *slog.Logger) (*snapshots, error) {
-	if err := makeDir(fsys, filepath.Clean(dir)); err != nil {
-		return nil, err
+	if err := write(w); err != nil {
+		return errors.Join(err, w.Discard())
 	}
-	return &snapshots{fs: fsys, dir: dir, log: log}, nil
-}
-
-func makeDir(fsys fileutil.FS, dir string) error {
-	err := fsys.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
-		if err := makeDir(fsys, filepath.Dir(dir)); err != nil {
-			return err
-		}
-		err = fsys.Mkdir(dir, 0o700)
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return fsys.SyncDir(filepath.Dir(dir))
-}
-
-func (s *snapshots) name(index uint64) string {
-	return filepath.Join(s.dir, fmt.Sprintf("%016x.snap.db", index))
-}
-
-func (s *snapshots) save(w walpb.Snapshot, write func(io.Writer) error) error {
-	return fileutil.ReplaceFile(s.fs, s.name(w.Index), 0o600, write)
-}
-
-func (s *snapshots) newest(recorded []walpb.Snapshot) (walpb.Snapshot, error) {
-	for i := len(recorded) - 1; i >= 0; i-- {
-		if recorded[i].Index == 0 {
-			return recorded[i], nil
-		}
-		if _, err := s.fs.Stat(s.name(recorded[i].Index)); err == nil {
-			s.index.Store(recorded[i].Index)
-			return recorded[i], nil
-		}
-	}
-	return walpb.Snapshot{}, errors.New("raftkv: no snapshot")
-}
-
-type fileBody struct {
-	*io.SectionReader
-	f fileutil.File
-}
-
-func (b fileBody) Close() error { return b.f.Close() }
-
-func (s *snapshots) open(index uint64) (Body, error) {
-	f, err := s.fs.OpenFile(s.name(index), 0, 0)
-	if err != nil {
-		return nil, err
-	}
-	size, err := f.Size()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return fileBody{io.NewSectionReader(f, 0, size), f}, nil
-}
-
-func (s *snapshots) keep(n int, newest walpb.Snapshot) error {
-	list, err := s.fs.ReadDir(s.dir)
-	if err != nil {
-		return err
-	}
-	var names []string
-	for _, e := range list {
-		if strings.HasSuffix(e.Name(), ".snap.db") && filepath.Join(s.dir, e.Name()) <= s.name(newest.Index) {
-			names = append(names, e.Name())
-		}
-	}
-	for _, name := range names[:max(0, len(names)-n)] {
-		if err := s.fs.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
+	return w.Commit()
 }

@@ -34,6 +34,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
 	"github.com/stele-wal/stele/tools/raftkv/node"
 )
@@ -41,7 +42,8 @@ import (
 // A Member is what a peer's calls reach.
 type Member interface {
 	Receive(ctx context.Context, m *raftpb.Message) error
-	ReceiveSnapshot(m *raftpb.Message, content io.Reader) error
+	ResumeSnapshot(b snap.Body) (*snap.Writer, error)
+	ReceivedSnapshot(m *raftpb.Message)
 	Unreachable(id uint64)
 	Promote(ctx context.Context, id uint64) error
 }
@@ -71,7 +73,7 @@ type Transport struct {
 	cluster, self uint64
 	tls           *tls.Config
 	log           *slog.Logger
-	limit         int64 // bytes a second of a snapshot, 0 for no limit
+	limiter       *snap.Limiter // of snapshots
 
 	mu     sync.Mutex
 	member Member
@@ -85,7 +87,7 @@ type Transport struct {
 // New returns a Transport for a member of a cluster. config is for https peers. limit is how many bytes of a snapshot are sent a second,
 // 0 for as many as go.
 func New(cluster, self uint64, config *tls.Config, limit int64, log *slog.Logger) *Transport {
-	t := &Transport{cluster: cluster, self: self, tls: config, limit: limit, log: log, peers: map[uint64]*peer{}}
+	t := &Transport{cluster: cluster, self: self, tls: config, limiter: snap.NewLimiter(limit), log: log, peers: map[uint64]*peer{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -284,7 +286,7 @@ func (p *peer) run() {
 }
 
 // SendSnapshot sends a snapshot over a stream of its own.
-func (t *Transport) SendSnapshot(m *raftpb.Message, open func() (node.Body, error), done func(error)) {
+func (t *Transport) SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, error), done func(error)) {
 	t.mu.Lock()
 	p := t.peers[m.GetTo()]
 	if p == nil || t.closed {
@@ -306,7 +308,21 @@ func (t *Transport) SendSnapshot(m *raftpb.Message, open func() (node.Body, erro
 	}()
 }
 
-func (p *peer) sendSnapshot(m *raftpb.Message, open func() (node.Body, error)) error {
+// A transfer goes so: the sender says which body it is of, how large and with which checksum; the receiver answers from where on he
+// wants it; the sender sends that in chunks, each behind its CRC-32, and ends; the receiver answers when it is durable.
+
+// offer is what a transfer begins with.
+type offer struct {
+	Message   []byte `json:"message"`
+	Index     uint64 `json:"index"`
+	Term      uint64 `json:"term"`
+	ConfState []byte `json:"confState"`
+	ID        []byte `json:"id"`
+	Size      int64  `json:"size"`
+	Sum       uint32 `json:"sum"`
+}
+
+func (p *peer) sendSnapshot(m *raftpb.Message, open func() (*snap.Reader, error)) error {
 	body, err := open()
 	if err != nil {
 		return err
@@ -314,17 +330,21 @@ func (p *peer) sendSnapshot(m *raftpb.Message, open func() (node.Body, error)) e
 	defer body.Close()
 	ctx, cancel := context.WithCancel(p.ctx)
 	defer cancel()
+	watchdog := time.AfterFunc(patience, cancel)
+	defer watchdog.Stop()
 	stream, err := p.conn.NewStream(ctx, &service.Streams[1], "/"+service.ServiceName+"/Snapshot")
 	if err != nil {
 		return err
 	}
-	first, err := proto.Marshal(m)
+	message, err := proto.Marshal(m)
 	if err != nil {
 		return err
 	}
-	watchdog := time.AfterFunc(patience, cancel)
-	defer watchdog.Stop()
-	began, sent := time.Now(), int64(0)
+	of := body.Body()
+	first, err := json.Marshal(offer{message, of.Index, of.Term, of.ConfState, of.ID[:], body.Size(), body.Sum()})
+	if err != nil {
+		return err
+	}
 	send := func(b []byte) error {
 		watchdog.Reset(patience)
 		return stream.SendMsg(wrapperspb.Bytes(b))
@@ -332,46 +352,42 @@ func (p *peer) sendSnapshot(m *raftpb.Message, open func() (node.Body, error)) e
 	if err := send(first); err != nil {
 		return refused(stream, err)
 	}
+	var from wrapperspb.UInt64Value
+	if err := stream.RecvMsg(&from); err != nil {
+		return err
+	}
+	if _, err := body.Seek(int64(from.Value), io.SeekStart); err != nil {
+		return err
+	}
 	for {
 		chunk := make([]byte, 4+chunkSize)
 		n, err := io.ReadFull(body, chunk[4:])
-		binary.LittleEndian.PutUint32(chunk, crc32.ChecksumIEEE(chunk[4:4+n]))
-		if n > 0 {
-			if err := send(chunk[:4+n]); err != nil {
-				return refused(stream, err)
-			}
-			sent += int64(n)
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
+		if err == io.EOF {
 			break
 		}
-		if err != nil {
+		if err != nil && err != io.ErrUnexpectedEOF {
+			return err // of the disk: it is not sent
+		}
+		watchdog.Stop() // to wait for the limit is no failure
+		if err := p.t.limiter.Wait(ctx, n); err != nil {
 			return err
 		}
-		if t := p.t; t.limit > 0 {
-			// As many bytes as the limit allows since the beginning, and no more.
-			due := time.Duration(float64(sent) / float64(t.limit) * float64(time.Second))
-			select {
-			case <-time.After(due - time.Since(began)):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		binary.LittleEndian.PutUint32(chunk, crc32.ChecksumIEEE(chunk[4:4+n]))
+		if err := send(chunk[:4+n]); err != nil {
+			return refused(stream, err)
 		}
-	}
-	if err := send(binary.LittleEndian.AppendUint64(nil, uint64(sent))); err != nil {
-		return refused(stream, err)
 	}
 	if err := stream.CloseSend(); err != nil {
 		return err
 	}
 	watchdog.Reset(6 * patience) // the peer writes and syncs
-	return stream.RecvMsg(new(emptypb.Empty))
+	return stream.RecvMsg(new(wrapperspb.UInt64Value))
 }
 
 // refused returns why the other side ended a stream.
 func refused(stream grpc.ClientStream, err error) error {
 	if errors.Is(err, io.EOF) {
-		return stream.RecvMsg(new(emptypb.Empty))
+		return stream.RecvMsg(new(wrapperspb.UInt64Value))
 	}
 	return err
 }
@@ -382,7 +398,7 @@ var service = grpc.ServiceDesc{
 	HandlerType: (*any)(nil),
 	Streams: []grpc.StreamDesc{
 		{StreamName: "Messages", Handler: serveMessages, ClientStreams: true},
-		{StreamName: "Snapshot", Handler: serveSnapshot, ClientStreams: true},
+		{StreamName: "Snapshot", Handler: serveSnapshot, ClientStreams: true, ServerStreams: true},
 	},
 	Methods: []grpc.MethodDesc{
 		{MethodName: "Members", Handler: serveMembers},
@@ -456,54 +472,57 @@ func serveSnapshot(srv any, stream grpc.ServerStream) error {
 	if err := stream.RecvMsg(&first); err != nil {
 		return err
 	}
+	var o offer
 	m := new(raftpb.Message)
-	if err := proto.Unmarshal(first.Value, m); err != nil {
+	if err := errors.Join(json.Unmarshal(first.Value, &o), proto.Unmarshal(o.Message, m)); err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	if err := s.Member.ReceiveSnapshot(m, &chunks{stream: stream}); err != nil {
-		return status.Error(codes.Internal, err.Error())
+	meta := m.GetSnapshot().GetMetadata()
+	if m.GetType() != raftpb.MsgSnap || meta.GetIndex() != o.Index || meta.GetTerm() != o.Term || len(o.ID) != 16 {
+		return status.Error(codes.InvalidArgument, "the message and the body are not of the same snapshot")
+	}
+	if err := s.take(stream, o); err != nil {
+		return status.Error(codes.Unavailable, err.Error())
 	}
 	s.T.Stats.SnapshotsReceived.Add(1)
-	return stream.SendMsg(new(emptypb.Empty))
+	s.Member.ReceivedSnapshot(m)
+	return stream.SendMsg(wrapperspb.UInt64(uint64(o.Size)))
 }
 
-// chunks reads a snapshot from a stream. It ends only where the sender said that it ends.
-type chunks struct {
-	stream grpc.ServerStream
-	left   []byte
-	n      uint64
-	done   bool
-}
-
-func (c *chunks) Read(b []byte) (int, error) {
-	for len(c.left) == 0 {
-		if c.done {
-			return 0, io.EOF
-		}
-		var next wrapperspb.BytesValue
-		if err := c.stream.RecvMsg(&next); err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return 0, err
-		}
-		v := next.Value
-		switch {
-		case len(v) == 8:
-			if n := binary.LittleEndian.Uint64(v); n != c.n {
-				return 0, fmt.Errorf("a snapshot of %d bytes came as %d", n, c.n)
-			}
-			c.done = true
-			continue
-		case len(v) < 4 || binary.LittleEndian.Uint32(v) != crc32.ChecksumIEEE(v[4:]):
-			return 0, errors.New("a chunk of a snapshot came damaged")
-		}
-		c.left = v[4:]
-		c.n += uint64(len(c.left))
+// take receives a body, from where an earlier attempt got to, and makes it durable.
+func (s *Server) take(stream grpc.ServerStream, o offer) error {
+	w, err := s.Member.ResumeSnapshot(snap.Body{Index: o.Index, Term: o.Term, ConfState: o.ConfState, ID: [16]byte(o.ID)})
+	if err != nil {
+		return err
 	}
-	n := copy(b, c.left)
-	c.left = c.left[n:]
-	return n, nil
+	defer w.Close() // what came so far stays for the next attempt
+	if err := stream.SendMsg(wrapperspb.UInt64(uint64(w.Size()))); err != nil {
+		return err
+	}
+	for {
+		var chunk wrapperspb.BytesValue
+		if err := stream.RecvMsg(&chunk); err == io.EOF {
+			break
+		} else if err != nil {
+			return err
+		}
+		v := chunk.Value
+		if len(v) < 4 || binary.LittleEndian.Uint32(v) != crc32.ChecksumIEEE(v[4:]) {
+			return errors.New("a chunk of a snapshot came damaged")
+		}
+		s.T.Stats.Received.Add(uint64(len(v)))
+		if _, err := w.Write(v[4:]); err != nil {
+			return err
+		}
+	}
+	if w.Size() != o.Size || w.Sum() != o.Sum {
+		err := fmt.Errorf("a snapshot of %d bytes with checksum %08x came as %d with %08x", o.Size, o.Sum, w.Size(), w.Sum())
+		if w.Size() >= o.Size {
+			return errors.Join(err, w.Discard())
+		}
+		return err
+	}
+	return w.Commit()
 }
 
 // Info is what a member tells one that joins.

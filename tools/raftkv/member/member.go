@@ -89,11 +89,12 @@ type Set struct {
 	mu      sync.RWMutex
 	members map[uint64]Member
 	removed map[uint64]bool
+	retired map[uint64]bool // members that are to be removed when a joint configuration ends
 }
 
 // NewSet returns a Set of these members.
 func NewSet(members ...Member) *Set {
-	s := &Set{members: map[uint64]Member{}, removed: map[uint64]bool{}}
+	s := &Set{members: map[uint64]Member{}, removed: map[uint64]bool{}, retired: map[uint64]bool{}}
 	for _, m := range members {
 		s.members[m.ID] = m
 	}
@@ -221,6 +222,26 @@ func (s *Set) Apply(t raftpb.ConfChangeType, id uint64, c Change) {
 	}
 }
 
+// Retire has a member removed by the next Finish. Until then it is one.
+func (s *Set) Retire(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retired[id] = true
+}
+
+// Finish removes the members that were retired, and returns them.
+func (s *Set) Finish() []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := slices.Sorted(maps.Keys(s.retired))
+	for _, id := range ids {
+		delete(s.members, id)
+		s.removed[id] = true
+	}
+	clear(s.retired)
+	return ids
+}
+
 // SetAttributes records what a member says of itself when it has started.
 func (s *Set) SetAttributes(id uint64, name string, clientURLs []string) {
 	s.mu.Lock()
@@ -241,24 +262,25 @@ func (s *Set) Clone() *Set {
 // Replace makes the Set have the members of another.
 func (s *Set) Replace(other *Set) {
 	other.mu.RLock()
-	members, removed := maps.Clone(other.members), maps.Clone(other.removed)
+	members, removed, retired := maps.Clone(other.members), maps.Clone(other.removed), maps.Clone(other.retired)
 	other.mu.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.members, s.removed = members, removed
+	s.members, s.removed, s.retired = members, removed, retired
 }
 
 type state struct {
 	Members []Member `json:"members"`
 	Removed []uint64 `json:"removed,omitempty"`
+	Retired []uint64 `json:"retired,omitempty"`
 }
 
 // MarshalJSON returns the Set as it is in a snapshot.
 func (s *Set) MarshalJSON() ([]byte, error) {
 	s.mu.RLock()
-	removed := slices.Sorted(maps.Keys(s.removed))
+	removed, retired := slices.Sorted(maps.Keys(s.removed)), slices.Sorted(maps.Keys(s.retired))
 	s.mu.RUnlock()
-	return json.Marshal(state{s.List(), removed})
+	return json.Marshal(state{s.List(), removed, retired})
 }
 
 // UnmarshalJSON makes the Set what MarshalJSON wrote.
@@ -269,12 +291,15 @@ func (s *Set) UnmarshalJSON(b []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.members, s.removed = map[uint64]Member{}, map[uint64]bool{}
+	s.members, s.removed, s.retired = map[uint64]Member{}, map[uint64]bool{}, map[uint64]bool{}
 	for _, m := range st.Members {
 		s.members[m.ID] = m
 	}
 	for _, id := range st.Removed {
 		s.removed[id] = true
+	}
+	for _, id := range st.Retired {
+		s.retired[id] = true
 	}
 	return nil
 }

@@ -279,8 +279,17 @@ func (n *Node) applyJoint(cc *raftpb.ConfChangeV2) error {
 	}
 	if refused == nil {
 		for _, s := range j.Steps {
+			if s.Type == raftpb.ConfChangeRemoveNode {
+				n.members.Retire(s.ID) // it has a say until the time in between is over
+				continue
+			}
 			n.members.Apply(s.Type, s.ID, s.Change)
 			n.follow(s.Type, s.ID)
+		}
+		if len(j.Steps) == 0 {
+			for _, id := range n.members.Finish() {
+				n.follow(raftpb.ConfChangeRemoveNode, id)
+			}
 		}
 	} else {
 		cc.Transition = nil

@@ -397,7 +397,7 @@ func (n *Node) run() {
 		for _, call := range calls {
 			call()
 		}
-		if n.alone && n.lead.Load() == raft.None {
+		if n.alone && n.raft.BasicStatus().RaftState == raft.StateFollower {
 			_ = n.raft.Campaign() // there is nobody to wait for
 		}
 		held = n.propose(append(held, proposals...))

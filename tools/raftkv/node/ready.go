@@ -76,6 +76,9 @@ func (n *Node) persist(m *raftpb.Message) {
 	if err := n.wal.Append(state, entries, durable); err != nil {
 		n.fail(err) // as before: the log refused the batch, and will take no other
 	}
+	if n.cfg.saboteur.applyBeforeCommit {
+		n.applier.push(&raftpb.Message{Entries: m.Entries})
+	}
 }
 
 // promises tells whether a hard state says more than the last one that the log was given, apart from the commit.

@@ -94,15 +94,10 @@ func checkPromises(t *testing.T, sab saboteur, verdict func(complaints, votes, a
 	s.startAll()
 	n := s.leader()
 	for i := range 30 {
-		if _, err := n.put(timeout(t), "k", fmt.Sprint(i)); err != nil {
-			t.Fatal(err)
-		}
+		s.eventually("a write", func() bool { _, err := n.put(timeout(t), "k", fmt.Sprint(i)); n = s.leader(); return err == nil })
 	}
 	// And an election that is asked for, so that there are votes of more than one term.
-	to := n.id%3 + 1
-	if err := n.MoveLeader(timeout(t), to); err != nil {
-		t.Fatal(err)
-	}
+	s.eventually("another leader", func() bool { lead := s.leader(); return lead.MoveLeader(timeout(t), lead.id%3+1) == nil })
 	verdict(complaints.Load(), votes.Load(), appends.Load())
 }
 

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -673,10 +674,17 @@ func (n *Node) nextID() uint64 { return n.ids.Add(1) }
 // raftLogger gives raft's messages to slog. What raft calls a panic is one.
 type raftLogger struct{ log *slog.Logger }
 
-func (l raftLogger) Debug(v ...any)                   { l.log.Debug(fmt.Sprint(v...)) }
-func (l raftLogger) Debugf(format string, v ...any)   { l.log.Debug(fmt.Sprintf(format, v...)) }
-func (l raftLogger) Info(v ...any)                    { l.log.Info(fmt.Sprint(v...)) }
-func (l raftLogger) Infof(format string, v ...any)    { l.log.Info(fmt.Sprintf(format, v...)) }
+func (l raftLogger) Debug(v ...any)                 { l.log.Debug(fmt.Sprint(v...)) }
+func (l raftLogger) Debugf(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l raftLogger) Info(v ...any)                  { l.log.Info(fmt.Sprint(v...)) }
+func (l raftLogger) Infof(format string, v ...any) {
+	if strings.HasPrefix(format, "entry at index %d missing from unstable log") {
+		// Two writes were under way and the second one's answer came first: the rule, with AsyncStorageWrites.
+		l.Debugf(format, v...)
+		return
+	}
+	l.log.Info(fmt.Sprintf(format, v...))
+}
 func (l raftLogger) Warning(v ...any)                 { l.log.Warn(fmt.Sprint(v...)) }
 func (l raftLogger) Warningf(format string, v ...any) { l.log.Warn(fmt.Sprintf(format, v...)) }
 func (l raftLogger) Error(v ...any)                   { l.log.Error(fmt.Sprint(v...)) }

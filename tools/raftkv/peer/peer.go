@@ -54,6 +54,7 @@ const (
 	maxMessage = 64 << 20         // bytes of one message
 	chunkSize  = 64 << 10         // bytes of a snapshot in one message
 	patience   = 10 * time.Second // for a peer to take a chunk
+	retryEvery = 500 * time.Millisecond
 )
 
 // Stats count what went over the wire.
@@ -251,6 +252,9 @@ func (p *peer) run() {
 		}
 		down = true
 	}
+	// A stream is kept open also when there is nothing to say: it is how a member knows whom it can reach.
+	retry := time.NewTicker(retryEvery)
+	defer retry.Stop()
 	for {
 		select {
 		case <-p.ctx.Done():
@@ -259,6 +263,13 @@ func (p *peer) run() {
 				p.t.Stats.Active.Add(-1)
 			}
 			return
+		case <-retry.C:
+			if stream != nil {
+				if stream.Context().Err() != nil {
+					drop(stream.Context().Err())
+				}
+				continue
+			}
 		case <-p.signal:
 		}
 		p.mu.Lock()

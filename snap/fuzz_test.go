@@ -113,6 +113,7 @@ func FuzzResume(f *testing.F) {
 		f.Add(whole[:n], uint32(0), byte(0))
 		f.Add(whole[:n], uint32(n/2), byte(1))
 	}
+	f.Add(append(bytes.Clone(whole), make([]byte, 2*BlockSize)...), uint32(0), byte(0)) // longer than what comes to be
 	f.Fuzz(func(t *testing.T, partial []byte, at uint32, flip byte) {
 		fsys := crashfs.New()
 		partial = bytes.Clone(partial)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -247,7 +249,52 @@ func TestLengthsAreNotBelieved(t *testing.T) {
 			t.Error(diff)
 		}
 	}
-	// A large file of zeros has no room made for it.
+}
+
+// What no Writer writes is not read, though all checksums are right.
+func TestFilesThatNoWriterWritesAreNotRead(t *testing.T) {
+	refuses := func(file []byte, want string) {
+		t.Helper()
+		r, err := newReader("x", memory{file})
+		if err == nil {
+			err = r.Verify()
+		}
+		if !isCorrupt(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	body := Body{Index: 2, Term: 2}
+	header := body.appendHeader(nil)
+	content := []byte("content")
+	l := layout{identity: binary.LittleEndian.Uint32(header[len(header)-sumSize:]), start: int64(len(header)), size: int64(len(content))}
+	sum := blockSum(l.identity, 0, content)
+	block := binary.LittleEndian.AppendUint32(content, sum)
+	trailer := l.appendTrailer(nil, addSum(l.identity, sum))
+	file := func(parts ...[]byte) []byte { return slices.Concat(parts...) }
+	if r, err := newReader("x", memory{file(header, block, trailer)}); err != nil || r.Verify() != nil {
+		t.Fatal(err)
+	}
+	refuses(file(header, block, []byte{0}, trailer), "does not end here")
+	refuses(file(header, block, trailer, trailer), "does not end here")
+	refuses(file(header, block, l.appendTrailer(nil, addSum(l.identity, sum^1))), "the body has another")
+
+	otherSize := bytes.Clone(header[:len(header)-sumSize])
+	binary.LittleEndian.PutUint32(otherSize[12:], 4096)
+	refuses(binary.LittleEndian.AppendUint32(otherSize, checksum(0, otherSize)), "blocks of 4096 bytes")
+
+	fsys := crashfs.Load(map[string][]byte{"snap/" + bodyName(3): file(header, block, trailer)})
+	if _, err := open(t, fsys).OpenBody(3); !isCorrupt(err) {
+		t.Errorf("a body under the name of another: %v", err)
+	}
+
+	large := (&Body{Index: 2, Term: 2, ConfState: make([]byte, maxConfState+1)}).appendHeader(nil)
+	if _, err := newReader("x", memory{append(large, make([]byte, 100)...)}); !isCorrupt(err) || !strings.Contains(err.Error(), "conf state") {
+		t.Error(err)
+	}
+}
+
+// A large file of zeros has no room made for it.
+func TestLargeFileOfZeros(t *testing.T) {
 	big := sparse(1 << 40)
 	if _, err := load(big); !isCorrupt(err) {
 		t.Error(err)

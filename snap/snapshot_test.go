@@ -144,6 +144,7 @@ func TestUnmarshalRefuses(t *testing.T) {
 		{"an endless varint", "08ffffffffffffffffffff", "offset 1: malformed checksum"},
 		{"a content that is longer than the file", "080012ffffffffffffffff7f00", "offset 12: the content has 1 bytes and the file says 9223372036854775807"},
 		{"something behind the content", file("120410011801") + "00", "the content has 7 bytes and the file says 6"},
+		{"a checksum of 0 that is not right", "0800120410011801", "offset 4: checksum mismatch"},
 		{"another checksum", "0801120410011801", "offset 4: checksum mismatch"},
 		{"a field twice", file("1204100118011204 10011801"), "malformed field"},
 		{"fields out of order", file("12041001180 10a00"), "malformed field"},

@@ -401,6 +401,9 @@ func TestGoodFileIsNotSetAside(t *testing.T) {
 	if opens != 2 {
 		t.Errorf("opened %d times", opens)
 	}
+	if _, err := fsys.Stat(file(1)); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestKeep(t *testing.T) {
@@ -527,6 +530,17 @@ func TestSaveSurvivesEveryFault(t *testing.T) {
 	}
 	if runs < 100 {
 		t.Errorf("%d runs", runs)
+	}
+}
+
+// A process that dies again and again while it saves does not fill the disk.
+func TestSaveRemovesWhatACrashLeft(t *testing.T) {
+	fsys := crashfs.New()
+	s := open(t, fsys)
+	fsys.WriteFile(file(7)+".0.tmp", []byte("half"))
+	save(t, s, 1)
+	if _, err := fsys.Stat(file(7) + ".0.tmp"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
 	}
 }
 

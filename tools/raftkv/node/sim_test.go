@@ -15,7 +15,6 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
@@ -23,7 +22,6 @@ import (
 	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
 	"github.com/stele-wal/stele/wal"
-	"github.com/stele-wal/stele/walpb"
 )
 
 // A sim is a cluster in one process: real nodes and real logs, on disks that can lose power and a network that can
@@ -39,6 +37,8 @@ type sim struct {
 	delay  time.Duration      // of a message, at most
 	links  map[[2]uint64]*link
 	onSend func(from *simNode, m *raftpb.Message)
+	edit   func(m *raftpb.Message)   // what the network does to a message
+	ticks  map[uint64]chan time.Time // if not nil, the members' clocks
 	done   chan struct{}
 	wg     sync.WaitGroup
 }
@@ -109,6 +109,10 @@ func (s *sim) tryStart(id uint64) (*simNode, error) {
 	cfg.ID, cfg.Dir, cfg.FS, cfg.Transport = id, simDir, n.disk, n
 	if cfg.Logger != nil {
 		cfg.Logger = cfg.Logger.With("node", id)
+	}
+	if s.ticks != nil {
+		s.ticks[id] = make(chan time.Time)
+		cfg.Ticks = s.ticks[id]
 	}
 	n.alive.Store(true)
 	s.mu.Lock()
@@ -212,6 +216,9 @@ func (n *simNode) Send(m *raftpb.Message) {
 	case <-s.done:
 		return
 	default:
+	}
+	if s.edit != nil {
+		s.edit(m)
 	}
 	l := s.links[key]
 	if l == nil {
@@ -393,6 +400,3 @@ func (s *sim) agree() {
 		}
 	}
 }
-
-var _ = raft.None
-var _ = walpb.HardState{}

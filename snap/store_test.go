@@ -124,6 +124,33 @@ func TestFilesAreNotReadableForOthers(t *testing.T) {
 	}
 }
 
+// A process that is killed in the middle of Open leaves directories that are there, and not durable. The next one must not rely
+// on them.
+func TestDirectoriesAreDurableAfterOpen(t *testing.T) {
+	opened, killed := crashfs.New(), 0
+	opened.SetHook(nil, func(op crashfs.Op) {
+		killed++
+		next := opened.Clone()
+		s, err := Open("a/b/snap", &Options{FS: next})
+		if err != nil {
+			t.Fatal(err)
+		}
+		save(t, s, 1)
+		if s, err = Open("a/b/snap", &Options{FS: next.Crash(crashfs.DropAll)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Newest(records(1)); err != nil {
+			t.Errorf("killed after %v: %v", op, err)
+		}
+	})
+	if _, err := Open("a/b/snap", &Options{FS: opened}); err != nil {
+		t.Fatal(err)
+	}
+	if killed != 6 {
+		t.Errorf("%d operations", killed)
+	}
+}
+
 func at1() walpb.Snapshot { s := at(1); return s.Record() }
 
 // The names of files, that is, of what a Save has written under its final name, are only ever given to whole files.

@@ -70,7 +70,9 @@ func (s *sim) tickOnce(id uint64) {
 }
 
 func newFigure(t *testing.T, n int, noPreVote bool) *sim {
-	s := newSim(t, n, Config{NoPreVote: noPreVote})
+	// The clock moves on with every look at a condition, so an election must be many of its steps: whoever leads has to hear from
+	// the others within one.
+	s := newSim(t, n, Config{NoPreVote: noPreVote, ElectionTicks: 100})
 	s.ticks = map[uint64]chan time.Time{}
 	return s
 }
@@ -182,13 +184,14 @@ func TestFigure8dAnEntryOfAnEarlierTermMayBeOverwrittenThoughAMajorityHasIt(t *t
 		s.mu.Lock()
 		s.edit = nil
 		s.mu.Unlock()
-		s.partition()
+		s.partition(1) // also from what it has sent and nobody has got yet
 		s.start(2)
 		s.start(3)
 		s.start(4)
 		s.start(5)
 		s.tick(5, "the fifth member to lead", func() bool { return s.get(5).Status().Leader == 5 })
 		lead := s.get(5).Status().Term
+		s.partition()
 		s.start(1)
 		want := fmt.Sprint([]uint64{1, 3, lead})
 		s.tick(5, "all members to have its log", func() bool {
@@ -223,7 +226,7 @@ func TestFigure8eTheFifthMemberCannotBeElectedAgainstAMajority(t *testing.T) {
 		for id := uint64(2); id <= 5; id++ {
 			s.start(id)
 		}
-		for range 200 {
+		for range 1000 {
 			s.tickOnce(5)
 			if s.get(5).Status().Leader == 5 {
 				t.Fatal("a member without the committed entries leads")

@@ -358,7 +358,7 @@ func TestSnapshotThenRecordThenReleaseSurviveEveryCrash(t *testing.T) {
 		t.Run(fmt.Sprintf("%s of %d, keep %d", p.state, p.size, p.keep), func(t *testing.T) {
 			rounds, limit, histories := 3, 6, 20
 			if long() {
-				rounds, limit, histories = 6, 1000, 3000
+				rounds, limit, histories = 6, 1000, 1000
 			}
 			states, err := p.everywhere(rounds, limit)
 			if err != nil {

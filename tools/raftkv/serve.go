@@ -71,7 +71,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.token, "initial-cluster-token", "etcd-cluster", "what tells clusters of the same URLs apart")
 	f.UintVar(&o.heartbeat, "heartbeat-interval", 100, "milliseconds between two heartbeats of a leader")
 	f.UintVar(&o.election, "election-timeout", 1000, "milliseconds without a leader until an election")
-	f.Uint64Var(&o.snapshotCount, "snapshot-count", 10_000, "entries until a snapshot is made")
+	f.Uint64Var(&o.snapshotCount, "snapshot-count", 100_000, "entries until a snapshot is made; more than etcd's 10000, because each holds the whole state")
 	f.Uint64Var(&o.catchUp, "snapshot-catchup-entries", 5_000, "entries kept in memory behind a snapshot, for slow members")
 	f.UintVar(&o.keepSnapshots, "max-snapshots", 2, "snapshots to keep")
 	f.Int64Var(&o.quota, "quota-backend-bytes", 2<<30, "how large the state may grow before the alarm")

@@ -1,0 +1,61 @@
+package snap
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// Errors on which a caller may branch. They are wrapped: compare with errors.Is.
+var (
+	// ErrNoSnapshot says that of the snapshots recorded in the log none could be found that is good.
+	ErrNoSnapshot = errors.New("no snapshot found")
+
+	// ErrForeign says that a file has the name of a body and something else in it: etcd's database, or what a later version
+	// of this package wrote. It is never removed or replaced: move it away.
+	ErrForeign = errors.New("not a body that this version knows")
+
+	// ErrInvalid says that a caller asked for what cannot be. Nothing was written.
+	ErrInvalid = errors.New("invalid")
+
+	// ErrBusy says that another Writer of this Store is writing a body of the same index.
+	ErrBusy = errors.New("a body of this index is being written")
+
+	// ErrClosed is what a Reader or Writer returns after Close. It is fs.ErrClosed.
+	ErrClosed = fs.ErrClosed
+)
+
+// A CorruptError says that the bytes of a file are not what was written, and where. An error of reading is none.
+type CorruptError struct {
+	Name   string // of the file, without its directory; empty if bytes were read that are in none
+	Offset int64  // in the file, in bytes, where what is wrong begins, as far as can be told
+	Detail string // what is wrong
+}
+
+// Error names the file, the offset and the reason.
+func (e *CorruptError) Error() string {
+	if e.Name == "" {
+		return fmt.Sprintf("snap: offset %d: %s", e.Offset, e.Detail)
+	}
+	return fmt.Sprintf("snap: %s: offset %d: %s", e.Name, e.Offset, e.Detail)
+}
+
+func corrupt(offset int64, format string, args ...any) *CorruptError {
+	return &CorruptError{Offset: offset, Detail: fmt.Sprintf(format, args...)}
+}
+
+// isCorrupt tells whether err says that bytes are wrong.
+func isCorrupt(err error) bool {
+	var c *CorruptError
+	return errors.As(err, &c)
+}
+
+// named puts the name of the file into an error of its bytes.
+func named(name string, err error) error {
+	var c *CorruptError
+	if errors.As(err, &c) && c.Name == "" {
+		c.Name = name
+		return c
+	}
+	return err
+}

@@ -1,0 +1,146 @@
+package snap
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/stele-wal/stele/walpb"
+)
+
+// A Listing is what the directory of a Store holds, by its names.
+type Listing struct {
+	Snapshots []walpb.Snapshot // by index and then term, the newest first; without ConfState, which is in the files
+	Bodies    []uint64         // indexes, the newest first
+	Partials  []uint64         // indexes of bodies of which not all is there, the newest first
+	Broken    []string         // the names of what was set aside
+	Strays    []string         // names that end like one of the above and are none
+
+	temporary []string // what ReplaceFile leaves if a crash interrupts it
+}
+
+// List reads the directory, and no file in it. Names are taken strictly: what is nearly one is a stray, which no other
+// method looks at. Other names, like that of etcd's database, are not mentioned. The error is what the file system said.
+func (s *Store) List() (*Listing, error) {
+	entries, err := s.fs.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("snap: %w", err)
+	}
+	l := new(Listing)
+	for _, entry := range entries {
+		name := entry.Name()
+		switch term, index, kind := parseName(name); kind {
+		case snapshotFile:
+			l.Snapshots = append(l.Snapshots, walpb.Snapshot{Index: index, Term: term})
+		case bodyFile:
+			l.Bodies = append(l.Bodies, index)
+		case partialFile:
+			l.Partials = append(l.Partials, index)
+		case brokenFile:
+			l.Broken = append(l.Broken, name)
+		case temporaryFile:
+			l.temporary = append(l.temporary, name)
+		case strayFile:
+			l.Strays = append(l.Strays, name)
+		}
+	}
+	l.Snapshots = newestFirst(l.Snapshots)
+	slices.Reverse(l.Bodies)
+	slices.Reverse(l.Partials)
+	return l, nil
+}
+
+// What a file in the directory is; see FORMAT.md, chapter 2.
+type fileKind uint8
+
+const (
+	otherFile fileKind = iota
+	snapshotFile
+	bodyFile
+	partialFile
+	brokenFile
+	temporaryFile
+	strayFile
+)
+
+const (
+	snapshotSuffix  = ".snap"
+	bodySuffix      = ".snap.db"
+	partialSuffix   = ".snap.db.partial"
+	brokenSuffix    = ".broken"
+	temporarySuffix = ".tmp"
+)
+
+func snapshotName(index, term uint64) string {
+	return fmt.Sprintf("%016x-%016x"+snapshotSuffix, term, index)
+}
+
+func bodyName(index uint64) string    { return fmt.Sprintf("%016x"+bodySuffix, index) }
+func partialName(index uint64) string { return fmt.Sprintf("%016x"+partialSuffix, index) }
+
+// parseName is the inverse of snapshotName, bodyName and partialName: it tells which it was and of what, and it is
+// strict.
+func parseName(name string) (term, index uint64, kind fileKind) {
+	if of, ok := strings.CutSuffix(name, brokenSuffix); ok {
+		if _, _, kind := parseName(of); kind == snapshotFile || kind == bodyFile {
+			return 0, 0, brokenFile
+		}
+		return 0, 0, otherFile
+	}
+	if of, ok := strings.CutSuffix(name, temporarySuffix); ok {
+		number := filepath.Ext(of)
+		_, _, kind := parseName(strings.TrimSuffix(of, number))
+		if kind == snapshotFile && len(number) > 1 && strings.Trim(number[1:], "0123456789") == "" {
+			return 0, 0, temporaryFile
+		}
+		return 0, 0, otherFile
+	}
+	for _, k := range []struct {
+		suffix string
+		kind   fileKind
+	}{{snapshotSuffix, snapshotFile}, {bodySuffix, bodyFile}, {partialSuffix, partialFile}} {
+		of, ok := strings.CutSuffix(name, k.suffix)
+		if !ok {
+			continue
+		}
+		if k.kind == snapshotFile {
+			if len(of) != 33 || of[16] != '-' {
+				return 0, 0, strayFile
+			}
+			if term, ok = parseHex(of[:16]); !ok {
+				return 0, 0, strayFile
+			}
+			of = of[17:]
+		}
+		if index, ok = parseHex(of); !ok {
+			return 0, 0, strayFile
+		}
+		return term, index, k.kind
+	}
+	return 0, 0, otherFile
+}
+
+// brokenIndex is the index of the file that was set aside under a name.
+func brokenIndex(name string) uint64 {
+	_, index, _ := parseName(strings.TrimSuffix(name, brokenSuffix))
+	return index
+}
+
+// parseHex reads sixteen lower-case digits.
+func parseHex(s string) (n uint64, ok bool) {
+	if len(s) != 16 {
+		return 0, false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case '0' <= c && c <= '9':
+			n = n<<4 | uint64(c-'0')
+		case 'a' <= c && c <= 'f':
+			n = n<<4 | uint64(c-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return n, true
+}

@@ -1,0 +1,301 @@
+package snap
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// A Writer writes a body. It is an io.Writer, and takes the memory of one block. It is used by one goroutine at a time.
+//
+// The first error is the last: every later call but Close and Discard returns it, and the body does not come to be.
+type Writer struct {
+	store  *Store
+	path   string // of the unfinished body
+	file   fileutil.File
+	body   Body
+	layout        // size counts what is in buf too
+	sum    uint32 // of the whole up to what is in buf
+
+	buf      []byte // a block that is not full yet, with room for its checksum
+	fill     int    // how much of buf is
+	unsynced int    // bytes written since the last sync
+
+	err    error
+	closed bool
+}
+
+var _ io.WriteCloser = (*Writer)(nil)
+
+// syncEvery is how many bytes of a body are written between syncs. The log's own syncs wait for what the disk still has to
+// write: not for a gigabyte.
+const syncEvery = 8 << 20
+
+// Create begins a new body for the snapshot of, with an ID of its own, and forgets an unfinished one of the same index.
+//
+// The error is ErrInvalid for index 0 or a conf state above 1 MiB, ErrBusy while another Writer has the index, ErrForeign if there is a file
+// under the name that is not a body of ours, or what the file system said.
+func (s *Store) Create(of walpb.Snapshot) (*Writer, error) {
+	return s.newWriter(NewBody(of), false)
+}
+
+// Resume goes on with the body b where an earlier Writer of the same body stopped, be it that it was closed, or that the process or the
+// machine crashed. It reads what is there and keeps it up to the last whole block that is good; [Writer.Size] then says from where on the body has
+// to be written. If nothing is there, or another body of the same index, that is 0. For a body that is received, b is what the sender's
+// [Reader.Body] says. The errors are those of Create.
+func (s *Store) Resume(b Body) (*Writer, error) {
+	return s.newWriter(b, true)
+}
+
+func (s *Store) newWriter(b Body, resume bool) (_ *Writer, err error) {
+	if b.Index == 0 || len(b.ConfState) > maxConfState {
+		return nil, fmt.Errorf("snap: a body of index %d with a conf state of %d bytes: %w", b.Index, len(b.ConfState), ErrInvalid)
+	}
+	if err := s.claim(b.Index); err != nil {
+		return nil, err
+	}
+	w := &Writer{store: s, body: b, path: filepath.Join(s.dir, partialName(b.Index)), buf: make([]byte, BlockSize+sumSize)}
+	defer func() {
+		if err != nil {
+			w.Close()
+		}
+	}()
+	if err := s.notForeign(b.Index); err != nil {
+		return nil, err
+	}
+	if w.file, err = s.fs.OpenFile(w.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, fmt.Errorf("snap: %w", err)
+	}
+	kept := false
+	if resume {
+		if kept, err = w.resume(); err != nil {
+			return nil, fmt.Errorf("snap: %w", err)
+		}
+	}
+	if !kept {
+		if err := w.begin(); err != nil {
+			return nil, fmt.Errorf("snap: %w", err)
+		}
+	}
+	return w, nil
+}
+
+// claim makes this Writer the only one of its index.
+func (s *Store) claim(index uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writing[index] {
+		return fmt.Errorf("snap: %s: %w", partialName(index), ErrBusy)
+	}
+	s.writing[index] = true
+	return nil
+}
+
+// begin empties the file and writes the header. The name is made durable so that what is synced can be resumed after a power
+// cut; nothing depends on it.
+func (w *Writer) begin() error {
+	header := w.body.appendHeader(nil)
+	w.layout = layout{identity: binary.LittleEndian.Uint32(header[len(header)-sumSize:]), start: int64(len(header))}
+	w.sum = w.identity
+	if err := w.file.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := w.file.WriteAt(header, 0); err != nil {
+		return err
+	}
+	return w.store.fs.SyncDir(w.store.dir)
+}
+
+// resume reads what an earlier Writer left, and tells whether it is of the same body.
+func (w *Writer) resume() (bool, error) {
+	// What a failed sync of the earlier Writer left in memory looks good and is not on the disk, nor would a later sync
+	// bring it there. So read the disk.
+	if err := w.file.SyncData(); err != nil {
+		return false, err
+	}
+	if err := w.file.DropCache(); err != nil {
+		return false, err
+	}
+	size, err := w.file.Size()
+	if err != nil {
+		return false, err
+	}
+	b, identity, start, err := readHeader(w.file, size)
+	if isCorrupt(err) || errors.Is(err, ErrForeign) || err == nil && !b.equal(w.body) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	w.layout = layout{identity: identity, start: start}
+	w.sum = identity
+	for n := int64(0); w.blockAt(n+1) <= size; n++ {
+		w.size += BlockSize
+		_, sum, err := w.readBlock(w.file, n, w.buf)
+		if isCorrupt(err) {
+			w.size -= BlockSize
+			break
+		} else if err != nil {
+			return false, err
+		}
+		w.sum = addSum(w.sum, sum)
+	}
+	return true, w.file.Truncate(w.end())
+}
+
+// Body says what is written. Its ConfState must not be changed.
+func (w *Writer) Body() Body { return w.body }
+
+// Size returns how many bytes of the body there are: those that Resume kept and those that were written since.
+func (w *Writer) Size() int64 { return w.size }
+
+// Sum returns the checksum of the body as far as it goes. Who receives a body compares it with the sender's [Reader.Sum] before
+// Commit.
+func (w *Writer) Sum() uint32 {
+	if w.fill == 0 {
+		return w.sum
+	}
+	return addSum(w.sum, blockSum(w.identity, w.size/BlockSize, w.buf[:w.fill]))
+}
+
+// Write appends p to the body. Nothing of the body can be seen before Commit. The error is what the file system said, or ErrClosed after
+// Close, Discard or Commit.
+func (w *Writer) Write(p []byte) (written int, err error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	for len(p) > 0 {
+		n := copy(w.buf[w.fill:BlockSize], p)
+		p, written = p[n:], written+n
+		w.fill, w.size = w.fill+n, w.size+int64(n)
+		if w.fill == BlockSize {
+			if err := w.flush(); err != nil {
+				return written, w.fail(err)
+			}
+		}
+	}
+	return written, nil
+}
+
+// flush writes the block in buf with its checksum, and keeps what the disk still has to write small.
+func (w *Writer) flush() error {
+	n := w.blocks() - 1
+	sum := blockSum(w.identity, n, w.buf[:w.fill])
+	binary.LittleEndian.PutUint32(w.buf[w.fill:], sum)
+	if _, err := w.file.WriteAt(w.buf[:w.fill+sumSize], w.blockAt(n)); err != nil {
+		return err
+	}
+	w.sum = addSum(w.sum, sum)
+	w.unsynced += w.fill
+	w.fill = 0
+	if w.unsynced < syncEvery {
+		return nil
+	}
+	w.unsynced = 0
+	return w.file.SyncData()
+}
+
+// Commit ends the body: it writes what is left, syncs it, gives the file its name and syncs the directory. An older body of the
+// same index is replaced whole.
+//
+// If Commit returns nil the body survives a crash, and may be recorded in the log. If it returns an error, or a crash comes before it
+// returns, there is what was there before, or all of the new body; it must not be recorded. The error is that of an
+// earlier Write, ErrForeign if a file that is none of ours has got the name meanwhile, what the file system said, or ErrClosed.
+func (w *Writer) Commit() error {
+	if w.err != nil {
+		return w.err
+	}
+	if err := w.commit(); err != nil {
+		return w.fail(err)
+	}
+	w.err = w.closedError()
+	return nil
+}
+
+func (w *Writer) commit() error {
+	if w.fill > 0 {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	if _, err := w.file.WriteAt(w.appendTrailer(nil, w.sum), w.end()); err != nil {
+		return err
+	}
+	// The bytes are durable before they get the name: a crash must not leave the name on half of them.
+	if err := w.file.SyncData(); err != nil {
+		return err
+	}
+	s := w.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.notForeign(w.body.Index); err != nil {
+		return err
+	}
+	w.file.Close() // synced, so there is nothing to learn from it
+	w.file = nil
+	w.closed = true
+	delete(s.writing, w.body.Index)
+	if err := s.fs.Rename(w.path, filepath.Join(s.dir, bodyName(w.body.Index))); err != nil {
+		return err
+	}
+	return s.fs.SyncDir(s.dir) // from here on the body survives a crash
+}
+
+// Close gives up writing and leaves the whole blocks for Resume. After Commit, or a second time, it does nothing. It
+// returns nil: what was written and not committed may be lost.
+func (w *Writer) Close() error {
+	const keep = true
+	w.giveUp(keep) // the error is of removing the file
+	return nil
+}
+
+// Discard gives up writing and removes what was written. After Commit or Close it does nothing. The error is what the file system
+// said.
+func (w *Writer) Discard() error {
+	const keep = false
+	if err := w.giveUp(keep); err != nil {
+		return fmt.Errorf("snap: %w", err)
+	}
+	return nil
+}
+
+func (w *Writer) giveUp(keep bool) (err error) {
+	if w.closed {
+		return nil
+	}
+	w.closed = true
+	if w.err == nil {
+		w.err = w.closedError()
+	}
+	if w.file != nil {
+		w.file.Close()
+	}
+	if !keep {
+		err = w.store.fs.Remove(w.path)
+	}
+	// Not before the file is closed and removed: the next Writer's has the same name.
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	delete(w.store.writing, w.body.Index)
+	return err
+}
+
+func (w *Writer) closedError() error {
+	return fmt.Errorf("snap: %s: %w", bodyName(w.body.Index), ErrClosed)
+}
+
+// fail keeps the first error.
+func (w *Writer) fail(err error) error {
+	if w.err == nil {
+		if !errors.Is(err, ErrForeign) {
+			err = fmt.Errorf("snap: %w", err)
+		}
+		w.err = err
+	}
+	return w.err
+}

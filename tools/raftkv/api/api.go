@@ -1,0 +1,197 @@
+// Package api is the etcd v3 API over a node: KV, Cluster and Maintenance. Watch, Lease and Auth are not there, and
+// say so. It checks what comes in, asks the node, and turns errors into etcd's.
+package api
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/stele-wal/stele/tools/raftkv/member"
+	"github.com/stele-wal/stele/tools/raftkv/mvcc"
+	"github.com/stele-wal/stele/tools/raftkv/node"
+	"github.com/stele-wal/stele/tools/raftkv/peer"
+)
+
+// Limits of a request.
+const (
+	DefaultMaxTxnOps  = 128
+	requestOverhead   = 512 << 10 // what gRPC takes beside the request, in bytes
+	maxStreams        = 1 << 20
+	clientPingEvery   = 5 * time.Second // at most
+	serverPingEvery   = 2 * time.Hour
+	serverPingTimeout = 20 * time.Second
+)
+
+// A Server answers clients for a node.
+type Server struct {
+	Node       *node.Node
+	Transport  *peer.Transport
+	Metrics    *Metrics
+	MaxTxnOps  int
+	MaxRequest int  // in bytes
+	Strict     bool // refuse changes of the members that would cost the quorum
+	Tick       time.Duration
+}
+
+// NewGRPC returns a gRPC server with everything registered. Without TLS: the listener has done that.
+func (s *Server) NewGRPC() *grpc.Server {
+	g := grpc.NewServer(
+		grpc.MaxRecvMsgSize(s.MaxRequest+requestOverhead),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPingEvery}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPingEvery, Timeout: serverPingTimeout}),
+		grpc.UnaryInterceptor(s.unary),
+		grpc.StreamInterceptor(s.stream),
+	)
+	pb.RegisterKVServer(g, &kv{s: s})
+	pb.RegisterClusterServer(g, &cluster{s: s})
+	pb.RegisterMaintenanceServer(g, &maintenance{s: s})
+	pb.RegisterWatchServer(g, noWatch{})
+	pb.RegisterLeaseServer(g, noLease{})
+	pb.RegisterAuthServer(g, noAuth{})
+	h := health.NewServer()
+	grpc_health_v1.RegisterHealthServer(g, h)
+	go func() {
+		<-s.Node.Failed()
+		h.Shutdown()
+	}()
+	return g
+}
+
+type noWatch struct{ pb.UnimplementedWatchServer }
+type noLease struct{ pb.UnimplementedLeaseServer }
+type noAuth struct{ pb.UnimplementedAuthServer }
+
+// missing are the services that are not there, and what to say of them.
+var missing = map[string]string{
+	"/etcdserverpb.Watch/": "raftkv has no watches",
+	"/etcdserverpb.Lease/": "raftkv has no leases",
+	"/etcdserverpb.Auth/":  "raftkv has no users: use client certificates",
+}
+
+// admit returns why a call cannot be, or nil.
+func (s *Server) admit(ctx context.Context, method string, request any) error {
+	for prefix, text := range missing {
+		if len(method) > len(prefix) && method[:len(prefix)] == prefix {
+			return status.Error(codes.Unimplemented, text)
+		}
+	}
+	if err := s.Node.Err(); err != nil {
+		return status.Error(codes.Unavailable, "raftkv: this node has stopped: "+err.Error())
+	}
+	st := s.Node.Status()
+	if st.Learner {
+		switch r := request.(type) {
+		case *pb.StatusRequest:
+		case *pb.RangeRequest:
+			if !r.Serializable {
+				return rpctypes.ErrGRPCNotSupportedForLearner
+			}
+		case *pb.MemberListRequest:
+			if r.Linearizable {
+				return rpctypes.ErrGRPCNotSupportedForLearner
+			}
+		default:
+			return rpctypes.ErrGRPCNotSupportedForLearner
+		}
+	}
+	if md, ok := metadata.FromIncomingContext(ctx); ok && st.Leader == 0 {
+		if v := md.Get(rpctypes.MetadataRequireLeaderKey); len(v) > 0 && v[0] == rpctypes.MetadataHasLeader {
+			return rpctypes.ErrGRPCNoLeader
+		}
+	}
+	return nil
+}
+
+func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	err := s.admit(ctx, info.FullMethod, request)
+	var response any
+	if err == nil {
+		response, err = handler(ctx, request)
+		err = translate(err)
+	}
+	s.Metrics.handled(info.FullMethod, "unary", err)
+	if err != nil {
+		return nil, err
+	}
+	return response, nil
+}
+
+func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	err := s.admit(stream.Context(), info.FullMethod, nil)
+	if err == nil {
+		err = translate(handler(srv, stream))
+	}
+	s.Metrics.handled(info.FullMethod, "server_stream", err)
+	return err
+}
+
+// translation are our errors as etcd's clients know them.
+var translation = []struct{ ours, theirs error }{
+	{mvcc.ErrCompacted, rpctypes.ErrGRPCCompacted},
+	{mvcc.ErrFutureRev, rpctypes.ErrGRPCFutureRev},
+	{mvcc.ErrKeyNotFound, rpctypes.ErrGRPCKeyNotFound},
+	{mvcc.ErrLeaseNotFound, rpctypes.ErrGRPCLeaseNotFound},
+	{node.ErrNoSpace, rpctypes.ErrGRPCNoSpace},
+	{node.ErrTooLarge, rpctypes.ErrGRPCRequestTooLarge},
+	{node.ErrTooMany, rpctypes.ErrGRPCRequestTooManyRequests},
+	{node.ErrTimeout, rpctypes.ErrGRPCTimeout},
+	{node.ErrLeaderLost, rpctypes.ErrGRPCTimeoutDueToLeaderFail},
+	{node.ErrNotLeader, rpctypes.ErrGRPCNotLeader},
+	{node.ErrBadTransfer, rpctypes.ErrGRPCBadLeaderTransferee},
+	{node.ErrNotReady, rpctypes.ErrGRPCLearnerNotReady},
+	{node.ErrUnhealthy, rpctypes.ErrGRPCMemberNotEnoughStarted},
+	{member.ErrRemoved, rpctypes.ErrGRPCMemberNotFound},
+	{member.ErrNotFound, rpctypes.ErrGRPCMemberNotFound},
+	{member.ErrExists, rpctypes.ErrGRPCMemberExist},
+	{member.ErrURLExists, rpctypes.ErrGRPCPeerURLExist},
+	{member.ErrNotLearner, rpctypes.ErrGRPCMemberNotLearner},
+	{member.ErrTooManyLearners, rpctypes.ErrGRPCTooManyLearners},
+}
+
+func translate(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+		return err
+	}
+	for _, t := range translation {
+		if errors.Is(err, t.ours) {
+			return t.theirs
+		}
+	}
+	switch {
+	case errors.Is(err, node.ErrStopped):
+		return status.Error(codes.Unavailable, err.Error())
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return status.FromContextError(err).Err()
+	}
+	return status.Error(codes.Unknown, err.Error())
+}
+
+// header returns the header of an answer; with revision 0 it is the newest.
+func (s *Server) header(revision int64) *pb.ResponseHeader {
+	st := s.Node.Status()
+	if revision == 0 {
+		revision = s.Node.Store().Rev()
+	}
+	return &pb.ResponseHeader{ClusterId: st.ClusterID, MemberId: st.ID, RaftTerm: st.Term, Revision: revision}
+}
+
+// fill completes the header of an answer.
+func (s *Server) fill(h *pb.ResponseHeader) {
+	full := s.header(h.Revision)
+	h.ClusterId, h.MemberId, h.RaftTerm, h.Revision = full.ClusterId, full.MemberId, full.RaftTerm, full.Revision
+}

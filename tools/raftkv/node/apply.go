@@ -1,0 +1,348 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stele-wal/stele/tools/raftkv/member"
+)
+
+// applier applies what is committed, in order, in a goroutine of its own.
+type applier struct {
+	mu     sync.Mutex
+	more   sync.Cond
+	work   []work
+	closed bool
+
+	index, term uint64 // of the last entry applied
+	conf        []byte // the conf state there
+	waiting     []awaited
+
+	// The goroutine's own.
+	since, bytes uint64 // entries applied since the newest snapshot, and their size
+	leaderTerm   uint64
+}
+
+// work is a message with entries, or a snapshot to take the place of everything.
+type work struct {
+	message  *raftpb.Message
+	snapshot *raftpb.Snapshot
+}
+
+// awaited is what is to be called once an index has been applied.
+type awaited struct {
+	index uint64
+	then  func()
+}
+
+func (a *applier) init() { a.more.L = &a.mu }
+
+// at says what the state is when the Node starts.
+func (a *applier) at(index, term uint64, conf []byte) { a.index, a.term, a.conf = index, term, conf }
+
+// push has the entries of a message applied, and then its responses delivered.
+func (a *applier) push(m *raftpb.Message) { a.add(work{message: m}) }
+
+// restore has the state replaced by a snapshot.
+func (a *applier) restore(s *raftpb.Snapshot) { a.add(work{snapshot: s}) }
+
+func (a *applier) add(w work) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.work = append(a.work, w)
+	a.more.Signal()
+}
+
+func (a *applier) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	a.more.Signal()
+}
+
+// once calls f when index has been applied, which may be now.
+func (a *applier) once(index uint64, f func()) {
+	a.mu.Lock()
+	if a.index < index {
+		a.waiting = append(a.waiting, awaited{index, f})
+		a.mu.Unlock()
+		return
+	}
+	a.mu.Unlock()
+	f()
+}
+
+// reached says that the state is now at an index.
+func (a *applier) reached(n *Node, index, term uint64) {
+	a.mu.Lock()
+	a.index, a.term = index, term
+	var due []func()
+	left := a.waiting[:0]
+	for _, w := range a.waiting {
+		if w.index <= index {
+			due = append(due, w.then)
+		} else {
+			left = append(left, w)
+		}
+	}
+	a.waiting = left
+	a.mu.Unlock()
+	n.applied.Store(index)
+	for _, f := range due {
+		f()
+	}
+}
+
+func (a *applier) run(n *Node) {
+	defer n.background.Done()
+	for {
+		a.mu.Lock()
+		for len(a.work) == 0 && !a.closed {
+			a.more.Wait()
+		}
+		if a.closed {
+			a.mu.Unlock()
+			return
+		}
+		batch := a.work
+		a.work = nil
+		a.mu.Unlock()
+		for _, w := range batch {
+			if w.snapshot != nil {
+				n.replace(w.snapshot)
+			} else {
+				n.apply(w.message)
+			}
+		}
+	}
+}
+
+// apply applies the entries of a message. Each is durable here, and committed: a majority has it.
+func (n *Node) apply(m *raftpb.Message) {
+	a := &n.applier
+	for _, e := range m.Entries {
+		if e.GetIndex() <= a.index {
+			continue // raft gives each once, but the state decides
+		}
+		if e.GetTerm() > a.leaderTerm {
+			a.leaderTerm = e.GetTerm()
+			n.pending.lost(e.GetTerm())
+		}
+		began := time.Now()
+		if err := n.applyEntry(e); err != nil {
+			n.fail(fmt.Errorf("raftkv: entry %d/%d: %w", e.GetIndex(), e.GetTerm(), err))
+			return
+		}
+		if f := n.cfg.Observer.Applied; f != nil {
+			f(time.Since(began))
+		}
+		a.since++
+		a.bytes += uint64(len(e.Data))
+		a.reached(n, e.GetIndex(), e.GetTerm())
+	}
+	n.deliver(m.Responses)
+	if a.since >= n.cfg.SnapshotEntries || a.bytes >= n.cfg.SnapshotBytes {
+		n.snapshot()
+	}
+}
+
+// applyEntry applies one entry. An error says that the entry makes no sense: then no member can go on.
+func (n *Node) applyEntry(e *raftpb.Entry) error {
+	switch e.GetType() {
+	case raftpb.EntryNormal:
+		if len(e.Data) == 0 {
+			return nil // a leader's first
+		}
+		var r pb.InternalRaftRequest
+		if err := proto.Unmarshal(e.Data, &r); err != nil {
+			return err
+		}
+		id := r.GetHeader().GetID()
+		if id == 0 {
+			id = r.GetID()
+		}
+		response, err := n.applyRequest(&r)
+		n.pending.decide(id, response, err)
+		return nil
+	case raftpb.EntryConfChange:
+		var cc raftpb.ConfChange
+		if err := proto.Unmarshal(e.Data, &cc); err != nil {
+			return err
+		}
+		return n.applyChange(&cc)
+	case raftpb.EntryConfChangeV2:
+		var cc raftpb.ConfChangeV2
+		if err := proto.Unmarshal(e.Data, &cc); err != nil {
+			return err
+		}
+		return n.applyJoint(&cc)
+	}
+	return fmt.Errorf("entry of unknown type %d", e.GetType())
+}
+
+// applyRequest changes the state as a request says. It depends on the state and the request alone, so that all members
+// come to the same.
+func (n *Node) applyRequest(r *pb.InternalRaftRequest) (proto.Message, error) {
+	full := n.alarms.active(pb.AlarmType_NOSPACE)
+	switch {
+	case r.Put != nil:
+		if full {
+			return nil, ErrNoSpace
+		}
+		return or(n.store.Put(r.Put))
+	case r.DeleteRange != nil:
+		return n.store.DeleteRange(r.DeleteRange), nil
+	case r.Txn != nil:
+		if full && writes(r.Txn) {
+			return nil, ErrNoSpace
+		}
+		return or(n.store.Txn(r.Txn))
+	case r.Range != nil:
+		return or(n.store.Range(r.Range))
+	case r.Compaction != nil:
+		if err := n.store.Compact(r.Compaction.GetRevision()); err != nil {
+			return nil, err
+		}
+		return &pb.CompactionResponse{Header: &pb.ResponseHeader{Revision: n.store.Rev()}}, nil
+	case r.Alarm != nil:
+		return n.alarms.apply(r.Alarm), nil
+	case r.ClusterMemberAttrSet != nil:
+		attr := r.ClusterMemberAttrSet
+		n.members.SetAttributes(attr.GetMember_ID(), attr.GetMemberAttributes().GetName(), attr.GetMemberAttributes().GetClientUrls())
+		return &pb.EmptyResponse{}, nil
+	}
+	return nil, errors.New("raftkv: this request is not supported")
+}
+
+// or turns a nil response of some type into none.
+func or[M proto.Message](m M, err error) (proto.Message, error) {
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// writes tells whether a transaction may add to the state.
+func writes(r *pb.TxnRequest) bool {
+	for _, ops := range [][]*pb.RequestOp{r.GetSuccess(), r.GetFailure()} {
+		for _, op := range ops {
+			if op.GetRequestPut() != nil || op.GetRequestTxn() != nil && writes(op.GetRequestTxn()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// applyChange changes the members, or answers why not.
+func (n *Node) applyChange(cc *raftpb.ConfChange) error {
+	var c member.Change
+	if len(cc.Context) > 0 {
+		if err := json.Unmarshal(cc.Context, &c); err != nil {
+			return err
+		}
+	}
+	refused := n.members.Check(cc.GetType(), cc.GetNodeId(), c)
+	if refused == nil {
+		n.members.Apply(cc.GetType(), cc.GetNodeId(), c)
+		n.follow(cc.GetType(), cc.GetNodeId())
+	} else {
+		cc.NodeId = new(uint64) // raft must hear of it all the same
+	}
+	if err := n.configure(cc); err != nil {
+		return nil // the Node is stopped
+	}
+	n.pending.decide(cc.GetId(), &pb.EmptyResponse{}, refused)
+	return nil
+}
+
+// applyJoint changes several members at once, or ends the time in between.
+func (n *Node) applyJoint(cc *raftpb.ConfChangeV2) error {
+	var j joint
+	if len(cc.Context) > 0 {
+		if err := json.Unmarshal(cc.Context, &j); err != nil {
+			return err
+		}
+	}
+	var refused error
+	for _, s := range j.Steps {
+		if refused == nil {
+			refused = n.members.Check(s.Type, s.ID, s.Change)
+		}
+	}
+	if refused == nil {
+		for _, s := range j.Steps {
+			if s.Type == raftpb.ConfChangeRemoveNode {
+				n.members.Retire(s.ID) // it has a say until the time in between is over
+				continue
+			}
+			n.members.Apply(s.Type, s.ID, s.Change)
+			n.follow(s.Type, s.ID)
+		}
+		if len(j.Steps) == 0 {
+			for _, id := range n.members.Finish() {
+				n.follow(raftpb.ConfChangeRemoveNode, id)
+			}
+		}
+	} else {
+		cc.Transition = nil
+		cc.Changes = []*raftpb.ConfChangeSingle{{NodeId: new(uint64)}}
+	}
+	if err := n.configure(cc); err != nil {
+		return nil
+	}
+	n.pending.decide(j.Request, &pb.EmptyResponse{}, refused)
+	return nil
+}
+
+// follow has the transport know who there is.
+func (n *Node) follow(t raftpb.ConfChangeType, id uint64) {
+	if id == n.cfg.ID {
+		return
+	}
+	if t == raftpb.ConfChangeRemoveNode {
+		n.cfg.Transport.RemovePeer(id)
+		return
+	}
+	if m, ok := n.members.Get(id); ok {
+		n.connect(m)
+	}
+}
+
+// configure has raft take a change of the members, which only the loop may do, and waits for it.
+func (n *Node) configure(cc raftpb.ConfChangeI) error {
+	done := make(chan []byte, 1)
+	n.inbox.call(func() {
+		conf := n.raft.ApplyConfChange(cc)
+		done <- marshal(conf)
+		n.count()
+		if n.members.Removed(n.cfg.ID) && n.leaving == 0 {
+			n.leaving = n.cfg.ElectionTicks // the others are to hear of it first
+		}
+	})
+	select {
+	case conf := <-done:
+		n.applier.mu.Lock()
+		n.applier.conf = conf
+		n.applier.mu.Unlock()
+		return nil
+	case <-n.stop:
+		return ErrStopped
+	}
+}
+
+// marshal encodes a message that has no way to fail.
+func marshal(m proto.Message) []byte {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(err) // ours: the message was made here
+	}
+	return b
+}

@@ -1,0 +1,114 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"go.etcd.io/raft/v3"
+)
+
+// ReadIndex returns once the state holds all that was decided before the call, wherever it was: a read of Store is then
+// linearizable. The errors are ErrTimeout, ErrStopped and the context's.
+func (n *Node) ReadIndex(ctx context.Context) error {
+	if n.cfg.saboteur.staleReads {
+		return nil
+	}
+	round := n.reads.join()
+	n.inbox.wake()
+	timeout := time.NewTimer(n.cfg.RequestTimeout)
+	defer timeout.Stop()
+	select {
+	case <-round.done:
+		return round.err
+	case <-timeout.C:
+		return ErrTimeout
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.stop:
+		return n.why()
+	}
+}
+
+// reads are the reads that wait for raft. Those that come while it is being asked wait for the next question: it must be asked
+// after they came.
+type reads struct {
+	mu     sync.Mutex
+	next   *round // gathers
+	asked  *round // raft is being asked
+	number uint64
+	ticks  int
+}
+
+// round is the reads that one question answers.
+type round struct {
+	done chan struct{}
+	err  error
+}
+
+func (r *reads) init() { r.next = nil }
+
+func (r *reads) join() *round {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.next == nil {
+		r.next = &round{done: make(chan struct{})}
+	}
+	return r.next
+}
+
+// ask asks raft, if there are reads and it is not being asked already. The loop calls it.
+func (r *reads) ask(n *Node) {
+	r.mu.Lock()
+	if r.asked != nil || r.next == nil {
+		r.mu.Unlock()
+		return
+	}
+	r.asked, r.next = r.next, nil
+	r.mu.Unlock()
+	r.put(n)
+}
+
+// put asks raft under a new number: answers to earlier questions do not count any more.
+func (r *reads) put(n *Node) {
+	r.number++
+	r.ticks = 0
+	n.raft.ReadIndex(binary.BigEndian.AppendUint64(nil, r.number))
+}
+
+// tick asks again if raft has not answered for a while, since questions can be lost.
+func (r *reads) tick(n *Node) {
+	if r.asked == nil {
+		return
+	}
+	if r.ticks++; r.ticks > 2*n.cfg.HeartbeatTicks+1 {
+		r.put(n)
+	}
+}
+
+// again has raft asked again at the next tick: there is another leader.
+func (r *reads) again() { r.ticks = 1 << 20 }
+
+// confirmed takes an answer of raft.
+func (r *reads) confirmed(n *Node, s raft.ReadState) {
+	if r.asked == nil || len(s.RequestCtx) != 8 || binary.BigEndian.Uint64(s.RequestCtx) != r.number {
+		return
+	}
+	asked := r.asked
+	r.asked = nil
+	n.applier.once(s.Index, func() { close(asked.done) })
+	r.ask(n)
+}
+
+func (r *reads) failAll(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, round := range []*round{r.asked, r.next} {
+		if round != nil {
+			round.err = err
+			close(round.done)
+		}
+	}
+	r.asked, r.next = nil, nil
+}

@@ -1,0 +1,204 @@
+package node
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stele-wal/stele/snap"
+	"github.com/stele-wal/stele/tools/raftkv/member"
+	"github.com/stele-wal/stele/tools/raftkv/mvcc"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// A Head is what a snapshot's content begins with: the state but for the keys.
+type Head struct {
+	ClusterID uint64            `json:"clusterID"`
+	Index     uint64            `json:"index"`
+	Term      uint64            `json:"term"`
+	Members   *member.Set       `json:"members"`
+	Alarms    []*pb.AlarmMember `json:"alarms,omitempty"`
+}
+
+// maxHead is the limit on the length of an encoded Head, in bytes.
+const maxHead = 1 << 20
+
+// WriteState writes the content of a snapshot.
+func WriteState(w io.Writer, h Head, v *mvcc.View) error {
+	b, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(append(binary.AppendUvarint(nil, uint64(len(b))), b...)); err != nil {
+		return err
+	}
+	_, err = v.WriteTo(w)
+	return err
+}
+
+// ReadState reads the content of a snapshot. The error wraps mvcc.ErrMalformed, or is that of the reader.
+func ReadState(r io.Reader) (h Head, v *mvcc.View, err error) {
+	br := bufio.NewReaderSize(r, 1<<16)
+	size, err := binary.ReadUvarint(br)
+	if err != nil || size > maxHead {
+		return h, nil, fmt.Errorf("%w: no head: %w", mvcc.ErrMalformed, err)
+	}
+	b := make([]byte, size)
+	if _, err := io.ReadFull(br, b); err != nil {
+		return h, nil, fmt.Errorf("%w: head: %w", mvcc.ErrMalformed, err)
+	}
+	h.Members = member.NewSet()
+	if err := json.Unmarshal(b, &h); err != nil {
+		return h, nil, fmt.Errorf("%w: head: %w", mvcc.ErrMalformed, err)
+	}
+	v, err = mvcc.ReadView(br)
+	return h, v, err
+}
+
+// SaveState writes the state as it is now, for a cluster to be begun from.
+func (n *Node) SaveState(w io.Writer) error {
+	n.applier.mu.Lock()
+	h := n.head(n.applier.index, n.applier.term)
+	n.applier.mu.Unlock()
+	return WriteState(w, h, n.store.View())
+}
+
+func (n *Node) head(index, term uint64) Head {
+	return Head{ClusterID: n.cfg.ClusterID, Index: index, Term: term, Members: n.members, Alarms: n.alarms.all()}
+}
+
+// snapshot makes a snapshot of the state, in the background. The applier calls it, so that the state is at its index.
+func (n *Node) snapshot() {
+	if !n.snapshotting.CompareAndSwap(false, true) {
+		return // the one before is not done: the next entry asks again
+	}
+	a := &n.applier
+	s := walpb.Snapshot{Index: a.index, Term: a.term, ConfState: a.conf}
+	h := n.head(s.Index, s.Term)
+	h.Members = n.members.Clone()
+	view := n.store.View()
+	a.since, a.bytes = 0, 0
+	n.background.Add(1)
+	go func() {
+		defer n.background.Done()
+		defer n.snapshotting.Store(false)
+		began := time.Now()
+		err := n.keep(s, h, view)
+		if f := n.cfg.Observer.Snapshot; f != nil {
+			f(time.Since(began), err)
+		}
+		if err != nil {
+			// The log is whole without it. A failure of the log itself has stopped the Node.
+			n.log.Error("no snapshot was made", "index", s.Index, "error", err)
+			return
+		}
+		n.log.Info("made a snapshot", "index", s.Index, "took", time.Since(began))
+	}()
+}
+
+// keep makes a snapshot durable and lets go of what it stands for.
+func (n *Node) keep(s walpb.Snapshot, h Head, view *mvcc.View) error {
+	if err := save(n.snapshots, s, func(w io.Writer) error { return WriteState(w, h, view) }); err != nil {
+		return err // no file, or one that no record names
+	}
+	if err := n.wal.SaveSnapshot(s); err != nil {
+		n.fail(err) // the file, and no record: it is not looked at
+		return err
+	}
+	// From here on a restart begins at the snapshot.
+	var cs raftpb.ConfState
+	if err := proto.Unmarshal(s.ConfState, &cs); err != nil {
+		return err
+	}
+	switch _, err := n.storage.CreateSnapshot(s.Index, &cs, nil); {
+	case errors.Is(err, raft.ErrSnapOutOfDate):
+		return nil // a later one was received meanwhile
+	case err != nil:
+		return err
+	}
+	n.newest.Store(s.Index)
+	if s.Index > n.cfg.CatchUpEntries {
+		if err := n.storage.Compact(s.Index - n.cfg.CatchUpEntries); err != nil && !errors.Is(err, raft.ErrCompacted) {
+			return err
+		}
+	}
+	if err := n.wal.Release(s.Index); err != nil {
+		return err // segments that are of no use any more
+	}
+	return n.snapshots.Keep(n.cfg.KeepSnapshots, s)
+}
+
+// replace makes a snapshot, received and recorded, the state.
+func (n *Node) replace(s *raftpb.Snapshot) {
+	index := s.GetMetadata().GetIndex()
+	body, err := n.snapshots.OpenBody(index)
+	if err == nil {
+		err = n.load(body)
+		body.Close()
+	}
+	if err != nil {
+		n.fail(err)
+		return
+	}
+	a := &n.applier
+	a.since, a.bytes = 0, 0
+	a.mu.Lock()
+	a.conf = marshal(s.GetMetadata().GetConfState())
+	a.mu.Unlock()
+	for _, m := range n.members.List() {
+		n.connect(m)
+	}
+	a.reached(n, index, s.GetMetadata().GetTerm())
+	// What happened to requests of ours between the two states is not known any more.
+	n.pending.lost(s.GetMetadata().GetTerm() + 1)
+	if err := n.wal.Release(index); err != nil {
+		n.log.Warn("old segments remain", "error", err)
+	}
+	if err := n.snapshots.Keep(n.cfg.KeepSnapshots, record(s)); err != nil {
+		n.log.Warn("old snapshots remain", "error", err)
+	}
+}
+
+// load makes the snapshot in a body the state.
+func (n *Node) load(body *snap.Reader) error {
+	index := body.Body().Index
+	h, view, err := ReadState(body)
+	if err != nil {
+		return fmt.Errorf("raftkv: snapshot %d: %w", index, err)
+	}
+	if h.Index != index || h.ClusterID != n.cfg.ClusterID {
+		return fmt.Errorf("raftkv: snapshot %d is of index %d in cluster %x", index, h.Index, h.ClusterID)
+	}
+	n.store.Restore(view)
+	n.members.Replace(h.Members)
+	n.alarms.set(h.Alarms)
+	return nil
+}
+
+// ResumeSnapshot returns where to write a snapshot that a peer sends; some of it may be there from an earlier attempt. When
+// it was committed, ReceivedSnapshot says so. The errors are those of snap.Store.Resume.
+func (n *Node) ResumeSnapshot(b snap.Body) (*snap.Writer, error) { return n.snapshots.Resume(b) }
+
+// ReceivedSnapshot gives raft a message with a snapshot whose body was committed.
+func (n *Node) ReceivedSnapshot(m *raftpb.Message) { n.inbox.step(m) }
+
+// save makes a body durable.
+func save(store *snap.Store, s walpb.Snapshot, write func(io.Writer) error) error {
+	w, err := store.Create(s)
+	if err != nil {
+		return err
+	}
+	if err := write(w); err != nil {
+		return errors.Join(err, w.Discard())
+	}
+	return w.Commit()
+}

@@ -170,6 +170,28 @@ func TestAMemberThatIsToldToStopLosesNoOperationThatIsRetried(t *testing.T) {
 	}
 }
 
+// A member that is down when it is removed hears of it from the others when it comes back.
+func TestAMemberThatWasRemovedWhileItWasDownStops(t *testing.T) {
+	c := newCluster(t, raftkv(), 3, 0)
+	c.start()
+	c.settle()
+	c.members["n3"].end(syscall.SIGKILL)
+	id := fmt.Sprintf("%x", c.list()["n3"].ID)
+	if out := c.ctl("", "member", "remove", id); !strings.Contains(out, "removed") {
+		t.Fatal(out)
+	}
+	c.launch("n3")
+	select {
+	case err := <-c.members["n3"].exited:
+		c.members["n3"].cmd = nil
+		if err == nil || !strings.Contains(c.members["n3"].log.String(), "removed from the cluster") {
+			t.Errorf("it ended with %v, and does not say why", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it goes on")
+	}
+}
+
 // Each member in turn is killed in the middle of writes, and what was acknowledged is on all three.
 func TestKillingMembersLosesNoAcknowledgedWrite(t *testing.T) {
 	c := newCluster(t, raftkv(), 3, 0, "--snapshot-count", "300", "--snapshot-catchup-entries", "20", "--wal-segment-bytes", "65536")

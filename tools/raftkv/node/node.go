@@ -524,6 +524,9 @@ func (n *Node) Unreachable(id uint64) {
 	n.inbox.call(func() { n.raft.ReportUnreachable(id) })
 }
 
+// Evicted tells a member that a peer knows it to be removed. It may not have heard of it itself, as nobody sends to it any more.
+func (n *Node) Evicted() { n.fail(ErrRemoved) }
+
 // Status is what a Node knows of itself.
 type Status struct {
 	ID, ClusterID, Leader, Term uint64

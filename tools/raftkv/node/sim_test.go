@@ -381,7 +381,7 @@ func (s *sim) agree() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, n := range s.nodes {
-			if n.Status().Applied < lead.Status().Applied {
+			if _, is := lead.Members().Get(n.id); is && n.Status().Applied < lead.Status().Applied {
 				return false
 			}
 		}
@@ -394,6 +394,9 @@ func (s *sim) agree() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.nodes {
+		if _, is := lead.Members().Get(n.id); !is {
+			continue // it was removed, and need not have heard of it
+		}
 		got, err := n.Store().View().Hash(want.Rev)
 		if err != nil || got.Sum != want.Sum {
 			s.t.Errorf("member %d has hash %08x at revision %d, and the leader %08x (%v)", n.id, got.Sum, want.Rev, want.Sum, err)

@@ -45,6 +45,7 @@ type Member interface {
 	ResumeSnapshot(b snap.Body) (*snap.Writer, error)
 	ReceivedSnapshot(m *raftpb.Message)
 	Unreachable(id uint64)
+	Evicted()
 	Promote(ctx context.Context, id uint64) error
 }
 
@@ -98,6 +99,15 @@ func (t *Transport) Serve(m Member) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.member = m
+}
+
+func (t *Transport) evicted() {
+	t.mu.Lock()
+	m := t.member
+	t.mu.Unlock()
+	if m != nil {
+		m.Evicted()
+	}
 }
 
 func (t *Transport) unreachable(id uint64) {
@@ -241,6 +251,14 @@ func (p *peer) run() {
 	down := false
 	drop := func(err error) {
 		p.active.Store(0)
+		if stream != nil {
+			if why := stream.RecvMsg(new(emptypb.Empty)); why != nil {
+				err = why // the other side's reason
+			}
+			if status.Code(err) == codes.PermissionDenied {
+				p.t.evicted()
+			}
+		}
 		if stream != nil {
 			p.t.Stats.Active.Add(-1)
 		}

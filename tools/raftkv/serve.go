@@ -35,7 +35,7 @@ import (
 
 // options are the flags of raftkv serve. Their names and meanings are etcd's, but for the last few.
 type options struct {
-	name, dataDir, walDir             string
+	name, dataDir                     string
 	clientURLs, peerURLs, metricsURLs string
 	advertiseClient, advertisePeer    string
 	cluster, state, token             string

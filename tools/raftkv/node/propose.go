@@ -279,13 +279,6 @@ func (p *pending) proposed(id, term uint64) bool {
 	return w != nil
 }
 
-// wants tells whether a request is ours.
-func (p *pending) wants(id uint64) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.waiting[id] != nil
-}
-
 // decide answers a request, if it is ours.
 func (p *pending) decide(id uint64, response proto.Message, err error) {
 	p.mu.Lock()

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -264,6 +266,11 @@ func runHistory(t testing.TB, seed uint64, sab saboteur, among []misfortune) (hi
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
 	var serial atomic.Int64
+	end := sync.OnceFunc(func() {
+		close(stop)
+		clients.Wait()
+	})
+	defer end()
 	for id := range 5 {
 		clients.Add(1)
 		own := rand.New(rand.NewPCG(seed, uint64(id)))
@@ -280,8 +287,7 @@ func runHistory(t testing.TB, seed uint64, sab saboteur, among []misfortune) (hi
 		undo()
 		wait(r, 100, time.Second)
 	}
-	close(stop)
-	clients.Wait()
+	end()
 	// What all agree on in the end is a part of the history: it must have room for every write that was acknowledged.
 	for k := range 3 {
 		i := input{kind: 'g', key: fmt.Sprint("k", k)}
@@ -350,6 +356,51 @@ func TestHistoriesAreLinearizableThroughCrashesPartitionsAndChangesOfMembers(t *
 	t.Logf("%d operations in %d histories", total.Load(), *histories)
 }
 
+// runSabotaged runs a history and says what is wrong with it, if anything is: that it is not linearizable, or that a member cannot
+// go on from what the saboteur has left on its disk.
+func runSabotaged(t *testing.T, seed uint64, sab saboteur, among []misfortune) (why string) {
+	tb := &deaf{TB: t}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if history, _ := runHistory(tb, seed, sab, among); check(history) == porcupine.Illegal {
+			tb.Errorf("not linearizable")
+		}
+	}()
+	<-done
+	return tb.said()
+}
+
+// deaf is a test that keeps what should make it fail to itself.
+type deaf struct {
+	testing.TB
+	mu    sync.Mutex
+	first string
+}
+
+func (d *deaf) said() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.first
+}
+
+func (d *deaf) Errorf(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.first == "" {
+		d.first = fmt.Sprintf(format, args...)
+	}
+}
+
+func (d *deaf) Error(args ...any) { d.Errorf("%s", fmt.Sprint(args...)) }
+
+func (d *deaf) Fatalf(format string, args ...any) {
+	d.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (d *deaf) Fatal(args ...any) { d.Fatalf("%s", fmt.Sprint(args...)) }
+
 func TestSaboteursAreCaught(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -379,8 +430,9 @@ func TestSaboteursAreCaught(t *testing.T) {
 			t.Parallel()
 			first := firstSeed()
 			for i := range uint64(30) {
-				if history, _ := runHistory(t, first+i, test.sab, test.among); check(history) == porcupine.Illegal {
-					t.Logf("caught in history %d", i+1)
+				// That something takes long shows nothing.
+				if why := runSabotaged(t, first+i, test.sab, test.among); why != "" && !strings.HasPrefix(why, "still waiting") {
+					t.Logf("caught in history %d: %s", i+1, why)
 					return
 				}
 			}

@@ -6,12 +6,12 @@ import (
 	"io/fs"
 
 	"github.com/stele-wal/stele/fileutil"
-	"github.com/stele-wal/stele/walpb"
 )
 
 // Errors on which a caller may branch. They are wrapped: compare with errors.Is.
 var (
-	// ErrNoLog says that a directory holds no segment. It is also an fs.ErrNotExist.
+	// ErrNoLog says that a directory holds no segment. It is also an fs.ErrNotExist, which is what a directory that is not
+	// there gives: compare with that to catch both.
 	ErrNoLog error = noLog{}
 
 	// ErrExists says that Create found a log. It is also an fs.ErrExist.
@@ -114,7 +114,3 @@ func contradiction(r *Record, err error) *CorruptError {
 func foreign(dir, name string) error {
 	return fmt.Errorf("wal: %s: %s: %w: move it away", dir, name, ErrForeign)
 }
-
-// Interface checks, and a reminder that records are decoded by walpb.
-var _ error = (*CorruptError)(nil)
-var _ = walpb.ErrMalformed

@@ -2,6 +2,7 @@ package crashfs_test
 
 import (
 	"bytes"
+	"hash/maphash"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -61,5 +62,14 @@ func BenchmarkWriteAfterClone(b *testing.B) {
 		if err := h.SyncData(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func BenchmarkSum(b *testing.B) {
+	f := benchFS(b)
+	seed := maphash.MakeSeed()
+	b.ReportAllocs()
+	for b.Loop() {
+		f.Sum(seed)
 	}
 }

@@ -579,6 +579,30 @@ func TestAShortWriteWritesInPart(t *testing.T) {
 	}
 }
 
+func TestAReadThatFailsInTheMiddleGivesWhatItRead(t *testing.T) {
+	f := crashfs.Load(map[string][]byte{"a": []byte("hello")})
+	h := open(t, f, "a", os.O_RDONLY)
+	f.SetFault(func(crashfs.Op) error { return crashfs.After(2, syscall.EIO) })
+	b := make([]byte, 5)
+	if n, err := h.ReadAt(b, 1); n != 2 || string(b[:n]) != "el" || !errors.Is(err, syscall.EIO) {
+		t.Errorf("%q, %v; want el, EIO", b[:n], err)
+	}
+}
+
+func TestHandlesCountsWhatIsOpen(t *testing.T) {
+	f := crashfs.Load(map[string][]byte{"a": nil, "b": nil})
+	a, again, b := open(t, f, "a", os.O_RDONLY), open(t, f, "a", os.O_RDWR), open(t, f, "b", os.O_RDWR)
+	for i, h := range []fileutil.File{a, again, b} {
+		if got, want := f.Handles(), 3-i; got != want {
+			t.Errorf("%d files are open, not %d", got, want)
+		}
+		must(t, h.Close())
+	}
+	if f.Handles() != 0 || f.Clone().Handles() != 0 {
+		t.Error("closed files are open")
+	}
+}
+
 func TestACloneIsApart(t *testing.T) {
 	f := crashfs.Load(map[string][]byte{"d/a": []byte(sectors("ab"))})
 	h := open(t, f, "d/a", os.O_RDWR)

@@ -73,7 +73,7 @@ func (f *FS) SetHook(before, after func(Op)) {
 // SetFault has fault called before each operation, outside the FS's lock. The operation fails with what it returns, if
 // that is not nil, wrapped as the operating system's errors are: in an [*io/fs.PathError], or of a rename in an
 // [*os.LinkError]. Then nothing is changed, with these exceptions: a failed close closes; a failed SyncData has the
-// effect that the package describes; and a write that fails with [ShortWrite] writes in part. nil takes the fault away.
+// effect that the package describes; and a write or a read that fails with [ShortWrite] or [After] is done in part. nil takes the fault away.
 // Clones and crashed copies have no faults.
 func (f *FS) SetFault(fault func(Op) error) {
 	f.mu.Lock()
@@ -91,12 +91,19 @@ func (f *FS) Ops() int {
 
 // ShortWrite returns an error for a fault to return: a write that fails with it first writes n bytes, or all if it has
 // fewer. It wraps [io.ErrShortWrite].
-func ShortWrite(n int) error { return shortWrite(n) }
+func ShortWrite(n int) error { return After(n, io.ErrShortWrite) }
 
-type shortWrite int
+// After returns an error for a fault to return: a write or a read that fails with it is first done for n bytes, or all if it has
+// fewer. It wraps err. So it goes on a disk that becomes full, or has a bad sector, in the middle.
+func After(n int, err error) error { return partial{n, err} }
 
-func (s shortWrite) Error() string { return fmt.Sprintf("short write of %d bytes", int(s)) }
-func (s shortWrite) Unwrap() error { return io.ErrShortWrite }
+type partial struct {
+	n   int
+	err error
+}
+
+func (p partial) Error() string { return fmt.Sprintf("%v, after %d bytes", p.err, p.n) }
+func (p partial) Unwrap() error { return p.err }
 
 // do runs apply under the lock, between the hooks, unless a fault prevents it.
 func (f *FS) do(op Op, apply func() error) error {

@@ -32,7 +32,11 @@ var (
 func (h *file) Name() string { return h.name }
 
 func (h *file) ReadAt(b []byte, off int64) (n int, err error) {
-	err = h.do("read", Op{Kind: OpRead, Off: off, N: int64(len(b))}, func() error {
+	err = h.try("read", Op{Kind: OpRead, Off: off, N: int64(len(b))}, func(fault error) error {
+		var part partial
+		if fault != nil && !errors.As(fault, &part) {
+			return fault
+		}
 		switch {
 		case h.dir:
 			return syscall.EISDIR
@@ -41,8 +45,11 @@ func (h *file) ReadAt(b []byte, off int64) (n int, err error) {
 		case off < 0:
 			return errNegative
 		}
+		if fault != nil {
+			b = b[:min(len(b), part.n)]
+		}
 		n = h.inode().read(b, off)
-		return nil
+		return fault
 	})
 	if err == nil && n < len(b) {
 		err = io.EOF
@@ -52,8 +59,8 @@ func (h *file) ReadAt(b []byte, off int64) (n int, err error) {
 
 func (h *file) WriteAt(b []byte, off int64) (n int, err error) {
 	err = h.try("write", Op{Kind: OpWrite, Off: off, N: int64(len(b))}, func(fault error) error {
-		var short shortWrite
-		if fault != nil && !errors.As(fault, &short) {
+		var part partial
+		if fault != nil && !errors.As(fault, &part) {
 			return fault
 		}
 		switch {
@@ -68,7 +75,7 @@ func (h *file) WriteAt(b []byte, off int64) (n int, err error) {
 		}
 		n = len(b)
 		if fault != nil {
-			n = min(n, int(short))
+			n = min(n, part.n)
 		}
 		h.own().write(b[:n], off, h.fs.next)
 		return fault

@@ -45,6 +45,8 @@
 package crashfs
 
 import (
+	"encoding/binary"
+	"hash/maphash"
 	"io/fs"
 	"maps"
 	"os"
@@ -147,6 +149,17 @@ func (f *FS) Clone() *FS {
 	}
 }
 
+// Handles returns how many files are open. After a program has closed what it opened there are none.
+func (f *FS) Handles() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, open := range f.open {
+		n += open
+	}
+	return n
+}
+
 // WriteFile makes data the content of the file called name, and it and the directories above it durable. It is for setting
 // the stage: hooks and faults do not see it. It panics if the name cannot be a file.
 func (f *FS) WriteFile(name string, data []byte) {
@@ -225,6 +238,47 @@ func (f *FS) tree(tree map[string][]byte, dir inodeID, prefix string) {
 		default:
 			tree[prefix+e.name] = f.inodes[e.live].content()
 		}
+	}
+}
+
+// Sum returns a hash of the Tree. File systems whose trees are the same have the same sum, with the same seed, and others have
+// not, but for chance. It costs much less than the Tree. Hooks and faults do not see it.
+func (f *FS) Sum(seed maphash.Seed) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var h maphash.Hash
+	h.SetSeed(seed)
+	f.sum(&h, rootID)
+	return h.Sum64()
+}
+
+func (f *FS) sum(h *maphash.Hash, dir inodeID) {
+	var word [8]byte
+	number := func(n int64) {
+		binary.LittleEndian.PutUint64(word[:], uint64(n))
+		h.Write(word[:])
+	}
+	for _, e := range f.inodes[dir].entries {
+		if e.live == 0 {
+			continue
+		}
+		number(int64(len(e.name)))
+		h.WriteString(e.name)
+		n := f.inodes[e.live]
+		if n.dir {
+			number(-1)
+			f.sum(h, e.live)
+			number(-2)
+			continue
+		}
+		number(n.size)
+		for i, s := range n.live {
+			if s != nil && *s != zeros {
+				number(int64(i))
+				h.Write(s[:])
+			}
+		}
+		number(-3)
 	}
 }
 

@@ -1,0 +1,60 @@
+package fileutil
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+)
+
+// dirPerm is the mode of directories that are made, before the umask: as in etcd, nobody else looks in.
+const dirPerm = 0o700
+
+// MkdirAll makes a directory, with all of its parents that are not there, for their owner alone.
+//
+// If it returns nil the directory survives a crash, and so do its parents, also those that were there already: whoever made them may
+// have died before he could sync. A parent that is not ours to read is taken for durable if nothing was made in it. The error is
+// what the file system said; what was made by then stays. Calls may be concurrent, for the same directory too.
+func MkdirAll(fsys FS, dir string) error {
+	dir = filepath.Clean(dir)
+	parent := filepath.Dir(dir)
+	if parent == dir {
+		return nil // the root, or the working directory
+	}
+	if err := MkdirAll(fsys, parent); err != nil {
+		return err
+	}
+	_, err := fsys.Stat(dir)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if missing {
+		if err = fsys.Mkdir(dir, dirPerm); errors.Is(err, fs.ErrExist) {
+			err = nil // another was faster
+		}
+	}
+	if err != nil {
+		return err
+	}
+	err = fsys.SyncDir(parent)
+	if !missing && errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return err
+}
+
+// ParseHex reads a number as %016x writes it, and nothing else: sixteen digits, lower case. It is how names of files hold numbers, so that
+// their order is that of the names.
+func ParseHex(s string) (n uint64, ok bool) {
+	if len(s) != 16 {
+		return 0, false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case '0' <= c && c <= '9':
+			n = n<<4 | uint64(c-'0')
+		case 'a' <= c && c <= 'f':
+			n = n<<4 | uint64(c-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return n, true
+}

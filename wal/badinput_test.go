@@ -217,6 +217,40 @@ func TestMissingSegmentMattersUnlessASnapshotReplacesIt(t *testing.T) {
 	l2.nothingLeft(t)
 }
 
+// A crash in a Release can bring back any of the segments that it removed.
+func TestSeveralGapsMatterNoMoreThanOne(t *testing.T) {
+	l, w := create(t)
+	last := uint64(0)
+	for len(l.segments()) < 6 {
+		last++
+		l.save(t, w, state(1, last), entries(1, last, last, 1000))
+	}
+	must(t, w.SaveSnapshot(walpb.Snapshot{Index: last, Term: 1}))
+	must(t, w.Close())
+	files := l.Tree()
+	for _, i := range []int{1, 3} {
+		delete(files, "log/"+l.segments()[i])
+	}
+	f := crashfs.Load(files)
+	if r := check(t, f); r.Verdict != wal.Passed || len(r.Findings) != 2 {
+		t.Errorf("Check says %v, want %v: %+v", r.Verdict, wal.Passed, r.Findings)
+	}
+	if p, err := wal.PlanRepair(labDir, &wal.Options{FS: f}); err != nil || p.Verdict != wal.Clean {
+		t.Errorf("PlanRepair: %+v, %v", p, err)
+	}
+	l2 := newLab(f)
+	w, err := wal.Open(labDir, l2.options())
+	must(t, err)
+	must(t, l2.settle(t))
+	must(t, w.Save(walpb.HardState{}, entries(1, last+1, last+1, 10)))
+	must(t, w.Close())
+	log, err := replay(f, walpb.Snapshot{Index: last, Term: 1})
+	if err != nil || text(log.Entries) != text(entries(1, last+1, last+1, 0)) {
+		t.Errorf("the log holds %v, %v", log, err)
+	}
+	l2.nothingLeft(t)
+}
+
 // A file system that does not answer says nothing about the log: nothing may be concluded, renamed or trimmed.
 func TestFileSystemErrorsAreReturnedAndNothingIsTouched(t *testing.T) {
 	good, segments, _ := threeSegments(t)
@@ -431,4 +465,92 @@ func TestMethodsAfterCloseSayClosed(t *testing.T) {
 		t.Errorf("after Close: %v", ops)
 	}
 	l.nothingLeft(t)
+}
+
+// A snapshot record behind a gap says nothing about the entries after that snapshot. If these were in the missing segments, as the
+// name of the next one tells, they are lost, and with them what was committed.
+func TestMissingSegmentMattersIfItHeldEntriesAfterTheSnapshot(t *testing.T) {
+	l, w := create(t)
+	last := uint64(0)
+	for len(l.segments()) < 3 {
+		last++
+		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
+	}
+	must(t, w.Save(state(1, last), nil))
+	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 2, Term: 1, ConfState: []byte{8, 1}}))
+	must(t, w.Close())
+	files := l.Tree()
+	delete(files, "log/"+l.segments()[1])
+	f := crashfs.Load(files)
+	refused(t, f, l.segments()[2], 0, wal.MissingSegment)
+	o := &wal.Options{FS: f}
+	var corrupt *wal.CorruptError
+	if s, err := wal.Snapshots(wal.Records(labDir, 0, o)); !errors.As(err, &corrupt) || corrupt.Kind != wal.MissingSegment {
+		t.Errorf("Snapshots: %v, %v", s, err)
+	}
+	if log, err := wal.Replay(wal.Records(labDir, 0, o), walpb.Snapshot{Index: 2, Term: 1}); !errors.As(err, &corrupt) || corrupt.Kind != wal.MissingSegment {
+		t.Errorf("Replay: %v, %v", log, err)
+	}
+}
+
+// Where entries were overwritten the names of the segments do not grow. Release goes by any of them, so a crash in it may leave a segment
+// behind a gap whose name is beyond the snapshot, if a later one's is not.
+func TestMissingSegmentsDoNotMatterIfALaterNameSaysSo(t *testing.T) {
+	l, w := create(t)
+	last := uint64(0)
+	for len(l.segments()) < 3 {
+		last++
+		l.save(t, w, state(1, 0), entries(1, last, last, 1000))
+	}
+	last = 3 // a leader of another term takes it from there
+	for len(l.segments()) < 4 {
+		last++
+		l.save(t, w, state(2, 0), entries(2, last, last, 1000))
+	}
+	names := l.segments()
+	if names[3][17:] >= names[2][17:] {
+		t.Fatalf("the names grow: %v", names)
+	}
+	must(t, w.Save(state(2, last), nil))
+	must(t, w.SaveSnapshot(walpb.Snapshot{Index: last, Term: 2, ConfState: []byte{8, 1}}))
+	must(t, w.Close())
+	files := l.Tree()
+	delete(files, "log/"+names[1])
+	f := crashfs.Load(files)
+	if r := check(t, f); r.Verdict != wal.Passed {
+		t.Errorf("Check: %v %+v", r.Verdict, r.Findings)
+	}
+	s, err := wal.Snapshots(wal.Records(labDir, 0, &wal.Options{FS: f}))
+	must(t, err)
+	if len(s) != 1 || s[0].Index != last {
+		t.Errorf("snapshots %v", s)
+	}
+	log, err := replay(f, s[0])
+	if err != nil || log.State.Commit != last {
+		t.Errorf("Replay: %v %v", log, err)
+	}
+	w, err = wal.Open(labDir, &wal.Options{FS: f, SegmentSize: 8 << 10})
+	must(t, err)
+	must(t, w.Close())
+}
+
+// Of a snapshot that was recorded twice the first record may be in a segment that a crash in Release has left in front of a gap.
+func TestReplayGoesOnBehindAGapFromASnapshotThatIsRecordedTwice(t *testing.T) {
+	l, w := create(t)
+	snapshot := walpb.Snapshot{Index: 2, Term: 1, ConfState: []byte{8, 1}}
+	term := uint64(1)
+	must(t, w.Save(state(1, 2), entries(1, 1, 2, 10)))
+	must(t, w.SaveSnapshot(snapshot))
+	for len(l.segments()) < 3 { // votes fill the segments
+		term++
+		l.save(t, w, state(term, 2), nil)
+	}
+	must(t, w.SaveSnapshot(snapshot))
+	must(t, w.Close())
+	files := l.Tree()
+	delete(files, "log/"+l.segments()[1])
+	log, err := wal.Replay(wal.Records(labDir, 0, &wal.Options{FS: crashfs.Load(files)}), snapshot)
+	if err != nil || len(log.Entries) != 0 || log.State != state(term, 2) {
+		t.Errorf("%+v, %v", log, err)
+	}
 }

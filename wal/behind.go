@@ -18,7 +18,7 @@ func ScanAll(path string, opts *Options) iter.Seq2[Record, error] {
 			return
 		}
 		defer l.close()
-		s := newScanner(l.segments, l.preceded)
+		s := newScanner(&l)
 		s.resume = true
 		s.records()(yield)
 	}

@@ -24,6 +24,7 @@ type Report struct {
 	LastIndex uint64          // of the last entry, or of the snapshot that stands for it
 	LastTerm  uint64          // of that entry, as far as it is known
 
+	Mark   string   // what the file synced says, in words; empty if there is none that means anything
 	Spares []string // files that writers had in preparation
 	Copies []string // what Open and Repair kept of torn tails
 	Locked bool     // a Writer or an etcd has the log open: an unfinished batch at its end is then no finding to act on
@@ -80,10 +81,13 @@ func Check(dir string, opts *Options) (*Report, error) {
 	}
 	defer l.close()
 	c.report.Spares, c.report.Copies = l.spares, l.copies
+	if l.mark != (mark{}) {
+		c.report.Mark = l.mark.String()
+	}
 	if c.report.Locked, err = l.segments[len(l.segments)-1].file.Locked(); err != nil {
 		return c.report, err
 	}
-	return c.report, c.run(newScanner(l.segments, l.preceded))
+	return c.report, c.run(newScanner(&l))
 }
 
 type checker struct {
@@ -114,12 +118,12 @@ func (c *checker) run(s *scanner) error {
 			c.record(s, &r)
 		}
 	}
-	for i, gap := range c.gaps {
-		e := evidence{where: inGap}
-		if i == len(c.gaps)-1 && newestUsable(c.since, c.sum.history.state.Commit) >= 0 {
-			e.where = inOldGap
-		}
-		verdict, because := decide(e)
+	e := evidence{where: inGap}
+	if passed(c.since, &c.sum.history) {
+		e.where = inOldGap // all of them are: the record stands behind the last
+	}
+	verdict, because := decide(e)
+	for _, gap := range c.gaps {
 		c.finding(Finding{Verdict: verdict, Segment: gap.Segment, Kind: gap.Kind, Detail: gap.Detail, Because: because, LastIndex: gap.LastIndex, Commit: gap.Commit})
 	}
 	c.finish(s)
@@ -161,7 +165,7 @@ func (c *checker) record(s *scanner, r *Record) {
 		snap := c.sum.snap
 		snap.ConfState = bytes.Clone(snap.ConfState)
 		c.report.Snapshots = append(c.report.Snapshots, snap)
-		c.since = append(c.since, recorded{snap.Index, snap.Term, seg.Seq})
+		c.since = append(c.since, recorded{snap.Index, snap.Term, seg.Seq, c.sum.whole()})
 	}
 }
 

@@ -27,10 +27,11 @@ type listing struct {
 	strays   []string // names that end in .wal and are no segment's
 	spares   []string // what writers, ours or etcd, had in preparation: never read
 	copies   []string // what Open and Repair kept of what they cut off
+	mark     mark     // how far the log was durable at the least when it was listed
 }
 
 // list reads a directory, strictly: whatever ends in .wal is either a segment or a stray. path may also be the path of
-// one segment, which then is all of the log.
+// one segment, which then is all of the log, without a mark.
 func list(fsys fileutil.FS, path string) (listing, error) {
 	info, err := fsys.Stat(path)
 	if err != nil {
@@ -43,11 +44,15 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 		}
 		return listing{segments: []segment{{name: filepath.Base(path), seq: seq, index: index}}}, nil
 	}
+	var l listing
+	// The mark first: a log that is being written is beyond it by the time the rest is read.
+	if l.mark, err = readMark(fsys, path); err != nil {
+		return listing{}, err
+	}
 	names, err := fsys.ReadDir(path)
 	if err != nil {
 		return listing{}, fmt.Errorf("wal: %w", err)
 	}
-	var l listing
 	for _, entry := range names {
 		name := entry.Name()
 		switch seq, index, ok := parseSegmentName(name); {

@@ -80,6 +80,9 @@ func (e *encoder) frame(b *batch, t walpb.Type, first, second []byte) {
 	if sector := offset / sectorSize; e.claims && e.claimed != sector {
 		// Once in a sector is enough for a reader behind damage to find it, wherever the damage ends.
 		r.SyncedTo, e.claimed = uint64(b.start), sector
+		if sabotaged(earlyWitness) {
+			r.SyncedTo = uint64(offset)
+		}
 	}
 	size := r.HeadSize(dataLen) + max(dataLen, 0)
 	word := lengthWord(size)

@@ -71,10 +71,11 @@ const (
 	Contradiction                  // a good record that the records before it do not allow
 	MissingSegment                 // a sequence number that is not there
 	DoubleSegment                  // a sequence number that is there twice
+	LostEnd                        // a log that ends before a place up to which it was durable
 )
 
 var kindNames = [...]string{"", "bad length", "bad padding", "bad record", "header checksum mismatch", "checksum mismatch",
-	"segment does not continue the one before it", "bad head", "zero length", "file ends inside a length word", "contradiction", "missing segment", "segment is there twice"}
+	"segment does not continue the one before it", "bad head", "zero length", "file ends inside a length word", "contradiction", "missing segment", "segment is there twice", "the end of the log is lost"}
 
 func (k Kind) String() string { return kindNames[k] }
 

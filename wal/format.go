@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 
+	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -41,26 +42,12 @@ func parseSegmentName(name string) (seq, index uint64, ok bool) {
 	if len(name) != 16+1+16+4 || name[16] != '-' || name[33:] != segmentSuffix {
 		return 0, 0, false
 	}
-	seq, ok1 := parseHex(name[:16])
-	index, ok2 := parseHex(name[17:33])
+	seq, ok1 := fileutil.ParseHex(name[:16])
+	index, ok2 := fileutil.ParseHex(name[17:33])
 	return seq, index, ok1 && ok2
 }
 
 const segmentSuffix = ".wal"
-
-func parseHex(s string) (n uint64, ok bool) {
-	for i := range len(s) {
-		switch c := s[i]; {
-		case '0' <= c && c <= '9':
-			n = n<<4 | uint64(c-'0')
-		case 'a' <= c && c <= 'f':
-			n = n<<4 | uint64(c-'a'+10)
-		default:
-			return 0, false
-		}
-	}
-	return n, true
-}
 
 // A length word holds the record's size in its low 56 bits. Its top byte is zero if the record ends on a
 // multiple of eight, and else 0x80 plus the number of zero bytes that pad it; see FORMAT.md, chapter 5.

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"iter"
@@ -23,31 +24,45 @@ func formatFile(t *testing.T) string {
 	return string(b)
 }
 
-// TestFormat decodes every block of hex in FORMAT.md: each is a segment, a line a frame, with its offset before it and its type
-// and checksum behind it.
+// hexLines decodes a block of hex, in which each line begins with its offset, and returns offset and comment of each too.
+func hexLines(t *testing.T, block string) (data []byte, lines []string) {
+	t.Helper()
+	for line := range strings.Lines(block) {
+		line, comment, _ := strings.Cut(strings.TrimSpace(line), "#")
+		fields := strings.Fields(line)
+		if offset, err := strconv.Atoi(fields[0]); err != nil || offset != len(data) {
+			t.Errorf("the line of offset %s is at %d", fields[0], len(data))
+		}
+		lines = append(lines, fmt.Sprintf("%d %s", len(data), strings.TrimSpace(comment)))
+		b, err := hex.DecodeString(strings.Join(fields[1:], ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data = append(data, b...)
+	}
+	return data, lines
+}
+
+// formatMark returns the mark in FORMAT.md.
+func formatMark(t *testing.T) []byte {
+	t.Helper()
+	block := regexp.MustCompile("(?s)```hex mark\n(.*?)```").FindStringSubmatch(formatFile(t))
+	if block == nil {
+		t.Fatal("FORMAT.md has no mark")
+	}
+	data, _ := hexLines(t, block[1])
+	return data
+}
+
+// TestFormat decodes every block of hex in FORMAT.md: the mark is tested where it is written; each other is a segment, a line a
+// frame, with its offset before it and its type and checksum behind it.
 func TestFormat(t *testing.T) {
 	blocks := regexp.MustCompile("(?s)```hex segment ([^\n]*)\n(.*?)```").FindAllStringSubmatch(formatFile(t), -1)
-	if all := strings.Count(formatFile(t), "```hex"); len(blocks) < 3 || all != len(blocks) {
+	if all := strings.Count(formatFile(t), "```hex"); len(blocks) < 3 || all != len(blocks)+1 {
 		t.Fatalf("found %d whole blocks of %d", len(blocks), all)
 	}
 	for i, block := range blocks {
-		var (
-			data []byte
-			want []string
-		)
-		for line := range strings.Lines(block[2]) {
-			line, comment, _ := strings.Cut(strings.TrimSpace(line), "#")
-			fields := strings.Fields(line)
-			if offset, err := strconv.Atoi(fields[0]); err != nil || offset != len(data) {
-				t.Errorf("block %d: the line of offset %s is at %d", i, fields[0], len(data))
-			}
-			want = append(want, fmt.Sprintf("%d %s", len(data), strings.TrimSpace(comment)))
-			b, err := hex.DecodeString(strings.Join(fields[1:], ""))
-			if err != nil {
-				t.Fatal(err)
-			}
-			data = append(data, b...)
-		}
+		data, want := hexLines(t, block[2])
 		fs := crashfs.Load(map[string][]byte{"/log/" + block[1]: append(data, make([]byte, 1000)...)})
 		o := &Options{FS: fs}
 		var got []string
@@ -95,6 +110,9 @@ func TestWriterWritesTheBytesOfTheFormat(t *testing.T) {
 		}
 		if len(b) != 4096 {
 			t.Errorf("the segment has %d bytes", len(b))
+		}
+		if mark, err := fs.ReadFile("/log/" + markName); err != nil || !plain && !bytes.Equal(mark, formatMark(t)) {
+			t.Errorf("the mark is % x, %v", mark, err)
 		}
 		for r, err := range Records("/log", 0, o) {
 			if err != nil {
@@ -150,7 +168,7 @@ func TestEveryCombinationOfEvidenceHasOneVerdict(t *testing.T) {
 			t.Errorf("%+v: %d rows: %q", e, len(rows), rows)
 		}
 	}
-	if n != 3*4*3*4*16 {
+	if n != 3*4*3*5*16 {
 		t.Errorf("%d combinations", n)
 	}
 	for i := range verdicts {
@@ -167,7 +185,7 @@ func TestVerdictsKeepThePromises(t *testing.T) {
 		switch {
 		case e.stop == stops && e.where == inEarlier && e.rest && v != Corrupt:
 			t.Errorf("%+v: %v, but a segment follows something that is not good", e, v)
-		case e.stop == stops && e.where == inLast && e.rest && e.proof != noProof && v != Corrupt:
+		case e.stop == stops && e.where == inLast && e.proof != noProof && v != Corrupt:
 			t.Errorf("%+v: %v in spite of a proof", e, v)
 		case e.stop == stops && e.where == inLast && e.proof == noProof && (!e.head || e.prior) && v.bad():
 			t.Errorf("%+v: %v, but a crash may leave this", e, v)
@@ -187,7 +205,7 @@ func TestFormatHasTheTableOfVerdicts(t *testing.T) {
 			text1(r.where, map[where]string{inLast: "last", inEarlier: "earlier", inGap: "gap", inOldGap: "old gap"}),
 			text1(r.seed, map[seed]string{unknown: "not known", fits: "fits", differs: "differs"}),
 			text1(r.head, yes), text1(r.prior, yes), text1(r.rest, yes), text1(r.ours, yes),
-			text1(r.proof, map[proof]string{noProof: "none", witnessed: "witness", linked: "linked", undecided: "given up"}),
+			text1(r.proof, map[proof]string{noProof: "none", witnessed: "witness", linked: "linked", marked: "mark", undecided: "given up"}),
 			"**" + r.verdict.String() + "**: " + r.because,
 		}
 		if line := "| " + strings.Join(cells, " | ") + " |\n"; !strings.Contains(text, line) {

@@ -18,6 +18,7 @@ type history struct {
 	state   walpb.HardState
 	line    line
 	pending *install
+	ahead   uint64 // the index of a snapshot record beyond the commit that was met before the line began; 0 once it is committed
 	written uint64 // the index of the last entry written, or of the highest snapshot record: what names the next segment
 	highest uint64 // the highest index of a snapshot record
 }
@@ -116,14 +117,6 @@ func (l *line) push(e walpb.Entry) {
 	}
 }
 
-// last returns the highest index that a hard state may commit: of the last entry, or of a snapshot that stands for it or may come to.
-func (h *history) last() uint64 {
-	if h.pending != nil {
-		return max(h.line.last, h.pending.line.last)
-	}
-	return h.line.last
-}
-
 // admitsEntry returns why an entry cannot come next, or nil.
 func (h *history) admitsEntry(index, term uint64) error {
 	if index == 0 {
@@ -139,14 +132,16 @@ func (h *history) admitsEntry(index, term uint64) error {
 	return err
 }
 
-// admitsState returns why a hard state cannot come next in a log whose last entry is at last, or nil.
-func (h *history) admitsState(s walpb.HardState, last uint64) error {
+// admitsState returns why a hard state cannot come next in a log whose last entry is at last, and at installed if the pending
+// snapshot replaced it, or nil. What lies between the two is in neither.
+func (h *history) admitsState(s walpb.HardState, last, installed uint64) error {
+	there := s.Commit <= last || h.pending != nil && s.Commit >= h.pending.snapshot.Index && s.Commit <= installed
 	switch {
 	case s.Term < h.state.Term:
 		return fmt.Errorf("the hard state's term falls from %d to %d", h.state.Term, s.Term)
 	case s.Commit < h.state.Commit:
 		return fmt.Errorf("the hard state's commit falls from %d to %d", h.state.Commit, s.Commit)
-	case s.Commit > last && (h.line.started() || h.pending != nil):
+	case !there && (h.line.started() || h.pending != nil):
 		return fmt.Errorf("the hard state commits %d, but the last entry is %d", s.Commit, last)
 	}
 	return nil
@@ -180,14 +175,20 @@ func (h *history) admits(s walpb.HardState, entries []walpb.Entry) error {
 	if s.IsZero() {
 		return nil
 	}
-	last := h.last()
+	last, installed := h.line.last, uint64(0)
+	if h.pending != nil {
+		installed = h.pending.line.last
+	}
 	if n := len(entries); n > 0 {
-		last = entries[n-1].Index
-		if p := h.pending; p != nil && last <= p.snapshot.Index {
-			last = p.line.last
+		first, end := &entries[0], entries[n-1].Index
+		if h.line.admits(first.Index, first.Term) == nil {
+			last = end
+		}
+		if h.pending != nil && h.pending.line.admits(first.Index, first.Term) == nil {
+			installed = end
 		}
 	}
-	return h.admitsState(s, last)
+	return h.admitsState(s, last, installed)
 }
 
 // entry takes the next entry of the log, or returns why it cannot be.
@@ -207,10 +208,17 @@ func (h *history) entry(e walpb.Entry) error {
 
 // hardState takes the next hard state of the log, or returns why it cannot be.
 func (h *history) hardState(s walpb.HardState) error {
-	if err := h.admitsState(s, h.last()); err != nil {
+	var installed uint64
+	if h.pending != nil {
+		installed = h.pending.line.last
+	}
+	if err := h.admitsState(s, h.line.last, installed); err != nil {
 		return err
 	}
 	h.state = s
+	if s.Commit >= h.ahead {
+		h.ahead = 0
+	}
 	if h.pending != nil && s.Commit >= h.pending.snapshot.Index {
 		if h.line.lacks(h.pending.snapshot.Index, h.pending.snapshot.Term) {
 			h.adopt()
@@ -218,6 +226,14 @@ func (h *history) hardState(s walpb.HardState) error {
 		h.pending = nil
 	}
 	return nil
+}
+
+// uninstalled tells whether the line, as far as it was read, holds nothing but what follows a snapshot that was never committed. from
+// is where reading began: the index of a snapshot that is committed, and whatever the log holds behind that was read.
+//
+// Then the line is not the log's. For had it gone on from before that snapshot, entries between the two would have been read.
+func (h *history) uninstalled(from uint64) bool {
+	return h.ahead > 0 && h.line.base == h.ahead && from < h.ahead && h.state.Commit == from
 }
 
 // adopt makes the line that follows the pending snapshot the log.
@@ -240,6 +256,9 @@ func (h *history) snapshot(s walpb.Snapshot) error {
 		}
 	case !h.line.started():
 		// Reading began in the middle of the log, perhaps behind the entry that this record names.
+		if s.Index > h.state.Commit {
+			h.ahead = s.Index
+		}
 	case s.Index > h.state.Commit && h.line.lacks(s.Index, s.Term):
 		h.pending = &install{snapshot: s, line: line{keep: h.line.keep, after: h.line.after}}
 		h.pending.line.startsAt(s.Index, s.Term)

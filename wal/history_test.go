@@ -319,3 +319,34 @@ func TestReportsSpeakOfTheLogThatStands(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 }
+
+// Between the log's last entry and a snapshot that was installed and is not yet committed there is nothing to commit: a restart
+// would begin with a commit beyond its last entry.
+func TestNothingIsCommittedBetweenTheLogAndAnInstalledSnapshot(t *testing.T) {
+	for _, c := range []struct {
+		commit uint64
+		ok     bool
+	}{{2, true}, {3, false}, {7, false}, {8, true}, {9, false}} {
+		w, err := Create("log", nil, &Options{FS: crashfs.New()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = errors.Join(
+			w.Save(walpb.HardState{Term: 1, Commit: 1}, []walpb.Entry{{Term: 1, Index: 1}, {Term: 1, Index: 2}}),
+			w.SaveSnapshot(walpb.Snapshot{Index: 8, Term: 2}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := clone(w.history) // what a reader believes of the same records
+		state := walpb.HardState{Term: 2, Commit: c.commit}
+		if err := w.Save(state, nil); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrInvalid) {
+			t.Errorf("to commit %d: %v", c.commit, err)
+		}
+		if err := read.hardState(state); (err == nil) != c.ok {
+			t.Errorf("commit %d is read with %v", c.commit, err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -12,8 +12,8 @@ import (
 )
 
 // Create makes a new, empty log in dir and opens it. metadata is whatever tells its owner apart from others; every segment
-// carries it, and it never changes. dir is made if it is not there, mode 0700, as are its parents. Files that are not
-// segments are left alone.
+// carries it, and it never changes. dir is made if it is not there, mode 0700, as are its parents. Other files are left alone, but
+// for the mark of an earlier log.
 //
 // Once Create has returned nil, the log survives a crash. After a crash before that, Create can be called again, unless the log
 // is there after all, whole and empty: the error is then ErrExists, which is also an fs.ErrExist, and Open opens it. The error
@@ -26,7 +26,11 @@ func Create(dir string, metadata []byte, opts *Options) (*Writer, error) {
 	if metadata != nil {
 		metadata = append([]byte{}, metadata...)
 	}
-	if err := makeDir(o.FS, filepath.Clean(dir), !o.NoSync); err != nil {
+	fsys := o.FS
+	if o.NoSync {
+		fsys = unsynced{fsys}
+	}
+	if err := fileutil.MkdirAll(fsys, dir); err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
 	if err := vacant(o.FS, dir); err != nil {
@@ -60,7 +64,10 @@ func create(dir string, file fileutil.File, metadata []byte, o Options) (*Writer
 	w.encoder.snapshot(w.gathering, walpb.Snapshot{})
 	w.history.snapshot(walpb.Snapshot{})
 	w.recorded = append(w.recorded, recorded{})
-	err := file.Truncate(0)
+	err := removeMark(o.FS, dir, !o.NoSync)
+	if err == nil {
+		err = file.Truncate(0)
+	}
 	if err == nil {
 		err = file.Preallocate(o.SegmentSize)
 	}
@@ -79,39 +86,18 @@ func create(dir string, file fileutil.File, metadata []byte, o Options) (*Writer
 	if o.NoSync {
 		return w, nil
 	}
-	// From here on, the log survives a crash.
 	if err := o.FS.SyncDir(dir); err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
+	// From here on, the log survives a crash.
+	w.marker.set(w, w.mark())
 	return w, nil
 }
 
-// makeDir makes a directory and its parents, each durable: also those that are there already, because a process that was
-// cut short may have made them.
-func makeDir(fsys fileutil.FS, dir string, sync bool) error {
-	parent := filepath.Dir(dir)
-	if parent == dir {
-		return nil // the root, or the working directory
-	}
-	if err := makeDir(fsys, parent, sync); err != nil {
-		return err
-	}
-	_, err := fsys.Stat(dir)
-	missing := errors.Is(err, os.ErrNotExist)
-	if missing {
-		if err = fsys.Mkdir(dir, 0o700); errors.Is(err, os.ErrExist) {
-			err = nil // another Create was faster
-		}
-	}
-	if err != nil || !sync {
-		return err
-	}
-	err = fsys.SyncDir(parent)
-	if !missing && errors.Is(err, os.ErrPermission) {
-		return nil // whoever made a directory here was not us
-	}
-	return err
-}
+// unsynced is a file system whose names nobody waits for.
+type unsynced struct{ fileutil.FS }
+
+func (unsynced) SyncDir(string) error { return nil }
 
 // vacant returns an error unless a directory holds no log.
 func vacant(fsys fileutil.FS, dir string) error {
@@ -210,11 +196,14 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 		if err := seg.file.SyncData(); err != nil {
 			return nil, fmt.Errorf("wal: %s: %w", seg.name, err)
 		}
+		if sabotaged(noCacheDrop) {
+			continue
+		}
 		if err := seg.file.DropCache(); err != nil {
 			return nil, fmt.Errorf("wal: %s: %w", seg.name, err)
 		}
 	}
-	s := newScanner(l.segments, false)
+	s := newScanner(&l)
 	var (
 		sum      fold
 		recs     []recorded
@@ -233,11 +222,11 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 			return nil, sum.place(err)
 		}
 		if segments = s.end.segment; r.Type == walpb.TypeSnapshot {
-			recs = append(recs, recorded{sum.snap.Index, sum.snap.Term, l.segments[segments].seq})
+			recs = append(recs, recorded{sum.snap.Index, sum.snap.Term, l.segments[segments].seq, sum.whole()})
 		}
 	}
 	if gap != nil {
-		if newestUsable(recs, sum.history.state.Commit) < 0 {
+		if !passed(recs, &sum.history) {
 			return nil, sum.place(gap)
 		}
 		o.Logger.Warn("wal: segments older than the newest snapshot record are missing", "dir", dir, "error", gap)
@@ -300,7 +289,7 @@ func recoverTail(dir string, l *listing, e end, o Options) (end, error) {
 			return e, fmt.Errorf("wal: %w", err)
 		}
 	}
-	if o.NoSync {
+	if o.NoSync || sabotaged(noTrimSync) {
 		return e, nil
 	}
 	if err := last.file.SyncData(); err != nil {
@@ -354,6 +343,7 @@ func resume(dir string, l listing, e end, sum fold, recs []recorded, o Options) 
 	}
 	w := newWriter(dir, o, sum.metadata, segments, e.offset, page)
 	w.encoder.chain, w.encoder.ident = e.chain, e.ident
+	w.marker.set(w, w.mark())
 	w.history, w.recorded = sum.history, recs
 	if !e.state && !w.history.state.IsZero() {
 		// Whoever reads from this segment on must find a hard state: etcd leaves it out after a restart.

@@ -41,23 +41,24 @@ func Records(dir string, from uint64, opts *Options) iter.Seq2[Record, error] {
 			return
 		}
 		defer l.close()
-		newScanner(l.segments, l.preceded).records()(yield)
+		newScanner(&l).records()(yield)
 	}
 }
 
 // Snapshots returns the snapshot records from which the log can be replayed, in the order in which they were written:
 // those that the last hard state commits. It passes missing segments over as long as there is a usable snapshot record
-// behind them. Its error is the first one of seq, of a record that cannot be decoded, or of one that contradicts those
-// before it.
+// behind them and, by the names of the segments between, all that follows it is there. Its error is the first one of seq, of a
+// record that cannot be decoded, or of one that contradicts those before it.
 func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 	var (
 		snapshots []walpb.Snapshot
+		recs      []recorded
 		fold      fold
 		gap       error
 	)
 	for r, err := range seq {
 		if isGap(err) {
-			snapshots, fold, gap = nil, newFold(), err
+			snapshots, recs, fold, gap = nil, nil, newFold(), err
 			continue
 		}
 		if err == nil {
@@ -70,7 +71,11 @@ func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 			s := fold.snap
 			s.ConfState = bytes.Clone(s.ConfState)
 			snapshots = append(snapshots, s)
+			recs = append(recs, recorded{index: s.Index, whole: fold.whole()})
 		}
+	}
+	if gap != nil && !passed(recs, &fold.history) {
+		return nil, gap
 	}
 	usable := snapshots[:0]
 	for _, s := range snapshots {
@@ -78,10 +83,14 @@ func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 			usable = append(usable, s)
 		}
 	}
-	if len(usable) == 0 && gap != nil {
-		return nil, gap
-	}
 	return usable, nil
+}
+
+// passed tells whether the snapshot records behind a gap make the missing segments needless, in a log that comes to h: all that is
+// committed after the newest of them must be there.
+func passed(records []recorded, h *history) bool {
+	newest := newestUsable(records, h.state.Commit)
+	return newest >= 0 && records[newest].whole && h.state.Commit <= max(records[newest].index, h.line.last)
 }
 
 // isGap tells whether err says that segments are missing, behind which reading can go on.

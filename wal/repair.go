@@ -67,7 +67,7 @@ func (p *Plan) Apply() error {
 		return err
 	}
 	defer l.close()
-	s := newScanner(l.segments, false)
+	s := newScanner(&l)
 	for _, err := range s.records() {
 		if err != nil && !isGap(err) {
 			return err

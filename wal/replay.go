@@ -29,7 +29,8 @@ type Log struct {
 //   - ErrSnapshotNotFound if no record of the snapshot is among the records: read from 0, or choose another snapshot,
 //   - ErrSnapshotMismatch if it is recorded with another term,
 //   - ErrSnapshotOutdated if a later snapshot took the place of entries after it,
-//   - or the first error of seq. A missing segment does not count if the snapshot's record is behind it.
+//   - or the first error of seq. A missing segment does not count if the snapshot's record is behind it, and by the names of
+//     the segments no entry after the snapshot was in it.
 //
 // With a *CorruptError or an error of the file system, the Log is what the records before it add up to; it is nil with
 // the others.
@@ -37,14 +38,27 @@ func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 	var (
 		fold     = newFold()
 		matched  bool
+		whole    bool
 		gap      error
+		before   *Log  // up to the first gap behind the snapshot's record
+		missing  error // and that gap
 		failed   error
 		snapshot walpb.Snapshot
 	)
+	sum := func() *Log {
+		if matched && fold.history.uninstalled(from.Index) {
+			fold.history.line = line{}
+		}
+		return &Log{Metadata: fold.metadata, State: fold.history.state, Snapshot: snapshot, Entries: fold.entries(from)}
+	}
 	fold.keep(from.Index)
 	for r, err := range seq {
-		if isGap(err) && !matched {
-			gap = err
+		if isGap(err) {
+			if matched && before == nil {
+				// The record may stand behind the gap as well, and then it matters less what is missing.
+				before, missing = sum(), err
+			}
+			gap, matched = err, false
 			fold = newFold()
 			fold.keep(from.Index)
 			continue
@@ -60,15 +74,18 @@ func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 			if fold.snap.Term != from.Term {
 				return nil, fmt.Errorf("wal: %s: offset %d: snapshot %d/%d: %w: %d", r.Segment, r.Offset, from.Index, from.Term, ErrSnapshotMismatch, fold.snap.Term)
 			}
-			matched, snapshot = true, fold.snap
+			matched, whole, snapshot = true, fold.whole(), fold.snap
 			snapshot.ConfState = bytes.Clone(snapshot.ConfState)
 		}
 	}
-	log := &Log{Metadata: fold.metadata, State: fold.history.state, Snapshot: snapshot, Entries: fold.entries(from)}
+	log := sum()
+	bridged := gap == nil || matched && whole && fold.history.state.Commit <= max(from.Index, fold.history.line.last)
 	switch {
+	case before != nil && (failed != nil || !bridged):
+		return before, missing
 	case failed != nil:
 		return log, failed
-	case !matched && gap != nil:
+	case !bridged:
 		return log, gap
 	case !matched:
 		return nil, fmt.Errorf("wal: snapshot %d/%d: %w", from.Index, from.Term, ErrSnapshotNotFound)
@@ -83,6 +100,8 @@ type fold struct {
 	history  history
 	metadata []byte
 	arena    arena
+	lowest   uint64 // of the indexes in the names of the segments that began since the fold did
+	begun    bool   // one has
 
 	// The last message of each type. Their bytes alias the record, unless they were copied to be kept.
 	entry walpb.Entry
@@ -92,6 +111,18 @@ type fold struct {
 
 func newFold() fold { return fold{} }
 
+// begin takes the name of the next segment.
+func (f *fold) begin(segment string) {
+	if _, index, ok := parseSegmentName(segment); ok && (!f.begun || index < f.lowest) {
+		f.lowest, f.begun = index, true
+	}
+}
+
+// whole tells whether the log holds all that follows the last snapshot record, if segments are missing before the first one that
+// the fold has seen: if one that began since has a name that says so. Release removes those before that one, and in a crash any of
+// them may have gone.
+func (f *fold) whole() bool { return f.begun && (f.lowest == 0 || f.lowest-1 <= f.snap.Index) }
+
 // keep makes the fold collect the entries after an index.
 func (f *fold) keep(after uint64) {
 	f.history.line.keep, f.history.line.after = true, after
@@ -99,6 +130,9 @@ func (f *fold) keep(after uint64) {
 
 // record takes the next record. Its error is a *CorruptError at the record's place.
 func (f *fold) record(r *Record) error {
+	if r.Offset == 0 {
+		f.begin(r.Segment)
+	}
 	if err := f.decode(r); err != nil {
 		c := contradiction(r, err)
 		c.LastIndex, c.Commit = f.history.line.last, f.history.state.Commit

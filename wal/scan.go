@@ -17,6 +17,7 @@ import (
 type scanner struct {
 	segments []segment
 	preceded bool // by segments that are not to be read
+	mark     mark // which the log reaches, or its end is lost
 	window   window
 	resume   bool // go on behind damage, wherever a record vouches for itself
 
@@ -61,9 +62,9 @@ type fault struct {
 	detail string
 }
 
-// newScanner returns a scanner of open segments. preceded says that the log has some before them.
-func newScanner(segments []segment, preceded bool) *scanner {
-	return &scanner{segments: segments, preceded: preceded}
+// newScanner returns a scanner of the segments of a listing, which are open.
+func newScanner(l *listing) *scanner {
+	return &scanner{segments: l.segments, preceded: l.preceded, mark: l.mark}
 }
 
 // records yields every good record, then, if the log's end is not a legal one, an error: a *CorruptError, or what the
@@ -183,11 +184,11 @@ func (s *scanner) frame(seg *segment, offset int64, count int, r *Record) (size 
 			return 0, fault{BadPadding, fmt.Sprintf("% x", b[length:])}, nil
 		}
 	}
-	if bad := s.record(seg, offset, word, count, b[:length:length], &r.Record); bad.kind != 0 {
-		return 0, bad, nil
-	}
 	r.Offset = offset
 	r.Size = wordSize + length + int64(pad)
+	if bad := s.record(seg, word, count, b[:length:length], r); bad.kind != 0 {
+		return 0, bad, nil
+	}
 	return r.Size, fault{}, nil
 }
 
@@ -201,16 +202,16 @@ func (s *scanner) shrunk(err error) (int64, fault, error) {
 }
 
 // record decodes the record of a frame, checks all that is known about it, and takes it into the chain.
-func (s *scanner) record(seg *segment, offset int64, word uint64, count int, b []byte, r *walpb.Record) (bad fault) {
-	if err := r.Unmarshal(b); err != nil {
+func (s *scanner) record(seg *segment, word uint64, count int, b []byte, r *Record) (bad fault) {
+	if err := r.Record.Unmarshal(b); err != nil {
 		return fault{BadRecord, err.Error()}
 	}
 	ident := s.ident
-	if offset == 0 {
+	if r.Offset == 0 {
 		ident = identity(seg.seq, r.CRC)
 	}
-	if r.Vouched {
-		sum, err := headSum(r, headerSeed(ident, offset, word), b)
+	if r.Vouched && !sabotaged(noHeaderCRC) {
+		sum, err := headSum(&r.Record, headerSeed(ident, r.Offset, word), b)
 		if err != nil || sum != r.HeaderCRC {
 			return fault{BadHeader, fmt.Sprintf("stored %08x, computed %08x", r.HeaderCRC, sum)}
 		}
@@ -221,7 +222,7 @@ func (s *scanner) record(seg *segment, offset int64, word uint64, count int, b [
 		}
 		if s.seeded && r.CRC != s.chain {
 			kind := BadChecksum
-			if offset == 0 {
+			if r.Offset == 0 {
 				kind = BadSeed
 			}
 			return fault{kind, fmt.Sprintf("stored %08x, computed %08x", r.CRC, s.chain)}
@@ -240,6 +241,8 @@ func (s *scanner) record(seg *segment, offset int64, word uint64, count int, b [
 		return fault{BadHead, "the second record is of type " + r.Type.String() + ", not metadata"}
 	case r.Type == walpb.TypeMetadata && s.named && !bytes.Equal(r.Data, s.metadata):
 		return fault{Contradiction, "metadata differs from that of the segments before"}
+	case s.mark.contradicts(s.metadata, seg.seq, r):
+		return fault{Contradiction, s.mark.String()}
 	case r.Type == walpb.TypeMetadata && count == 1:
 		s.metadata, s.named = append(s.metadata[:0], r.Data...), true
 		ident = walpb.Checksum(ident, r.Data)
@@ -285,6 +288,15 @@ func (s *scanner) stop(seg *segment, offset int64, head bool, bad fault) (*Corru
 	}
 	e.rest, e.proof = found.rest > offset, found.proof
 	at, kind, detail := seg.name, bad.kind, bad.detail
+	if last && e.proof == noProof && s.mark.beyond(s.metadata, seg.seq, offset) {
+		e.proof = marked
+		if !e.rest {
+			kind, detail = LostEnd, s.mark.String()
+		}
+	}
+	if sabotaged(zeroIsTheEnd) && bad.kind == ZeroLength {
+		e.rest, e.proof = false, noProof
+	}
 	if !last {
 		next := &s.segments[i+1]
 		e.where = inEarlier
@@ -309,7 +321,7 @@ func (s *scanner) stop(seg *segment, offset int64, head bool, bad fault) (*Corru
 	if !verdict.bad() {
 		return nil, nil
 	}
-	if e.proof != noProof {
+	if e.proof != noProof && e.proof != marked {
 		because += fmt.Sprintf(", at %d", found.at)
 	}
 	if kind == MissingSegment {
@@ -321,7 +333,9 @@ func (s *scanner) stop(seg *segment, offset int64, head bool, bad fault) (*Corru
 // readSeed returns the checksum that a segment says it goes on from. It is not ok if the segment's first frame is not
 // whole, which the scan of that segment will find.
 func readSeed(seg *segment) (seed uint32, ok bool, err error) {
-	f, ok, err := newSeeker(seg, 0, 0).frame(0)
+	k := newSeeker(seg, 0, 0)
+	k.heads.chunk = pageSize // there is one of these for each segment, and it takes only the first frame
+	f, ok, err := k.frame(0)
 	if err != nil || !ok || f.Type != walpb.TypeCRC {
 		return 0, false, err
 	}
@@ -334,6 +348,7 @@ type window struct {
 	size   int64
 	offset int64 // of buf[0]
 	buf    []byte
+	chunk  int // how much to read at once; 0 is windowSize
 }
 
 // windowSize is how much is read at once: enough to make system calls cheap, and within a processor's cache.
@@ -358,13 +373,19 @@ func (w *window) at(offset int64, n int) ([]byte, error) {
 
 // move makes offset the window's first byte, and reads at least n bytes.
 func (w *window) move(offset int64, n int) error {
-	want := int(min(max(int64(n), windowSize), w.size-offset))
+	chunk := w.chunk
+	if chunk == 0 {
+		chunk = windowSize
+	}
+	want := int(min(int64(max(n, chunk)), w.size-offset))
 	kept := 0
 	if from := offset - w.offset; from >= 0 && from < int64(len(w.buf)) {
 		kept = copy(w.buf, w.buf[from:])
 	}
 	if cap(w.buf) < want {
-		w.buf = append(make([]byte, 0, want), w.buf[:kept]...)
+		// Segments are of different sizes: not a new one for each that is a little larger.
+		room := max(want, min(2*cap(w.buf), chunk))
+		w.buf = append(make([]byte, 0, room), w.buf[:kept]...)
 	}
 	w.buf, w.offset = w.buf[:want], offset
 	got, err := w.file.ReadAt(w.buf[kept:], offset+int64(kept))

@@ -72,6 +72,7 @@ const (
 	noProof   proof = iota
 	witnessed       // a record behind the place claims that the place had been synced
 	linked          // records behind the place belong to a later batch of etcd's
+	marked          // the log's mark lies behind the place
 	undecided       // there is more to search than Check is willing to
 )
 
@@ -120,14 +121,16 @@ var verdicts = []row{
 	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(noProof), verdict: Unborn, because: "the log was being cut"},
 	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(witnessed), verdict: Corrupt, because: "a later record says that this was durable"},
 	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(linked), verdict: Corrupt, because: "records of a later batch follow"},
+	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(marked), verdict: Corrupt, because: "the file synced says that this was durable"},
 	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(undecided), verdict: Corrupt, because: "too much follows to be searched for a proof"},
 
-	{stop: is(stops), where: is(inLast), head: is(false), rest: is(false), verdict: Clean, because: "nothing follows"},
+	{stop: is(stops), where: is(inLast), head: is(false), rest: is(false), proof: is(noProof), verdict: Clean, because: "nothing follows"},
 	{stop: is(stops), where: is(inLast), head: is(false), rest: is(true), proof: is(noProof), ours: is(true), verdict: Torn, because: "no record behind it says that it was durable"},
 	{stop: is(stops), where: is(inLast), head: is(false), rest: is(true), proof: is(noProof), ours: is(false), verdict: TornUnproven, because: "no record of a later batch follows, and nothing else could prove it durable"},
-	{stop: is(stops), where: is(inLast), head: is(false), rest: is(true), proof: is(witnessed), verdict: Corrupt, because: "a later record says that this was durable"},
-	{stop: is(stops), where: is(inLast), head: is(false), rest: is(true), proof: is(linked), verdict: Corrupt, because: "records of a later batch follow"},
-	{stop: is(stops), where: is(inLast), head: is(false), rest: is(true), proof: is(undecided), verdict: Corrupt, because: "too much follows to be searched for a proof"},
+	{stop: is(stops), where: is(inLast), head: is(false), proof: is(witnessed), verdict: Corrupt, because: "a later record says that this was durable"},
+	{stop: is(stops), where: is(inLast), head: is(false), proof: is(linked), verdict: Corrupt, because: "records of a later batch follow"},
+	{stop: is(stops), where: is(inLast), head: is(false), proof: is(marked), verdict: Corrupt, because: "the file synced says that this was durable"},
+	{stop: is(stops), where: is(inLast), head: is(false), proof: is(undecided), verdict: Corrupt, because: "too much follows to be searched for a proof"},
 }
 
 func (r *row) matches(e evidence) bool {

@@ -43,12 +43,16 @@ type Writer struct {
 
 	worker worker
 	spare  spare
+	marker marker
 
 	release sync.Mutex // serialises Release and Close
 }
 
-// recorded is a snapshot record, and which segment it is in.
-type recorded struct{ index, term, seq uint64 }
+// recorded is a snapshot record, which segment it is in, and whether the log holds what follows.
+type recorded struct {
+	index, term, seq uint64
+	whole            bool
+}
 
 const (
 	// A batch that has grown to maxBatch takes no more records. It may be larger, by one Save.
@@ -132,7 +136,7 @@ func (w *Writer) SaveSnapshot(s walpb.Snapshot) error {
 	}
 	w.encoder.snapshot(w.gathering, s)
 	w.history.snapshot(s)
-	w.recorded = append(w.recorded, recorded{s.Index, s.Term, w.gathering.seg.seq})
+	w.recorded = append(w.recorded, recorded{s.Index, s.Term, w.gathering.seg.seq, true})
 	w.gathering.must = true
 	return w.commit(w.gathering.number)
 }
@@ -169,7 +173,7 @@ func (w *Writer) Close() error {
 	}
 	w.mu.Unlock()
 	w.worker.wait()
-	err := w.spare.close(w)
+	err := errors.Join(w.spare.close(w), w.marker.close())
 	w.mu.Lock()
 	if last := w.segments[len(w.segments)-1]; last != w.gathering.seg {
 		w.segments = append(w.segments, w.gathering.seg) // after a failure only
@@ -280,11 +284,17 @@ func (w *Writer) advance(number uint64) {
 
 // flush writes and syncs the gathering batch. The lock is held when it is called and when it returns, and not in between.
 func (w *Writer) flush() {
-	b := w.gathering
+	b, end := w.gathering, w.mark()
 	w.gathering, w.idle = w.next(b), nil
 	w.flushing = true
 	w.mu.Unlock()
+	if sabotaged(earlyMark) {
+		w.marker.set(w, end)
+	}
 	err := w.write(b, !w.opts.NoSync)
+	if err == nil {
+		w.marker.set(w, end)
+	}
 	w.mu.Lock()
 	w.flushing = false
 	w.idle = b
@@ -295,7 +305,7 @@ func (w *Writer) flush() {
 		// From here on, the batch survives a crash, and its callers hear of it.
 		w.durable = b.number
 		w.spare.prepare(w)
-	} else if w.err == nil {
+	} else if w.err == nil && !sabotaged(goOnAfterError) {
 		w.err = err
 	}
 	w.worker.ready(b, err)
@@ -308,6 +318,11 @@ func (w *Writer) flush() {
 	} else {
 		w.waiting[(b.number+1)%2].Signal() // one of them leads
 	}
+}
+
+// mark returns where the gathering batch ends.
+func (w *Writer) mark() mark {
+	return mark{w.gathering.seg.seq, w.gathering.end(), w.encoder.chain, walpb.Checksum(0, w.metadata)}
 }
 
 // next returns the batch that gathers behind b, which is about to be written.
@@ -343,6 +358,12 @@ func (w *Writer) write(b *batch, sync bool) error {
 			return err
 		}
 	}
+	if sabotaged(ackBeforeSync) {
+		if err := w.sync(seg); err != nil {
+			return err
+		}
+		sync = false
+	}
 	end := b.end()
 	pages := (end + pageSize - 1) / pageSize * pageSize
 	pages = max(end, min(pages, seg.size))
@@ -370,7 +391,7 @@ func (w *Writer) write(b *batch, sync bool) error {
 	if err := w.sync(seg); err != nil {
 		return err
 	}
-	if fresh {
+	if fresh && !sabotaged(noDirSync) {
 		if err := w.opts.FS.SyncDir(w.dir); err != nil {
 			return fmt.Errorf("wal: %s: sync directory: %w", seg.name, err)
 		}
@@ -380,6 +401,9 @@ func (w *Writer) write(b *batch, sync bool) error {
 
 // sync makes durable what was written to a segment.
 func (w *Writer) sync(seg *segment) error {
+	if sabotaged(noDataSync) {
+		return nil
+	}
 	began := time.Now()
 	err := seg.file.SyncData()
 	took := time.Since(began)

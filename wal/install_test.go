@@ -1,0 +1,84 @@
+package wal_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/wal"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// twoInstalls writes a log that is cut, and in whose last segment two snapshots are installed with no entry of the log before them. The
+// second is committed by the hard state of the same Save as the entries behind it. kept is whether a crash leaves that
+// hard state, which stands behind the entries.
+func twoInstalls(t *testing.T, kept bool) (f *crashfs.FS, first, second walpb.Snapshot) {
+	t.Helper()
+	l, w := create(t)
+	last := uint64(0)
+	for l.filled.Load() == 0 {
+		last++
+		l.save(t, w, state(1, last), entries(1, last, last, 1000))
+	}
+	first, second = walpb.Snapshot{Index: last + 10, Term: 2}, walpb.Snapshot{Index: last + 20, Term: 2}
+	must(t, w.SaveSnapshot(first))
+	must(t, w.Save(state(2, first.Index), nil))
+	must(t, w.SaveSnapshot(second))
+	must(t, w.Save(state(2, second.Index), entries(2, second.Index+1, second.Index+2, 20)))
+	if names := l.segments(); len(names) != 2 {
+		t.Fatalf("segments %v", names)
+	}
+	if kept {
+		return l.Clone(), first, second
+	}
+	all := records(t, l.FS)
+	end := all[len(all)-1]
+	if end.Type != walpb.TypeState {
+		t.Fatalf("the log ends with %v", end.Type)
+	}
+	f = damage(l.FS, end.Segment, func(b []byte) []byte {
+		clear(b[end.Offset:])
+		return b
+	})
+	must(t, f.Remove(markFile)) // it is written after the sync that the crash came before
+	return f, first, second
+}
+
+// Who starts again reads from the newest snapshot that is committed. Where that is in the log no entry need come before it, and
+// an entry behind a snapshot that was never committed must not be taken for the log's first.
+func TestAnInstallThatACrashCutShortLeavesTheOneBeforeIt(t *testing.T) {
+	f, first, _ := twoInstalls(t, false)
+	snapshots, err := wal.Snapshots(wal.Records(labDir, 0, &wal.Options{FS: f}))
+	if err != nil || len(snapshots) == 0 || snapshots[len(snapshots)-1].Index != first.Index {
+		t.Fatalf("%v, %v", snapshots, err)
+	}
+	for _, at := range []uint64{0, first.Index} {
+		log, err := wal.Replay(wal.Records(labDir, at, &wal.Options{FS: f}), first)
+		if err != nil || len(log.Entries) > 0 || log.State.Commit != first.Index {
+			t.Errorf("from the first, read from %d: %v, %v; want no entries", at, log, err)
+		}
+	}
+
+	// The log goes on, and the leader sends what follows the first snapshot after all.
+	l := newLab(f)
+	w, err := wal.Open(labDir, l.options())
+	must(t, err)
+	must(t, l.settle(t))
+	must(t, w.Save(state(3, first.Index+1), entries(3, first.Index+1, first.Index+2, 20)))
+	must(t, w.Close())
+	log, err := replay(f, first)
+	if err != nil || text(log.Entries) != text(entries(3, first.Index+1, first.Index+2, 0)) {
+		t.Errorf("from the first: %v, %v", log, err)
+	}
+}
+
+func TestAnInstallThatIsThereReplacesTheOneBeforeIt(t *testing.T) {
+	f, first, second := twoInstalls(t, true)
+	if log, err := replay(f, first); !errors.Is(err, wal.ErrSnapshotOutdated) {
+		t.Errorf("from the first: %v, %v", log, err)
+	}
+	log, err := replay(f, second)
+	if err != nil || text(log.Entries) != text(entries(2, second.Index+1, second.Index+2, 0)) {
+		t.Errorf("from the second: %v, %v", log, err)
+	}
+}

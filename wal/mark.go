@@ -1,0 +1,134 @@
+package wal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// mark is the content of the file called synced, beside the segments: a place up to which the log was durable. It is written
+// after a sync, and not synced itself, so the log reaches at least that far, whenever the mark is from. It proves what
+// witnesses cannot, that something followed the last record that is there. See FORMAT.md, chapter 7.
+type mark struct {
+	seq    uint64 // of the segment
+	offset int64  // in it, where a frame ends
+	chain  uint32 // there
+	owner  uint32 // the checksum of the log's metadata
+}
+
+const (
+	markName  = "synced"
+	markSize  = 64
+	markMagic = "synced1\n"
+)
+
+// put encodes the mark.
+func (m mark) put(b *[markSize]byte) {
+	clear(b[:])
+	copy(b[:], markMagic)
+	binary.LittleEndian.PutUint64(b[8:], m.seq)
+	binary.LittleEndian.PutUint64(b[16:], uint64(m.offset))
+	binary.LittleEndian.PutUint32(b[24:], m.chain)
+	binary.LittleEndian.PutUint32(b[28:], m.owner)
+	binary.LittleEndian.PutUint32(b[60:], walpb.Checksum(0, b[:60]))
+}
+
+// parseMark decodes a mark. What a crash or rot has left instead means nothing: that is the zero mark.
+func parseMark(b *[markSize]byte) (m mark) {
+	m.seq = binary.LittleEndian.Uint64(b[8:])
+	m.offset = int64(binary.LittleEndian.Uint64(b[16:]))
+	m.chain = binary.LittleEndian.Uint32(b[24:])
+	m.owner = binary.LittleEndian.Uint32(b[28:])
+	var again [markSize]byte
+	if m.put(&again); *b != again {
+		return mark{}
+	}
+	return m
+}
+
+// readMark reads the mark of the log in dir. If there is none that is whole, it is the zero mark, which every log reaches.
+// The error is of the file system, which did not say what is there.
+func readMark(fsys fileutil.FS, dir string) (mark, error) {
+	f, err := fsys.OpenFile(filepath.Join(dir, markName), os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return mark{}, nil
+	}
+	if err != nil {
+		return mark{}, fmt.Errorf("wal: %w", err)
+	}
+	defer f.Close()
+	var b [markSize]byte
+	if _, err := f.ReadAt(b[:], 0); err != nil && !errors.Is(err, io.EOF) {
+		return mark{}, fmt.Errorf("wal: %w", err)
+	}
+	return parseMark(&b), nil
+}
+
+// beyond tells whether the mark lies behind a place of the log with that metadata.
+func (m mark) beyond(metadata []byte, seq uint64, offset int64) bool {
+	return (m.seq > seq || m.seq == seq && m.offset > offset) && m.owner == walpb.Checksum(0, metadata)
+}
+
+// contradicts tells whether the mark lies in the frame of a record of the log with that metadata, or at its end with another
+// chain there.
+func (m mark) contradicts(metadata []byte, seq uint64, r *Record) bool {
+	end := r.Offset + r.Size
+	return m.seq == seq && r.Offset < m.offset && m.offset <= end && (m.offset < end || m.chain != r.CRC) && m.owner == walpb.Checksum(0, metadata)
+}
+
+func (m mark) String() string {
+	return fmt.Sprintf("%s says that the log was durable up to offset %d of segment %016x, with checksum %08x", markName, m.offset, m.seq, m.chain)
+}
+
+// marker writes the marks of one log. Whoever flushes calls it, never two at once.
+type marker struct {
+	file   fileutil.File
+	buf    [markSize]byte
+	broken bool
+}
+
+// set writes a mark: the log is durable up to there. A mark that cannot be written is no failure of the log. The one before
+// stays, which is as true.
+func (k *marker) set(w *Writer, m mark) {
+	if k.broken || w.opts.NoSync {
+		return
+	}
+	var err error
+	if k.file == nil {
+		k.file, err = w.opts.FS.OpenFile(filepath.Join(w.dir, markName), os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	if err == nil {
+		m.put(&k.buf)
+		_, err = k.file.WriteAt(k.buf[:], 0)
+	}
+	if err != nil {
+		k.broken = true
+		w.opts.Logger.Warn("wal: how far the log is durable is not noted any more", "dir", w.dir, "error", err)
+	}
+}
+
+func (k *marker) close() error {
+	if k.file == nil {
+		return nil
+	}
+	return k.file.Close()
+}
+
+// removeMark removes a mark of a log that was here before, for good.
+func removeMark(fsys fileutil.FS, dir string, sync bool) error {
+	err := fsys.Remove(filepath.Join(dir, markName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && sync {
+		err = fsys.SyncDir(dir)
+	}
+	return err
+}

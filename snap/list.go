@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -108,12 +109,12 @@ func parseName(name string) (term, index uint64, kind fileKind) {
 			if len(of) != 33 || of[16] != '-' {
 				return 0, 0, strayFile
 			}
-			if term, ok = parseHex(of[:16]); !ok {
+			if term, ok = fileutil.ParseHex(of[:16]); !ok {
 				return 0, 0, strayFile
 			}
 			of = of[17:]
 		}
-		if index, ok = parseHex(of); !ok {
+		if index, ok = fileutil.ParseHex(of); !ok {
 			return 0, 0, strayFile
 		}
 		return term, index, k.kind
@@ -125,22 +126,4 @@ func parseName(name string) (term, index uint64, kind fileKind) {
 func brokenIndex(name string) uint64 {
 	_, index, _ := parseName(strings.TrimSuffix(name, brokenSuffix))
 	return index
-}
-
-// parseHex reads sixteen lower-case digits.
-func parseHex(s string) (n uint64, ok bool) {
-	if len(s) != 16 {
-		return 0, false
-	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case '0' <= c && c <= '9':
-			n = n<<4 | uint64(c-'0')
-		case 'a' <= c && c <= 'f':
-			n = n<<4 | uint64(c-'a'+10)
-		default:
-			return 0, false
-		}
-	}
-	return n, true
 }

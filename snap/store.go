@@ -50,37 +50,10 @@ func Open(dir string, opts *Options) (*Store, error) {
 	if opts != nil && opts.Logger != nil {
 		s.log = opts.Logger
 	}
-	if err := makeDir(s.fs, filepath.Clean(dir)); err != nil {
+	if err := fileutil.MkdirAll(s.fs, dir); err != nil {
 		return nil, fmt.Errorf("snap: %w", err)
 	}
 	return s, nil
-}
-
-// makeDir makes a directory and its parents, each durable. Those that are there already may not be yet: whoever made them
-// may have died before he could sync.
-func makeDir(fsys fileutil.FS, dir string) error {
-	parent := filepath.Dir(dir)
-	if parent == dir {
-		return nil // the root, or the working directory
-	}
-	if err := makeDir(fsys, parent); err != nil {
-		return err
-	}
-	_, err := fsys.Stat(dir)
-	missing := errors.Is(err, fs.ErrNotExist)
-	if missing {
-		if err = fsys.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
-			err = nil // another was faster
-		}
-	}
-	if err != nil {
-		return err
-	}
-	err = fsys.SyncDir(parent)
-	if !missing && errors.Is(err, fs.ErrPermission) {
-		return nil // where we may not even read the names, we made none
-	}
-	return err
 }
 
 // Save writes the snapshot into a file of its own, mode 0600. If a file of the same index and term holds the same already

@@ -11,8 +11,9 @@ import (
 
 var (
 	states = flag.Int("states", 20_000, "how many `states` the crash campaign opens, at the least")
+	lives  = flag.Int("lives", 2000, "how many `lives` it leads, at the least")
 	seed   = flag.Uint64("seed", 1, "the `seed` of the crash campaign's first history")
-	long   = flag.Bool("long", false, "open a million states, which takes ten minutes or so")
+	long   = flag.Bool("long", false, "open a million states and lead 100,000 lives, which takes minutes")
 )
 
 func TestMain(m *testing.M) {
@@ -23,17 +24,17 @@ func TestMain(m *testing.M) {
 
 func TestNoCrashLosesOrInventsOrRefusesAnything(t *testing.T) {
 	if *long {
-		*states = max(*states, 1_000_000)
+		*states, *lives = max(*states, 1_000_000), max(*lives, 100_000)
 	} else {
-		t.Logf("SHORT: only %d states; -long opens a million", *states)
+		t.Logf("SHORT: only %d states and %d lives; -long opens a million and leads 100,000", *states, *lives)
 	}
-	r, err := fuzz.Run(fuzz.Config{Seed: *seed, States: *states, Failures: 5, Workers: 2})
+	r, err := fuzz.Run(fuzz.Config{Seed: *seed, States: *states, Lives: *lives, Failures: 5, Workers: 2})
 	t.Logf("seed %d: %v", *seed, r)
 	for _, f := range r.Failures {
-		t.Errorf("%v\n\tto see it again: go test ./fuzz -run %s -seed %d -states %d", &f, t.Name(), f.Seed, f.States)
+		t.Errorf("%v\n\tto see it again: go test ./fuzz -run %s -seed %d -states 1 -lives 1", &f, t.Name(), f.Seed)
 	}
-	if err == nil && r.States < *states {
-		t.Errorf("only %d states", r.States)
+	if err == nil && (r.States < *states || r.Lives < *lives) {
+		t.Errorf("only %d states of %d lives", r.States, r.Lives)
 	}
 }
 
@@ -53,12 +54,12 @@ func TestAHistoryDependsOnItsSeedAlone(t *testing.T) {
 
 func TestNoCrashOfAShortHistoryLosesAnything(t *testing.T) {
 	r, err := fuzz.RunExhaustive(fuzz.Config{})
-	t.Logf("exhaustive: %v", r)
+	t.Log(r)
 	if err != nil {
-		t.Error(err)
+		t.Errorf("%v\n\tto see it again: go test ./fuzz -run %s", err, t.Name())
 	}
-	if r.States < 4000 {
-		t.Errorf("only %d states", r.States)
+	if r.States < 15_000 || r.Whole < r.Moments*95/100 {
+		t.Errorf("only %d states, %d of %d moments", r.States, r.Whole, r.Moments)
 	}
 }
 
@@ -70,7 +71,7 @@ func TestEverySaboteurIsCaught(t *testing.T) {
 			if err == nil {
 				t.Fatalf("not caught: %v", r)
 			}
-			t.Logf("caught as %s: %v", r.Failures[0].Verdict, r)
+			t.Logf("caught as %s: %s: %v", r.Failures[0].Verdict, r.Failures[0].Detail, r)
 		})
 	}
 }

@@ -5,162 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 	"strings"
 
+	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
-
-// seen is a log as its readers show it.
-type seen struct {
-	records  []record // those behind the last gap; hard states that change nothing are left out
-	first    string   // the segment in which they begin
-	state    record   // the hard state at its head
-	starts   []start
-	segments []string // all that are there
-
-	snapshots []walpb.Snapshot // the usable ones
-	log       *wal.Log         // replayed from the newest of them
-
-	count int // how many records of the model that is; set by judge
-}
-
-// start is a segment, and how many of the records stand before it.
-type start struct {
-	segment string
-	at      int
-}
-
-// observe reads a log record by record, and what it means.
-func (h *history) observe(disk *crashfs.FS) (*seen, error) {
-	s, err := h.observeRecords(disk)
-	if err != nil {
-		return nil, err
-	}
-	return s, s.mean(disk)
-}
-
-// observeRecords reads a log record by record.
-func (h *history) observeRecords(disk *crashfs.FS) (*seen, error) {
-	s := &seen{}
-	o := &wal.Options{FS: disk}
-	head := 0
-	for r, err := range wal.Records(dir, 0, o) {
-		var corrupt *wal.CorruptError
-		switch {
-		case errors.As(err, &corrupt) && corrupt.Kind == wal.MissingSegment:
-			*s = seen{}
-			continue
-		case err != nil:
-			return nil, failf(Refused, "records: %v", err)
-		}
-		if r.Offset == 0 {
-			s.starts = append(s.starts, start{r.Segment, len(s.records)})
-			if s.first == "" {
-				s.first, s.state = r.Segment, record{kind: walpb.TypeState}
-			}
-			head = 0
-		}
-		head++
-		if err := s.record(r, head == 3 && r.Segment == s.first && !strings.HasPrefix(r.Segment, "0000000000000000-")); err != nil {
-			return nil, failf(Invented, "%s: offset %d: %v", r.Segment, r.Offset, err)
-		}
-	}
-	names, err := disk.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range names {
-		if path.Ext(e.Name()) == ".wal" {
-			s.segments = append(s.segments, e.Name())
-		}
-	}
-	return s, nil
-}
-
-// mean reads what the records mean, in the steps of a program that starts again.
-func (s *seen) mean(disk *crashfs.FS) (err error) {
-	o := &wal.Options{FS: disk}
-	if s.snapshots, err = wal.Snapshots(wal.Records(dir, 0, o)); err != nil {
-		return failf(Refused, "snapshots: %v", err)
-	}
-	if len(s.snapshots) == 0 {
-		return failf(Lost, "no usable snapshot record")
-	}
-	newest := s.newest()
-	s.log, err = wal.Replay(wal.Records(dir, newest.Index, o), newest)
-	if err != nil {
-		return failf(Refused, "replay from %d/%d: %v", newest.Index, newest.Term, err)
-	}
-	return nil
-}
-
-// record takes the next record. In the head of the first segment a hard state is not news.
-func (s *seen) record(r wal.Record, inHead bool) error {
-	var n record
-	switch r.Type {
-	case walpb.TypeMetadata:
-		if !bytes.Equal(r.Data, metadata) {
-			return fmt.Errorf("metadata %q", r.Data)
-		}
-		return nil
-	case walpb.TypeCRC:
-		return nil
-	case walpb.TypeEntry:
-		var e walpb.Entry
-		if err := e.Unmarshal(r.Data); err != nil {
-			return err
-		}
-		n = entryRecord(e)
-	case walpb.TypeState:
-		var st walpb.HardState
-		if err := st.Unmarshal(r.Data); err != nil {
-			return err
-		}
-		n = stateRecord(st)
-		if n == s.last() {
-			return nil
-		}
-		if inHead {
-			s.state = n
-			return nil
-		}
-	case walpb.TypeSnapshot:
-		var snap walpb.Snapshot
-		if err := snap.Unmarshal(r.Data); err != nil {
-			return err
-		}
-		n = snapshotRecord(snap)
-	default:
-		return fmt.Errorf("a record of type %v", r.Type)
-	}
-	s.records = append(s.records, n)
-	return nil
-}
-
-// last returns the hard state so far.
-func (s *seen) last() record {
-	for i := len(s.records) - 1; i >= 0; i-- {
-		if s.records[i].kind == walpb.TypeState {
-			return s.records[i]
-		}
-	}
-	return s.state
-}
-
-// newest returns the usable snapshot record with the highest index, and of several the last.
-func (s *seen) newest() walpb.Snapshot {
-	newest := s.snapshots[0]
-	for _, n := range s.snapshots {
-		if n.Index >= newest.Index {
-			newest = n
-		}
-	}
-	return newest
-}
 
 // judge compares a log with the model: it must be made of the first records that were attempted, up to some point that is
 // not before the last that was acknowledged; and what it means must be what they mean.
@@ -251,11 +104,43 @@ func (m *model) settle(count int) (lost []record) {
 // examine opens what a crash has left. A log that opens must be what the model says; and the recovery itself is crashed as well,
 // now and then, down to some depth.
 func (h *history) examine(disk *crashfs.FS, what string, depth int) {
+	if !h.isNew(disk) {
+		h.campaign.result.Repeats++
+		return
+	}
 	h.states++
 	h.campaign.result.States++
+	if h.states%256 == 0 {
+		h.campaign.report()
+	}
+	if r := h.campaign.cfg.Recover; r != nil {
+		h.examineWith(r, disk, what)
+		return
+	}
 	if err := h.tryOpen(disk, depth, what); err != nil {
 		h.report(err, what)
 	}
+}
+
+// image is a state with what there must be in it.
+type image struct {
+	sum                  uint64
+	attempted, acked     int
+	started, gone, files int
+	created              bool
+}
+
+// isNew tells whether a state was not opened yet, in this life, when the same was to be in it. In a life the model only grows,
+// so its sizes tell what it is.
+func (h *history) isNew(disk *crashfs.FS) bool {
+	m := h.model
+	i := image{disk.Sum(sumSeed), len(m.records), m.acked, len(m.starts), len(m.gone), 0, m.created}
+	if h.files != nil {
+		i.files = h.files.steps
+	}
+	_, old := h.opened[i]
+	h.opened[i] = struct{}{}
+	return !old
 }
 
 func (h *history) tryOpen(disk *crashfs.FS, depth int, what string) error {
@@ -265,7 +150,8 @@ func (h *history) tryOpen(disk *crashfs.FS, depth int, what string) error {
 		}
 	}
 	made := make(chan error, 4)
-	o := &wal.Options{FS: disk, SegmentSize: h.size, PlainEtcd: h.plain, Observer: wal.Observer{Spare: func(err error) { made <- err }}}
+	o := h.optionsOn(disk)
+	o.Observer.Spare = func(err error) { made <- err }
 	if depth < 2 && h.rng.IntN(6) == 0 {
 		disk.SetHook(nil, func(op crashfs.Op) {
 			if h.rng.IntN(2) == 0 || h.failed {
@@ -276,6 +162,11 @@ func (h *history) tryOpen(disk *crashfs.FS, depth int, what string) error {
 				h.examine(disk.Crash(c.choose), fmt.Sprintf("%s; in recovery %v: %s", what, op, c.name), depth+1)
 			}
 		})
+	}
+	if h.rng.IntN(8) == 0 {
+		if _, err := h.repair(o); err != nil {
+			return err
+		}
 	}
 	w, err := wal.Open(dir, o)
 	if errors.Is(err, fs.ErrNotExist) && !h.model.created {
@@ -288,12 +179,12 @@ func (h *history) tryOpen(disk *crashfs.FS, depth int, what string) error {
 	}
 	<-made
 	disk.SetHook(nil, nil)
-	s, err := h.observeRecords(disk)
-	if err == nil && h.rng.IntN(2) == 0 {
-		err = s.mean(disk)
-	}
+	s, err := observe(disk, [...]thorough{itsRecords, itsRecords, itsMeaning, asARestart}[h.rng.IntN(4)])
 	if err == nil {
 		err = h.model.judge(s)
+	}
+	if err == nil && s.log != nil && h.files != nil {
+		err = h.judgeFiles(disk, s)
 	}
 	if err == nil && s.log != nil && h.rng.IntN(4) == 0 {
 		err = h.goOn(w, disk, s)
@@ -302,6 +193,39 @@ func (h *history) tryOpen(disk *crashfs.FS, depth int, what string) error {
 		err = failf(Refused, "close: %v", err2)
 	}
 	return err
+}
+
+// judgeFiles starts from the snapshots' files.
+func (h *history) judgeFiles(disk *crashfs.FS, s *seen) error {
+	store, err := snap.Open(snapDir, &snap.Options{FS: disk})
+	if err != nil {
+		return failf(Refused, "open the snapshots: %v", err)
+	}
+	return h.files.judge(store, disk, s.snapshots, s.newest())
+}
+
+// optionsOn returns those of the history's log, on a disk.
+func (h *history) optionsOn(fsys fileutil.FS) *wal.Options {
+	return &wal.Options{FS: fsys, SegmentSize: h.size, PlainEtcd: h.plain, NoSync: h.noSync}
+}
+
+// repair does what Open would do to the end of a log, by a Plan. Then there is nothing left to do. It returns whether there was.
+func (h *history) repair(o *wal.Options) (done bool, err error) {
+	p, err := wal.PlanRepair(dir, o)
+	if errors.Is(err, fs.ErrNotExist) && !h.model.created {
+		return false, nil
+	}
+	if err != nil {
+		return false, failf(Refused, "plan a repair: %v", err)
+	}
+	done = p.Verdict != wal.Clean
+	if err := p.Apply(); err != nil {
+		return done, failf(Refused, "repair: %v", err)
+	}
+	if p, err = wal.PlanRepair(dir, o); err != nil || p.Verdict != wal.Clean {
+		return done, failf(Refused, "plan another repair: %v, %+v", err, p)
+	}
+	return done, nil
 }
 
 // verify asks Check, which must find nothing that is not a crash's.
@@ -333,12 +257,15 @@ func (h *history) goOn(w *wal.Writer, disk *crashfs.FS, before *seen) error {
 		return failf(Refused, "save behind the recovery: %v", err)
 	}
 	after := disk.Crash(crashfs.DropAll)
-	w2, err := wal.Open(dir, &wal.Options{FS: after, SegmentSize: h.size, PlainEtcd: h.plain})
+	if h.noSync {
+		after = disk.Clone()
+	}
+	w2, err := wal.Open(dir, h.optionsOn(after))
 	if err != nil {
 		return failf(Refused, "open behind the recovery: %v", err)
 	}
 	defer w2.Close()
-	s, err := h.observe(after)
+	s, err := observe(after, asARestart)
 	if err != nil {
 		return err
 	}

@@ -8,32 +8,85 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// RunExhaustive crashes a few short, fixed histories at every change of the file system, in all of these ways: everything that
-// was pending is there, nothing is, all but one piece is, only one piece is, and every prefix of the changes. Of Config only
-// Failures, Saboteur and Logger matter. Result and error are those of Run.
+// RunExhaustive crashes a few short, fixed histories at every change of the file system. Where what is pending can be combined
+// in no more than 2,048 ways it takes them all, each sector, size and name in each of its versions; the Result counts these moments
+// as Whole. Elsewhere it takes everything, nothing, all but one piece, only one piece, and every prefix of the changes. And each pending
+// sector is torn, at every 32nd byte. Of Config only Failures, PlainEtcd, Saboteur, Recover, Progress and Logger matter.
+// Result and error are those of Run.
 func RunExhaustive(cfg Config) (Result, error) {
 	c := newCampaign(cfg)
 	for i, s := range scripts {
-		for _, plain := range []bool{false, true} {
-			if c.done() {
-				break
+		for variant := range 4 {
+			plain, files := variant&1 != 0, variant&2 != 0
+			if c.done() || cfg.PlainEtcd && !plain {
+				continue
 			}
 			h := newHistory(c, uint64(i), rand.New(rand.NewPCG(uint64(i), 0)))
 			h.size, h.plain = 4096, plain
-			h.choose = everyCrash
-			h.tracef("script %d, plain %v", i, plain)
+			if files {
+				h.files = newFiles(form(i), 1)
+			}
+			h.choose = h.everyCrash
+			h.tracef("script %d, plain %v, files %v", i, plain, files)
 			c.script(h, s)
 		}
 	}
 	return c.finish()
 }
 
+// What RunExhaustive goes through.
+const (
+	mostCombined = 1 << 11
+	tearStep     = 32
+)
+
 // everyCrash returns all crashes but those that are chance.
-func everyCrash(disk *crashfs.FS) []named {
-	pending, changes := len(disk.Pending()), disk.Changes()
-	if pending == 0 {
+func (h *history) everyCrash(disk *crashfs.FS) []named {
+	places := disk.Pending()
+	if len(places) == 0 {
 		return nil
 	}
+	h.campaign.result.Moments++
+	combined := 1
+	for _, p := range places {
+		combined = min(combined*(p.Versions+1), mostCombined+1)
+	}
+	var all []named
+	if combined <= mostCombined {
+		h.campaign.result.Whole++
+		for n := range combined {
+			all = append(all, named{fmt.Sprintf("combination %d of %d", n, combined), combination(n)})
+		}
+	} else {
+		all = everySingle(len(places), disk.Changes())
+	}
+	for i, p := range places {
+		for tear := tearStep; p.Kind == crashfs.Sector && tear < 512; tear += tearStep {
+			all = append(all, named{fmt.Sprintf("tear %d of %d after %d bytes", i, len(places), tear), tornAt(i, tear)})
+		}
+	}
+	return all
+}
+
+// combination is the nth of all combinations of versions.
+func combination(n int) crashfs.Chooser {
+	return func(places []crashfs.Place, choices []crashfs.Choice) {
+		n := n
+		for i, p := range places {
+			choices[i].Version = n % (p.Versions + 1)
+			n /= p.Versions + 1
+		}
+	}
+}
+
+func tornAt(i, tear int) crashfs.Chooser {
+	return func(places []crashfs.Place, choices []crashfs.Choice) {
+		crashfs.KeepAll(places, choices)
+		choices[i].Tear = tear
+	}
+}
+
+func everySingle(pending, changes int) []named {
 	all := []named{{"keep all", crashfs.KeepAll}, {"drop all", crashfs.DropAll}}
 	for i := range pending {
 		all = append(all,

@@ -3,10 +3,11 @@ package fuzz
 import (
 	"errors"
 	"io/fs"
-	"path/filepath"
+	"path"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
@@ -22,6 +23,8 @@ type life struct {
 	disk *crashfs.FS
 	w    *wal.Writer
 
+	store *snap.Store // of the snapshots' files; nil if there are none
+
 	// The spare is made in the background. So that a history depends on its seed alone, the maker is let go
 	// only when nothing else is at work.
 	gated bool
@@ -29,11 +32,15 @@ type life struct {
 	made  chan error
 	spent bool // a segment was finished, so the spare begins the next one, and another will be made
 
-	opening bool // Open is at work
+	opening   bool // Open or Repair is at work
+	repairing bool // it is Repair
 
 	// hold, if not nil, stops the next write until it is closed; held tells that it was stopped.
 	hold, held chan struct{}
 
+	segments int         // how many there were when the log was last observed
+	inWrite  bool        // it ends in a kill inside a write
+	killed   bool        // that write was cut short
 	boundary int         // how many changes of the file system there were
 	stop     int         // the boundary at which this life ends
 	ended    bool        // it has
@@ -43,10 +50,13 @@ type life struct {
 // live runs one life on a disk, and returns what is left, or nil after a failure.
 func (h *history) live(disk *crashfs.FS) *crashfs.FS {
 	h.campaign.result.Lives++
+	h.lives++
+	clear(h.opened)
 	ops := 1 + h.rng.IntN(9)
 	l := h.begin(disk)
 	if h.rng.IntN(4) > 0 {
 		l.stop = 1 + h.rng.IntN(8+4*ops)
+		l.inWrite = h.rng.IntN(3) == 0
 	}
 	lost := l.open()
 	for i := range ops {
@@ -64,30 +74,44 @@ func (h *history) live(disk *crashfs.FS) *crashfs.FS {
 func (h *history) begin(disk *crashfs.FS) *life {
 	l := &life{history: h, disk: disk, gate: make(chan struct{}), made: make(chan error, 4), stop: -1}
 	disk.SetHook(l.before, l.after)
+	disk.SetFault(l.cutShort)
 	return l
+}
+
+// cutShort has the write in which a life ends reach the files in part, as a kill may leave it. What was written is not synced,
+// so that a torn tail comes to stand behind records that a power cut can still take away.
+func (l *life) cutShort(op crashfs.Op) error {
+	if op.Kind != crashfs.OpWrite || !l.inWrite || l.ended || l.failed || l.stop < 0 || l.boundary+1 < l.stop {
+		return nil
+	}
+	l.killed = true
+	return crashfs.ShortWrite(l.rng.IntN(int(op.N)))
 }
 
 // options returns those of the log, on a file system that a saboteur may have spoilt.
 func (l *life) options() *wal.Options {
 	var fsys fileutil.FS = l.disk
 	if s := l.campaign.cfg.Saboteur; s != nil {
-		fsys = s.Wrap(fsys, func() bool { return l.opening })
+		fsys = s.Wrap(fsys, func() bool { return l.opening && (l.repairing || !s.inRepair) })
 	}
-	return &wal.Options{
-		SegmentSize: l.size,
-		PlainEtcd:   l.plain,
-		FS:          fsys,
-		Observer: wal.Observer{
-			Trimmed: func(string, int64, int64) { l.trimmed = true },
-			Spare:   func(err error) { l.made <- err },
-		},
+	o := l.optionsOn(fsys)
+	o.Observer = wal.Observer{
+		Trimmed: func(string, int64, int64) { l.trimmed = true },
+		Spare:   func(err error) { l.made <- err },
 	}
+	return o
 }
 
 // open creates or opens the log, and takes what is there for what must stay. It returns the records that were attempted before
 // and are not there.
 func (l *life) open() (lost []record) {
 	l.opening, l.trimmed = true, false
+	s := l.campaign.cfg.Saboteur
+	if l.rng.IntN(8) == 0 || s != nil && s.inRepair {
+		if lost = l.repairFirst(); l.ended || l.failed {
+			return nil
+		}
+	}
 	created := false
 	w, err := wal.Open(dir, l.options())
 	if errors.Is(err, fs.ErrNotExist) && !l.model.created {
@@ -95,7 +119,9 @@ func (l *life) open() (lost []record) {
 		w, err = wal.Create(dir, metadata, l.options())
 	}
 	if err != nil {
-		l.fail(Refused, "open: %v", err)
+		if !l.ended {
+			l.fail(Refused, "open: %v", err)
+		}
 		return nil
 	}
 	l.opening = false
@@ -104,7 +130,7 @@ func (l *life) open() (lost []record) {
 	if l.ended {
 		return nil
 	}
-	seen, err := l.observe(l.disk)
+	seen, err := observe(l.disk, asARestart)
 	if err == nil {
 		err = l.model.judge(seen)
 	}
@@ -112,15 +138,58 @@ func (l *life) open() (lost []record) {
 		l.report(err, "what Open shows")
 		return nil
 	}
-	lost = l.model.settle(seen.count)
-	l.tracef("life %d: created %v, %d records, %d lost", l.campaign.result.Lives, created, seen.count, len(lost))
+	l.segments = len(seen.segments)
+	if l.files != nil && !l.openStore(seen) {
+		return nil
+	}
+	lost = append(l.model.settle(seen.count), lost...)
+	l.tracef("life %d: created %v, %d records, %d lost", l.lives, created, seen.count, len(lost))
 	l.cluster.restart(l.model.records)
 	l.check("after Open")
 	return lost
 }
 
+// openStore opens the snapshots' files, which must be there. It returns whether the life goes on.
+func (l *life) openStore(seen *seen) bool {
+	o := l.options()
+	store, err := snap.Open(snapDir, &snap.Options{FS: o.FS})
+	if l.ended {
+		return false
+	}
+	if err != nil {
+		l.fail(Refused, "open the snapshots: %v", err)
+		return false
+	}
+	l.store = store
+	l.report(l.files.judge(store, l.disk, seen.snapshots, seen.newest()), "what a restart finds")
+	return !l.failed
+}
+
+// repairFirst repairs a log before it is opened. What a repair leaves must stay. It returns what it took away, as open does.
+func (l *life) repairFirst() (lost []record) {
+	l.tracef("repair")
+	l.repairing = true
+	done, err := l.repair(l.options())
+	l.repairing = false
+	var seen *seen
+	if err == nil && done && !l.ended {
+		seen, err = observe(l.disk, asARestart)
+	}
+	if err == nil && seen != nil {
+		if err = l.model.judge(seen); err == nil {
+			lost = l.model.settle(seen.count)
+		}
+	}
+	if l.ended {
+		return nil
+	}
+	l.report(err, "what Repair leaves")
+	l.check("after Repair")
+	return lost
+}
+
 func (l *life) awaitSpare() {
-	if err := <-l.made; err != nil {
+	if err := <-l.made; err != nil && !l.ended {
 		l.fail(Refused, "make a spare: %v", err)
 	}
 }
@@ -160,7 +229,7 @@ func (l *life) attempt(state walpb.HardState, entries []walpb.Entry) (must bool)
 	if !state.IsZero() {
 		l.model.attempt(stateRecord(state))
 	}
-	return len(entries) > 0 || !state.IsZero() && (state.Term != before.term || state.Vote != before.vote)
+	return l.noSync || len(entries) > 0 || !state.IsZero() && (state.Term != before.term || state.Vote != before.vote)
 }
 
 func (l *life) saveOnly(state walpb.HardState, entries []walpb.Entry) {
@@ -254,7 +323,7 @@ func (l *life) close() {
 func (l *life) cease() {
 	l.ended = true
 	pending := len(l.disk.Pending())
-	if pending == 0 || l.rng.IntN(4) == 0 {
+	if pending == 0 || l.noSync || l.killed || l.rng.IntN(4) == 0 {
 		l.tracef("kill")
 		l.remains = l.disk.Clone()
 		return
@@ -267,6 +336,8 @@ func (l *life) cease() {
 // discard ends what still runs on a disk that is of no interest any more.
 func (l *life) discard() {
 	l.disk.SetHook(nil, nil)
+	l.disk.SetFault(nil)
+	close(l.gate) // a call that failed has left whoever waits there
 	if l.w != nil {
 		l.w.Close()
 	}
@@ -286,15 +357,20 @@ func (l *life) before(op crashfs.Op) {
 }
 
 // isSpare tells the files that package wal makes in the background.
-func isSpare(name string) bool { return filepath.Ext(name) == ".tmp" }
+func isSpare(name string) bool { return path.Dir(name) == dir && path.Ext(name) == ".tmp" }
 
 // after is called after each change of the file system.
 func (l *life) after(op crashfs.Op) {
-	l.spent = l.spent || op.Kind == crashfs.OpTruncate && l.w != nil
+	l.spent = l.spent || op.Kind == crashfs.OpTruncate && path.Dir(op.Name) == dir && l.w != nil
 	if l.ended || l.failed {
 		return
 	}
 	l.boundary++
+	if l.killed {
+		l.tracef("stop inside %v", op)
+		l.cease()
+		return
+	}
 	l.check(op.String())
 	if l.stop > 0 && l.boundary >= l.stop && (op.Kind == crashfs.OpWrite || l.rng.IntN(4) == 0) && !l.failed {
 		l.tracef("stop after %v", op)

@@ -92,6 +92,22 @@ func (m *machine) Snapshot(t *rapid.T) {
 	m.wrote()
 }
 
+// Install records a snapshot that a leader sent, from beyond the log or with another term than the log's entry, and commits it. What
+// stood before is gone; the slice keeps the place of the entries, which nobody asks for any more.
+func (m *machine) Install(t *rapid.T) {
+	i := rapid.Uint64Range(m.state.Commit+1, uint64(len(m.entries))+5).Draw(t, "index")
+	m.state.Term++
+	m.base = walpb.Snapshot{Index: i, Term: m.state.Term, ConfState: []byte{8, 2}}
+	m.must(t, m.w.SaveSnapshot(m.base))
+	m.entries = m.entries[:0:0]
+	for n := uint64(1); n <= i; n++ {
+		m.entries = append(m.entries, walpb.Entry{Index: n, Term: m.state.Term})
+	}
+	m.state.Commit = i
+	m.must(t, m.w.Save(m.state, nil))
+	m.wrote()
+}
+
 func (m *machine) Release(t *rapid.T) {
 	m.must(t, m.w.Release(rapid.Uint64Range(0, m.state.Commit).Draw(t, "index")))
 	m.wrote()

@@ -2,6 +2,7 @@ package fuzz
 
 import (
 	"io/fs"
+	"strings"
 
 	"github.com/stele-wal/stele/fileutil"
 )
@@ -9,8 +10,14 @@ import (
 // A Saboteur makes a file system that does less than it says. A campaign on it must fail.
 type Saboteur struct {
 	Name string
-	// Wrap returns the file system. opening tells whether Open is at work.
+	// Wrap returns the file system. opening tells whether Open, or the repair before it, is at work.
 	Wrap func(fsys fileutil.FS, opening func() bool) fileutil.FS
+
+	inRepair bool // opening tells whether Repair is at work, and not Open
+
+	// What the program does wrong that uses the log and the snapshots' files.
+	recordFirst bool // it records a snapshot before it has the file
+	keepEarly   bool // it removes old files for the sake of a snapshot that is not committed
 }
 
 // Saboteurs returns all that there are.
@@ -26,6 +33,10 @@ func Saboteurs() []Saboteur {
 		sabotage("the directory is not synced after a removal", cuts{syncDirAfter: "remove"}),
 		sabotage("every other sync of data is left out", cuts{syncLate: true}),
 		sabotage("the first sync of a new file is left out", cuts{syncFirst: true}),
+		sabotage("no snapshot's file is synced", cuts{syncSnap: true}),
+		inRepair(sabotage("Repair does not sync data", cuts{syncData: whileOpening})),
+		{Name: "a snapshot is recorded before its file is there", Wrap: honest, recordFirst: true},
+		{Name: "old snapshots are removed before the next is committed", Wrap: honest, keepEarly: true},
 	}
 }
 
@@ -36,7 +47,15 @@ type cuts struct {
 	syncLate                bool   // every other sync
 	syncFirst               bool   // the first syncs of a file that was written
 	syncTrim                bool   // the sync behind a write in Open
+	syncSnap                bool   // the sync of a snapshot's file
 }
+
+func inRepair(s Saboteur) Saboteur {
+	s.inRepair = true
+	return s
+}
+
+func honest(fsys fileutil.FS, _ func() bool) fileutil.FS { return fsys }
 
 type when int
 
@@ -102,6 +121,9 @@ func (f *saboteurFile) SyncData() error {
 		return nil
 	}
 	if f.s.syncTrim && f.trimmed && f.s.opening() {
+		return nil
+	}
+	if f.s.syncSnap && strings.HasPrefix(f.Name(), snapDir) {
 		return nil
 	}
 	if f.s.syncLate && f.syncs%2 == 0 {

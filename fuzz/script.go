@@ -2,6 +2,7 @@ package fuzz
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/stele-wal/stele/walpb"
 )
@@ -50,6 +51,10 @@ func (l *life) step(lost []record) []record {
 		lost = nil
 	}
 	m := fold(l.model.records)
+	if l.segments > 4 && l.rng.IntN(3) == 0 {
+		l.tidy(&m)
+		return lost
+	}
 	switch n := l.rng.IntN(20); {
 	case n < 8:
 		l.follow(&m)
@@ -244,9 +249,37 @@ func (l *life) install(m *meaning) {
 	l.save(state, entries)
 }
 
+// tidy makes a log short that has become long.
+func (l *life) tidy(m *meaning) {
+	if m.state.index > m.base {
+		l.saveSnapshot(m.state.index, m.term(m.state.index))
+	}
+	if !l.ended && !l.failed {
+		l.releaseTo(m.state.index)
+	}
+}
+
+// saveSnapshot records a snapshot, whose file is there by then. Now and then old files go behind that.
 func (l *life) saveSnapshot(index, term uint64) {
 	s := walpb.Snapshot{Index: index, Term: term, ConfState: confState(index)}
-	l.tracef("save snapshot %d/%d", index, term)
+	steps := []func(walpb.Snapshot){l.saveFile, l.recordSnapshot}
+	if s := l.campaign.cfg.Saboteur; s != nil && s.recordFirst {
+		slices.Reverse(steps)
+	}
+	if l.files == nil {
+		steps = []func(walpb.Snapshot){l.recordSnapshot}
+	} else if l.rng.IntN(2) == 0 {
+		steps = append(steps, l.keepFiles)
+	}
+	for _, step := range steps {
+		if !l.ended && !l.failed {
+			step(s)
+		}
+	}
+}
+
+func (l *life) recordSnapshot(s walpb.Snapshot) {
+	l.tracef("save snapshot %d/%d", s.Index, s.Term)
 	l.model.attempt(snapshotRecord(s))
 	if l.call(func() error { return l.w.SaveSnapshot(s) }) == nil {
 		l.ack()
@@ -272,7 +305,7 @@ func (l *life) releaseTo(index uint64) {
 	if l.ended || l.failed {
 		return
 	}
-	before, err := l.observe(l.disk)
+	before, err := observe(l.disk, itsMeaning)
 	if err == nil {
 		err = l.model.judge(before)
 	}
@@ -287,7 +320,7 @@ func (l *life) releaseTo(index uint64) {
 	if l.call(func() error { return l.w.Release(index) }) != nil || l.ended {
 		return
 	}
-	after, err := l.observe(l.disk)
+	after, err := observe(l.disk, itsMeaning)
 	if err == nil {
 		err = l.model.judge(after)
 	}
@@ -295,6 +328,7 @@ func (l *life) releaseTo(index uint64) {
 		l.report(err, "after a release")
 		return
 	}
+	l.segments = len(after.segments)
 	for _, s := range before.starts {
 		if s.segment != after.first && s.segment < after.first {
 			l.model.gone[s.segment] = true

@@ -1,0 +1,374 @@
+package fuzz
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/wal"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// workloads returns the programs that faults are tried on.
+func workloads() []*workload {
+	return []*workload{
+		{name: "log", begin: emptyDisk, steps: logSteps},
+		{name: "plain", begin: emptyDisk, steps: plainSteps, plain: true},
+		{name: "torn", begin: once(tornDisk), steps: []step{checkLog, openStep, save(2), closeStep, checkLog}},
+		{name: "repair", begin: once(tornDisk), steps: []step{repair, checkLog, replay, openStep, save(1), closeStep}},
+		{name: "unborn", begin: once(unbornDisk), steps: []step{openStep, save(2), closeStep}},
+		{name: "repair-unborn", begin: once(unbornDisk), steps: []step{repair, openStep, save(1), closeStep}},
+		{name: "snap", begin: emptyDisk, steps: snapSteps},
+		{name: "body", begin: emptyDisk, steps: bodySteps},
+	}
+}
+
+// logSteps is everything that a Writer can do, and a restart.
+var logSteps = []step{
+	create, save(3), snapshotStep, save(4), save(4), vote, appendStep, commitStep, burstStep, overwriteStep, save(4), snapshotStep, save(4), save(3),
+	release, save(2), installStep, save(2), syncStep, commitStep, closeStep,
+	openStep, checkLog, replay, save(3), snapshotStep, release, closeStep,
+}
+
+var plainSteps = []step{create, save(4), snapshotStep, save(4), appendStep, save(4), commitStep, closeStep, openStep, save(3), closeStep}
+
+func emptyDisk() (*crashfs.FS, *model) { return crashfs.New(), newModel() }
+
+// once returns a function that makes the same again and again, and works only the first time.
+func once(build func() (*crashfs.FS, *model)) func() (*crashfs.FS, *model) {
+	built := sync.OnceValues(build)
+	return func() (*crashfs.FS, *model) {
+		disk, m := built()
+		return disk.Clone(), m.clone()
+	}
+}
+
+// tornDisk is a log whose last batch reached the disk in part.
+func tornDisk() (*crashfs.FS, *model) {
+	return cutDuring(func(op crashfs.Op) bool { return op.Kind == crashfs.OpWrite && op.N > 4096 }, func(disk *crashfs.FS) crashfs.Chooser {
+		return crashfs.DropOne(1) // the second of the sectors that were written
+	})
+}
+
+// unbornDisk is a log that was being cut.
+func unbornDisk() (*crashfs.FS, *model) {
+	return cutDuring(func(op crashfs.Op) bool { return op.Kind == crashfs.OpRename && op.Name != dir+"/0.tmp" }, func(*crashfs.FS) crashfs.Chooser {
+		return crashfs.KeepAll
+	})
+}
+
+// cutDuring saves until an operation has been done behind which some entries are acknowledged, and cuts the power.
+func cutDuring(when func(crashfs.Op) bool, how func(*crashfs.FS) crashfs.Chooser) (*crashfs.FS, *model) {
+	w := &workload{name: "before", begin: emptyDisk}
+	t := newTrial(&faultCampaign{}, run{workload: w, op: -1})
+	var left *crashfs.FS
+	var known *model
+	t.disk.SetHook(nil, func(op crashfs.Op) {
+		if left == nil && t.w != nil && t.model.acked > 8 && when(op) {
+			left, known = t.disk.Crash(how(t.disk)), t.model.clone()
+		}
+	})
+	t.perform(create)
+	for i := 0; left == nil; i++ {
+		t.perform(save(1 + i%4))
+	}
+	t.finish()
+	return left, known
+}
+
+// create makes the log. If it is called again it may find that it had made it.
+var create = step{name: "create", kind: onNothing, do: func(t *trial) error {
+	w, err := wal.Create(dir, metadata, t.options())
+	if errors.Is(err, wal.ErrExists) && len(t.firings()) > 0 {
+		return openLog(t)
+	}
+	if err = t.began(w, err); err != nil {
+		return err
+	}
+	t.model.created = true
+	return nil
+}}
+
+var openStep = step{name: "open", kind: recovers, do: openLog}
+
+// save appends entries, the hard state that commits half of what there is, and waits.
+func save(count int) step {
+	return step{name: fmt.Sprintf("save %d", count), do: func(t *trial) error {
+		state, entries := t.next(count)
+		return t.saved(state, entries)
+	}}
+}
+
+// next returns what may follow: entries of the same term, and a commit.
+func (t *trial) next(count int) (walpb.HardState, []walpb.Entry) {
+	m := fold(t.model.records)
+	state := hardState(m.state)
+	state.Term = max(state.Term, m.term(m.last()), 1)
+	var entries []walpb.Entry
+	for i := range uint64(count) {
+		entries = append(entries, t.entry(m.last()+1+i, state.Term))
+	}
+	state.Commit = max(state.Commit, (state.Commit+m.last())/2)
+	return state, entries
+}
+
+func (t *trial) entry(index, term uint64) walpb.Entry { return content(index, term, 2048) }
+
+// attempt tells the model of what is about to be written, unless it cannot be written any more.
+func (t *trial) attempt(state walpb.HardState, entries []walpb.Entry) {
+	if t.broken != nil {
+		return
+	}
+	for _, e := range entries {
+		t.model.attempt(entryRecord(e))
+	}
+	if !state.IsZero() {
+		t.model.attempt(stateRecord(state))
+	}
+}
+
+// acked takes the outcome of a call that promises that everything is durable.
+func (t *trial) acked(err error) error {
+	if err == nil && t.broken == nil {
+		t.model.acked = len(t.model.records)
+	}
+	return err
+}
+
+func (t *trial) saved(state walpb.HardState, entries []walpb.Entry) error {
+	t.attempt(state, entries)
+	return t.acked(t.call(func() error { return t.w.Save(state, entries) }))
+}
+
+var vote = step{name: "vote", do: func(t *trial) error {
+	state := hardState(t.model.state(len(t.model.records)))
+	state.Term++
+	state.Vote = 2
+	return t.saved(state, nil)
+}}
+
+// commitStep moves the commit alone, which is not waited for.
+var commitStep = step{name: "commit", do: func(t *trial) error {
+	m := fold(t.model.records)
+	state := hardState(m.state)
+	state.Commit = max(state.Commit, min(state.Commit+1, m.last()))
+	t.attempt(state, nil)
+	return t.call(func() error { return t.w.Save(state, nil) })
+}}
+
+var appendStep = step{name: "append", do: func(t *trial) error {
+	state, entries := t.next(2)
+	t.attempt(state, entries)
+	return t.acked(t.call(func() error {
+		done := make(chan error, 1)
+		if err := t.w.Append(state, entries, func(err error) { done <- err }); err != nil {
+			return err
+		}
+		return <-done
+	}))
+}}
+
+// burstStep appends entries one by one: while the first is on its way to the disk the others gather, and they go down with it.
+var burstStep = step{name: "burst", do: func(t *trial) error {
+	_, entries := t.next(3)
+	t.attempt(walpb.HardState{}, entries)
+	held, hold := make(chan struct{}), make(chan struct{})
+	t.mu.Lock()
+	t.held, t.hold = held, hold
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		t.hold = nil
+		t.mu.Unlock()
+	}()
+	return t.acked(t.call(func() error {
+		results := make(chan error, len(entries)+1)
+		tell := func(err error) { results <- err }
+		if err := t.w.Append(walpb.HardState{}, entries[:1], tell); err != nil {
+			return err
+		}
+		select {
+		case <-held:
+		case err := <-results: // it has not come to its write
+			results <- err
+		}
+		waiting, refused := 1, error(nil)
+		for i := range entries[1:] {
+			if err := t.w.Append(walpb.HardState{}, entries[1+i:2+i], tell); err != nil {
+				refused = err
+				break
+			}
+			waiting++
+		}
+		close(hold)
+		failed := refused
+		for range waiting {
+			err := <-results
+			if failed != nil && refused == nil && (err == nil || err.Error() != failed.Error()) {
+				t.fail(WentOn, "one of a burst failed with %v, a later one with %v", failed, err)
+			}
+			if failed == nil {
+				failed = err
+			}
+		}
+		return failed
+	}))
+}}
+
+// overwriteStep replaces the last entry that is not committed.
+var overwriteStep = step{name: "overwrite", do: func(t *trial) error {
+	m := fold(t.model.records)
+	if m.last() == m.state.index {
+		return t.saved(hardState(m.state), []walpb.Entry{t.entry(m.last()+1, max(m.state.term, 1))})
+	}
+	state := hardState(m.state)
+	state.Term = max(state.Term, m.term(m.last())) + 1
+	return t.saved(state, []walpb.Entry{t.entry(m.last(), state.Term), t.entry(m.last()+1, state.Term)})
+}}
+
+func (t *trial) snapshot(s walpb.Snapshot) error {
+	if t.broken == nil {
+		t.model.attempt(snapshotRecord(s))
+	}
+	return t.acked(t.call(func() error { return t.w.SaveSnapshot(s) }))
+}
+
+// snapshotStep records a snapshot of what is committed.
+var snapshotStep = step{name: "snapshot", do: func(t *trial) error {
+	m := fold(t.model.records)
+	return t.snapshot(walpb.Snapshot{Index: m.state.index, Term: m.term(m.state.index), ConfState: confState(m.state.index)})
+}}
+
+// installStep records a snapshot that a leader sent, and commits it.
+var installStep = step{name: "install", do: func(t *trial) error {
+	m := fold(t.model.records)
+	state := hardState(m.state)
+	state.Term = max(state.Term, m.term(m.last())) + 1
+	index := m.last() + 5
+	if err := t.snapshot(walpb.Snapshot{Index: index, Term: state.Term, ConfState: confState(index)}); err != nil {
+		return err
+	}
+	state.Commit = index
+	return t.saved(state, nil)
+}}
+
+var syncStep = step{name: "sync", do: func(t *trial) error {
+	return t.acked(t.call(func() error { return t.w.Sync() }))
+}}
+
+// release lets go of what the newest snapshot makes needless.
+var release = step{name: "release", do: func(t *trial) error {
+	index := fold(t.model.records).state.index
+	if t.broken != nil {
+		return t.call(func() error { return t.w.Release(index) })
+	}
+	// What stands in which segment must be known, for any of them may be gone afterwards.
+	if err := t.acked(t.call(func() error { return t.w.Sync() })); err != nil {
+		return err
+	}
+	before, err := observe(t.disk.Clone(), asARestart)
+	if err == nil {
+		err = t.model.judge(before)
+	}
+	if err != nil {
+		t.failure = fmt.Errorf("before a release: %w", err)
+		return nil
+	}
+	for _, s := range before.starts {
+		t.model.starts[s.segment] = before.count - len(before.records) + s.at
+	}
+	if err := t.call(func() error { return t.w.Release(index) }); err != nil {
+		return err
+	}
+	after, err := observe(t.disk.Clone(), asARestart)
+	if err != nil {
+		t.failure = fmt.Errorf("after a release: %w", err)
+		return nil
+	}
+	for _, s := range before.starts {
+		if s.segment < after.first {
+			t.model.gone[s.segment] = true
+		}
+	}
+	return nil
+}}
+
+var closeStep = step{name: "close", do: func(t *trial) error {
+	w := t.w
+	err := t.acked(w.Close())
+	if again := w.Close(); (err == nil) != (again == nil) || err != nil && again.Error() != err.Error() {
+		t.fail(WentOn, "Close returned %v, and then %v", err, again)
+	}
+	broken := t.broken
+	if broken != nil {
+		t.sameError("close", broken, err)
+		err = broken
+	}
+	t.mu.Lock()
+	t.w, t.making, t.awaited = nil, false, t.made
+	t.mu.Unlock()
+	if n := t.disk.Handles(); n > 0 {
+		t.fail(Leaked, "Close left %d files open", n)
+	}
+	return err
+}}
+
+// checkLog reads all of the log without a lock. What it says must be what there is to say.
+var checkLog = step{name: "check", kind: onNothing, do: func(t *trial) error {
+	report, err := wal.Check(dir, t.options())
+	if err != nil {
+		return t.unopened(err)
+	}
+	want, err := wal.Check(dir, &wal.Options{FS: t.disk.Clone()})
+	if err != nil || report.Verdict != want.Verdict || report.LastIndex != want.LastIndex || report.State != want.State {
+		t.fail(Lost, "Check says %v, %d, %v; without a fault %v, %d, %v", report.Verdict, report.LastIndex, report.State, want.Verdict, want.LastIndex, want.State)
+	}
+	if report.Verdict >= wal.Corrupt {
+		t.fail(Refused, "check says %v: %+v", report.Verdict, report.Findings)
+	}
+	return nil
+}}
+
+// unopened makes nothing of an error if there is no log, as after a Create that failed.
+func (t *trial) unopened(err error) error {
+	if errors.Is(err, fs.ErrNotExist) && !t.model.created {
+		return nil
+	}
+	return err
+}
+
+// replay reads the log as a program does that starts again.
+var replay = step{name: "replay", kind: onNothing, do: func(t *trial) error {
+	got, err := replayed(t.options())
+	if err != nil {
+		return t.unopened(err)
+	}
+	want, err := replayed(&wal.Options{FS: t.disk.Clone()})
+	if err != nil || len(got.Entries) != len(want.Entries) || got.State != want.State {
+		t.fail(Lost, "Replay gives %d entries and %v; without a fault %d and %v", len(got.Entries), got.State, len(want.Entries), want.State)
+	}
+	return nil
+}}
+
+func replayed(o *wal.Options) (*wal.Log, error) {
+	snapshots, err := wal.Snapshots(wal.Records(dir, 0, o))
+	if err != nil {
+		return nil, err
+	}
+	var s walpb.Snapshot
+	if n := len(snapshots); n > 0 {
+		s = snapshots[n-1]
+	}
+	return wal.Replay(wal.Records(dir, s.Index, o), s)
+}
+
+// repair plans a repair and applies it.
+var repair = step{name: "repair", kind: recovers, do: func(t *trial) error {
+	plan, err := wal.PlanRepair(dir, t.options())
+	if err != nil {
+		return err
+	}
+	return plan.Apply()
+}}

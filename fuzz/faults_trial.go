@@ -1,0 +1,562 @@
+package fuzz
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/snap"
+	"github.com/stele-wal/stele/wal"
+)
+
+// A workload is a program: what is there when it begins, and its calls.
+type workload struct {
+	name  string
+	begin func() (*crashfs.FS, *model)
+	steps []step
+	plain bool // the log is one without witnesses
+}
+
+// A step is a call, or a few that belong together.
+type step struct {
+	name string
+	do   func(t *trial) error
+	kind stepKind
+}
+
+type stepKind int
+
+const (
+	onWriter  stepKind = iota // of a wal.Writer, which refuses it for ever after a failure
+	onNothing                 // what can be called again
+	recovers                  // and what may remove the end of a log
+)
+
+// A trial is a run while it goes on: a program, and a file system that fails it.
+type trial struct {
+	*history
+	cfg     FaultConfig
+	run     run
+	disk    *crashfs.FS
+	w       *wal.Writer
+	broken  error // the Writer's first failure
+	snaps   snapshots
+	store   *snap.Store
+	states  int
+	failure error
+
+	mu      sync.Mutex
+	changed sync.Cond
+	seen    []crashfs.OpKind // every operation so far
+	mended  bool             // nothing fails any more
+	fired   []firing
+	calling bool // a call on the Writer is at work, and the maker of the spare waits
+	making  bool // the maker is at work
+	late    bool // the step that is at work has synced the directory
+	spent   bool // a spare was used up, so another will be made
+	made    int  // how many times the maker has come to an end
+	awaited int
+	spare   error // how the maker ended last
+
+	// hold, if not nil, stops the next write until it is closed; held tells that it was stopped.
+	hold, held chan struct{}
+}
+
+// A firing is an operation that was made to fail.
+type firing struct {
+	crashfs.Op
+	maker bool // it was one of the maker of the spare
+	late  bool // the same step has synced the directory before
+}
+
+func newTrial(c *faultCampaign, r run) *trial {
+	seed := c.cfg.Seed
+	t := &trial{cfg: c.cfg, run: r, history: newHistory(newCampaign(Config{}), seed, rand.New(rand.NewPCG(seed, uint64(r.op))))}
+	t.changed.L = &t.mu
+	t.size, t.plain = 4096, r.workload.plain
+	disk, m := r.workload.begin()
+	t.model = m
+	t.attach(disk)
+	return t
+}
+
+// attach makes disk the one that fails.
+func (t *trial) attach(disk *crashfs.FS) {
+	t.disk = disk
+	disk.SetFault(t.strike)
+}
+
+// files returns the disk as the program sees it, which a saboteur may have spoilt.
+func (t *trial) files() fileutil.FS {
+	if s := t.cfg.Saboteur; s != nil {
+		return s.Wrap(t.disk, func() bool { return t.w == nil })
+	}
+	return t.disk
+}
+
+func (t *trial) options() *wal.Options {
+	return &wal.Options{SegmentSize: t.size, PlainEtcd: t.plain, FS: t.files(), Observer: wal.Observer{Spare: t.spareMade}}
+}
+
+// fail ends the trial. Only the first failure counts.
+func (t *trial) fail(v Verdict, format string, args ...any) {
+	if t.failure == nil {
+		t.failure = failf(v, format, args...)
+	}
+}
+
+// strike is asked before each operation of the file system, and returns how it fails. So that a run depends on its name
+// alone, it makes the maker of the spare wait while a call on the Writer is at work.
+func (t *trial) strike(op crashfs.Op) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if op.Kind == crashfs.OpRemove && isSpare(op.Name) {
+		// The maker removes what is not there, as a rule; others remove what they have found.
+		if _, err := t.disk.ReadFile(op.Name); err != nil {
+			for t.calling {
+				t.changed.Wait()
+			}
+			t.making = true
+		}
+	}
+	if t.calling && op.Kind == crashfs.OpTruncate {
+		t.spent = true
+	}
+	if t.hold != nil && op.Kind == crashfs.OpWrite {
+		hold := t.hold
+		t.hold = nil
+		close(t.held)
+		t.mu.Unlock()
+		<-hold
+		t.mu.Lock()
+	}
+	defer func() { t.late = t.late || op.Kind == crashfs.OpSyncDir }()
+	n := len(t.seen)
+	t.seen = append(t.seen, op.Kind)
+	f := t.run.fault
+	if t.run.op < 0 || n < t.run.op || t.mended || n > t.run.op && (!f.lasts || !slices.Contains(f.kinds, op.Kind)) {
+		return nil
+	}
+	// Files keep the name that they were opened by, so a segment that was a spare still has that one.
+	maker := t.making && isSpare(op.Name)
+	if len(t.fired) == 0 {
+		t.tracef("%v fails with %v", op, f.err)
+	}
+	t.fired = append(t.fired, firing{op, maker, t.late})
+	return f.err
+}
+
+func (t *trial) spareMade(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.made++
+	t.spare, t.making = err, false
+	t.changed.Broadcast()
+}
+
+// awaitSpare waits until the maker has come to an end once more.
+func (t *trial) awaitSpare() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.awaited++; t.made < t.awaited; {
+		t.changed.Wait()
+	}
+}
+
+// call does one call on the Writer.
+func (t *trial) call(f func() error) error {
+	t.mu.Lock()
+	t.calling, t.spent = true, false
+	t.mu.Unlock()
+	err := f()
+	t.mu.Lock()
+	t.calling = false
+	spent := t.spent && err == nil
+	t.changed.Broadcast()
+	t.mu.Unlock()
+	if spent {
+		t.awaitSpare()
+	}
+	return err
+}
+
+// mend lets everything succeed from now on.
+func (t *trial) mend() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mended = true
+}
+
+func (t *trial) firings() []firing {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.fired
+}
+
+// live goes through the workload.
+func (t *trial) live() {
+	reacted := false
+	for _, s := range t.run.workload.steps {
+		err := t.perform(s)
+		if t.failure != nil {
+			break
+		}
+		if reacted || len(t.firings()) == 0 {
+			continue
+		}
+		reacted = true
+		if t.run.policy == stops {
+			break
+		}
+		t.react(s, err)
+		if t.failure != nil {
+			break
+		}
+	}
+	t.end()
+}
+
+// react does what the policy says after the first fault, in step s, which returned err.
+func (t *trial) react(s step, err error) {
+	switch t.run.policy {
+	case retries:
+		t.mend()
+		if err != nil {
+			t.tracef("again")
+			t.perform(s)
+		}
+	case restarts:
+		t.mend()
+		t.restart()
+	case cutsOff:
+		t.mend()
+		t.restart()
+		if t.failure != nil {
+			return
+		}
+		name, choose := "drop all", crashfs.DropAll
+		if pending := len(t.disk.Pending()); pending > 0 && t.run.op%2 == 1 {
+			c := t.crash(t.disk, pending)
+			name, choose = c.name, c.choose
+		}
+		after := t.disk.Crash(choose)
+		t.finish()
+		t.tracef("power cut: %s", name)
+		t.attach(after)
+		t.restart()
+	}
+}
+
+// perform does a step, and judges what it returns.
+func (t *trial) perform(s step) error {
+	if s.kind == onWriter && t.w == nil {
+		return nil
+	}
+	t.mu.Lock()
+	before := len(t.fired)
+	t.late = false
+	t.mu.Unlock()
+	var was *crashfs.FS
+	if s.kind == recovers {
+		was = t.disk.Clone()
+	}
+	writer := s.kind == onWriter
+	broken := t.broken
+	err := s.do(t)
+	t.tracef("%s: %v", s.name, err)
+	fired := t.firings()[before:]
+	switch {
+	case t.failure != nil:
+	case writer && broken != nil:
+		t.sameError(s.name, broken, err)
+	case err != nil && len(fired) == 0:
+		t.fail(Refused, "%s: %v", s.name, err)
+	case err != nil:
+		t.told(s, err, fired)
+		if writer && !leavesUsable(err) {
+			t.broken = err
+		}
+		if was != nil {
+			t.untouched(s, was)
+		}
+	default:
+		t.excused(s, fired)
+	}
+	return err
+}
+
+// sameError sees to it that a call on a Writer that has failed says so.
+func (t *trial) sameError(what string, broken, err error) {
+	switch {
+	case err == nil:
+		t.fail(WentOn, "%s returned nil after %v", what, broken)
+	case !strings.Contains(err.Error(), broken.Error()):
+		t.fail(Swallowed, "%s returned %q, but the first failure was %q", what, err, broken)
+	}
+}
+
+// leavesUsable tells whether a failure is the exception that is documented: that what a Release removes cannot be removed.
+func leavesUsable(err error) bool { return strings.HasPrefix(err.Error(), "wal: release: ") }
+
+// told sees to it that an error has the reason and the name of the file.
+func (t *trial) told(s step, err error, fired []firing) {
+	if !errors.Is(err, t.run.fault.is) {
+		t.fail(Swallowed, "%s returned %q, but the operation failed with %v", s.name, err, t.run.fault.err)
+		return
+	}
+	text := err.Error()
+	for _, f := range fired {
+		switch f.Kind {
+		case crashfs.OpSyncDir, crashfs.OpReadDir, crashfs.OpMkdir:
+			if strings.Contains(text, f.Name) {
+				return
+			}
+			continue
+		}
+		if strings.Contains(text, filepath.Base(f.Name)) || f.NewName != "" && strings.Contains(text, filepath.Base(f.NewName)) {
+			return
+		}
+		if isSpare(f.Name) && strings.Contains(text, ".wal") { // the name that it has by now
+			return
+		}
+	}
+	t.fail(Swallowed, "%s returned %q, which does not name the file of %v", s.name, err, fired[0])
+}
+
+// excused sees to it that whatever failed in a step that returned nil may fail.
+func (t *trial) excused(s step, fired []firing) {
+	for _, f := range fired {
+		switch {
+		case f.maker:
+			// The spare is made in the background, and its failures go to the observer.
+			t.mu.Lock()
+			told := t.spare
+			t.mu.Unlock()
+			if !errors.Is(told, t.run.fault.is) {
+				t.fail(Swallowed, "%v failed, and the observer was told %v", f, told)
+			}
+		case f.Kind == crashfs.OpClose && s.name != "close" && (!isSpare(f.Name) || s.name == "release"):
+			// There is nothing to learn from closing what was only read, or was synced, or is gone.
+		case filepath.Base(f.Name) == "synced" && (s.kind == onWriter || f.late):
+			// A mark that is not written leaves the one before, which is as true.
+		case f.Kind == crashfs.OpPreallocate && s.name == "open":
+			// Space is reserved if there is any; appends find out.
+		case f.Kind == crashfs.OpRead && t.run.fault.partial:
+			// What was not needed yet is read again when it is.
+		case strings.HasPrefix(s.name, "save") && strings.HasSuffix(f.Name, ".snap"):
+			// Whether the file is there already is not worth an error: it is written again.
+		case s.name == "newest of damaged" && slices.Contains(settingAside, f.Kind):
+			// That a damaged file cannot be set aside is no reason not to find an older one.
+		default:
+			t.fail(Swallowed, "%v failed with %v, and %s returned nil", f, t.run.fault.err, s.name)
+			return
+		}
+	}
+}
+
+var settingAside = []crashfs.OpKind{crashfs.OpRename, crashfs.OpReadDir, crashfs.OpSyncDir, crashfs.OpRemove}
+
+// untouched sees to it that what was to recover a log and failed has done nothing to it but what it would have done anyway, and no
+// byte of that without a copy.
+func (t *trial) untouched(s step, was *crashfs.FS) {
+	h := *t.history
+	h.model, h.trace = t.model.clone(), nil
+	clean := &trial{history: &h, run: run{workload: t.run.workload, op: -1}, snaps: t.snaps.clone()}
+	clean.changed.L = &clean.mu
+	before := was.Tree()
+	clean.attach(was)
+	if err := s.do(clean); err != nil {
+		t.fail(Refused, "%s without a fault: %v", s.name, err)
+		return
+	}
+	after, now := was.Tree(), t.disk.Tree()
+	clean.finish()
+	for name, old := range before {
+		if filepath.Ext(name) != ".wal" {
+			continue
+		}
+		got, there := now[name]
+		want, stays := after[name]
+		same := there && len(got) == len(old)
+		for i := 0; same && i < len(got); i++ {
+			same = got[i] == old[i]
+		}
+		if same {
+			continue
+		}
+		if there == stays && !there || there && stays && between(got, old, want) {
+			kept := slices.ContainsFunc(slices.Collect(maps.Keys(now)), func(n string) bool {
+				return strings.HasPrefix(n, name) && strings.HasSuffix(n, ".torn")
+			})
+			if kept || allZero(trimmed(old, want)) {
+				continue
+			}
+		}
+		t.fail(Damaged, "%s failed, and left %s changed", s.name, name)
+	}
+}
+
+// between tells whether b is on its way from old to want. What is behind the end of one counts as zero.
+func between(b, old, want []byte) bool {
+	at := func(s []byte, i int) byte {
+		if i < len(s) {
+			return s[i]
+		}
+		return 0
+	}
+	for i := range max(len(b), len(old), len(want)) {
+		if c := at(b, i); c != at(old, i) && c != at(want, i) {
+			return false
+		}
+	}
+	return true
+}
+
+// trimmed returns what is in old and no longer in want.
+func trimmed(old, want []byte) (lost []byte) {
+	for i, c := range old {
+		if i >= len(want) || want[i] != c {
+			lost = append(lost, c)
+		}
+	}
+	return lost
+}
+
+// restart closes the log and opens it again, and takes what is there for what must stay.
+func (t *trial) restart() {
+	t.finish()
+	if t.failure != nil {
+		return
+	}
+	t.store = nil
+	if t.run.workload.steps[0].name == "open the store" {
+		if err := openStore(t); err != nil {
+			t.fail(Refused, "open the store again: %v", err)
+		}
+		return
+	}
+	t.tracef("restart")
+	if err := openLog(t); err != nil {
+		t.fail(Refused, "open again: %v", err)
+	}
+}
+
+// openLog opens the log, or makes it if there is none and none was promised.
+func openLog(t *trial) error {
+	if t.w != nil {
+		return nil
+	}
+	w, err := wal.Open(dir, t.options())
+	if errors.Is(err, fs.ErrNotExist) && !t.model.created {
+		w, err = wal.Create(dir, metadata, t.options())
+	}
+	return t.began(w, err)
+}
+
+// began takes the Writer that Create or Open returned, and what the log shows for what must stay.
+func (t *trial) began(w *wal.Writer, err error) error {
+	if err != nil {
+		return err
+	}
+	t.awaitSpare()
+	t.mu.Lock()
+	t.w, t.broken = w, nil
+	t.mu.Unlock()
+	seen, err := observe(t.disk.Clone(), asARestart)
+	if err == nil {
+		err = t.model.judge(seen)
+	}
+	if err != nil {
+		t.failure = fmt.Errorf("what Open shows: %w", err)
+		return nil
+	}
+	t.model.settle(seen.count)
+	return nil
+}
+
+// finish closes the Writer, and looks for what was left open.
+func (t *trial) finish() {
+	t.snaps.close()
+	if t.w != nil {
+		before := len(t.firings())
+		err := t.w.Close()
+		fired := t.firings()[before:]
+		switch {
+		case t.failure != nil:
+		case t.broken != nil:
+			t.sameError("close", t.broken, err)
+		case err != nil && len(fired) == 0:
+			t.fail(Refused, "close: %v", err)
+		case err == nil && len(fired) > 0:
+			t.excused(step{name: "close"}, fired)
+		case err == nil:
+			t.model.acked = len(t.model.records)
+		}
+		t.mu.Lock()
+		t.w, t.broken = nil, nil
+		t.awaited, t.making = t.made, false
+		t.mu.Unlock()
+	}
+	if n := t.disk.Handles(); n > 0 {
+		t.fail(Leaked, "%d files are open", n)
+	}
+}
+
+// end looks at what is left, now and after power cuts, and then closes what is open and looks again.
+func (t *trial) end() {
+	t.examineAll("at the end")
+	t.finish()
+	t.examineAll("after the end")
+}
+
+func (t *trial) examineAll(when string) {
+	if t.failure != nil {
+		return
+	}
+	t.look(t.disk.Clone(), when+", after a kill")
+	t.look(t.disk.Crash(crashfs.DropAll), when+", after a power cut that drops all")
+	if pending := len(t.disk.Pending()); pending > 0 {
+		for range t.cfg.Cuts {
+			c := t.crash(t.disk, pending)
+			t.look(t.disk.Crash(c.choose), when+", after a power cut: "+c.name)
+		}
+	}
+}
+
+func (t *trial) look(disk *crashfs.FS, what string) {
+	if t.failure != nil {
+		return
+	}
+	t.states++
+	var err error
+	if t.snaps.used {
+		err = t.snaps.examine(disk)
+	} else {
+		err = t.tryOpen(disk, 2, what)
+	}
+	var known *failure
+	if errors.As(err, &known) {
+		t.fail(known.verdict, "%s: %s", what, known.detail)
+	} else if err != nil {
+		t.fail(Refused, "%s: %v", what, err)
+	}
+	if n := disk.Handles(); n > 0 {
+		t.fail(Leaked, "%s: %d files are open", what, n)
+	}
+}
+
+// clone returns a copy that can go another way.
+func (m *model) clone() *model {
+	c := *m
+	c.records = slices.Clip(m.records)
+	c.starts, c.gone = maps.Clone(m.starts), maps.Clone(m.gone)
+	return &c
+}

@@ -1,0 +1,212 @@
+package fuzz
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"strings"
+
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/snap"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// snapDir is where the files of the snapshots are, if there are any.
+const snapDir = "data/snap"
+
+// files is the model of the snapshots' files.
+type files struct {
+	form  form
+	keep  int // how many of them Keep keeps
+	saved map[snapshotID]saves
+	gone  map[string]bool // files that must not come back: their removal was acknowledged
+	steps int             // changes of the model; see image
+}
+
+// form is how a state is kept: whole in a snapshot's file, in a streamed body, or in a body to which a snapshot's file points.
+type form int
+
+const (
+	inSnapshot form = iota
+	inBody
+	inBoth
+)
+
+// snapshotID is what a snapshot is of.
+type snapshotID struct{ index, term uint64 }
+
+// saves counts how often a snapshot was saved, each time with other bytes.
+type saves struct{ attempted, acked uint64 }
+
+func newFiles(f form, keep int) *files {
+	return &files{form: f, keep: keep, saved: map[snapshotID]saves{}, gone: map[string]bool{}}
+}
+
+// state is what a snapshot holds that was saved for the nth time.
+func (f *files) state(of snapshotID, n uint64) []byte {
+	h := (of.index*0x9e3779b97f4a7c15 ^ of.term*0xbf58476d1ce4e5b9 ^ n) * 0x94d049bb133111eb
+	size := 8 + h>>40%1500
+	if f.form != inSnapshot && h>>20%32 == 0 {
+		size += snap.BlockSize
+	}
+	b := make([]byte, 0, size+8)
+	for uint64(len(b)) < size {
+		h = h*0x5851f42d4c957f2d + 0x14057b7ef767814f
+		b = binary.LittleEndian.AppendUint64(b, h^h>>29)
+	}
+	return b
+}
+
+// save does what a consensus system does before it records a snapshot.
+func (f *files) save(store *snap.Store, s walpb.Snapshot, n uint64) error {
+	of := snapshotID{s.Index, s.Term}
+	data := f.state(of, n)
+	if f.form != inSnapshot {
+		b := snap.Body{Index: s.Index, Term: s.Term, ConfState: s.ConfState}
+		binary.LittleEndian.PutUint64(b.ID[:], n)
+		w, err := store.Resume(b)
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		if _, err := w.Write(data[w.Size():]); err != nil {
+			return err
+		}
+		if err := w.Commit(); err != nil || f.form == inBody {
+			return err
+		}
+		data = []byte("in the body")
+	}
+	return store.Save(snap.Snapshot{Index: s.Index, Term: s.Term, ConfState: s.ConfState, Data: data})
+}
+
+// judge starts from the snapshots that a log records. The newest of them must have a file with what was saved: after the last
+// save that was acknowledged, or a later one.
+func (f *files) judge(store *snap.Store, disk *crashfs.FS, recorded []walpb.Snapshot, newest walpb.Snapshot) error {
+	l, err := store.List()
+	if err != nil {
+		return failf(Refused, "list the snapshots: %v", err)
+	}
+	if len(l.Broken)+len(l.Strays) > 0 {
+		return failf(Refused, "a crash is no damage: %q %q", l.Broken, l.Strays)
+	}
+	names, err := disk.ReadDir(snapDir)
+	if err != nil {
+		return failf(Refused, "list the snapshots: %v", err)
+	}
+	for _, e := range names {
+		if f.gone[e.Name()] {
+			return failf(Invented, "snapshot %s is there again", e.Name())
+		}
+	}
+	found, data, err := f.newest(store, recorded)
+	if err != nil {
+		return failf(Lost, "the file of snapshot %d/%d: %v", newest.Index, newest.Term, err)
+	}
+	if found.Index != newest.Index || found.Term != newest.Term || !bytes.Equal(found.ConfState, newest.ConfState) {
+		return failf(Lost, "the newest snapshot with a file is %d/%d, not %d/%d", found.Index, found.Term, newest.Index, newest.Term)
+	}
+	if newest.Index == 0 {
+		return nil
+	}
+	of := snapshotID{newest.Index, newest.Term}
+	saves := f.saved[of]
+	for n := saves.attempted; n > 0 && n >= saves.acked; n-- {
+		if bytes.Equal(data, f.state(of, n)) {
+			return nil
+		}
+	}
+	return failf(Lost, "snapshot %d/%d holds %d bytes, and not those that were saved", of.index, of.term, len(data))
+}
+
+// newest reads the newest snapshot that is recorded and has a file.
+func (f *files) newest(store *snap.Store, recorded []walpb.Snapshot) (walpb.Snapshot, []byte, error) {
+	of := walpb.Snapshot{}
+	if f.form != inBody {
+		s, err := store.Newest(recorded)
+		if err != nil || f.form == inSnapshot || s.Index == 0 {
+			return s.Record(), s.Data, err
+		}
+		of = s.Record()
+	}
+	var (
+		r   *snap.Reader
+		err error
+	)
+	if f.form == inBody {
+		r, err = store.NewestBody(recorded)
+	} else {
+		r, err = store.OpenBody(of.Index)
+	}
+	if err != nil {
+		return of, nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	return r.Body().Record(), data, err
+}
+
+// saveFile saves the file of a snapshot, most often for the first time.
+func (l *life) saveFile(s walpb.Snapshot) {
+	f, of := l.files, snapshotID{s.Index, s.Term}
+	saves := f.saved[of]
+	if saves.attempted == 0 || l.rng.IntN(4) == 0 {
+		saves.attempted++
+	}
+	f.saved[of] = saves
+	f.steps++
+	maps.DeleteFunc(f.gone, func(name string, _ bool) bool { return isFileOf(name, s) })
+	l.tracef("save file %d/%d, version %d", s.Index, s.Term, saves.attempted)
+	if l.call(func() error { return f.save(l.store, s, saves.attempted) }) == nil && !l.ended {
+		saves.acked = saves.attempted
+		f.saved[of] = saves
+		f.steps++
+	}
+}
+
+// isFileOf tells the files that saving a snapshot makes: those that it is in, and on the way those that become them.
+func isFileOf(name string, s walpb.Snapshot) bool {
+	return strings.HasPrefix(name, fmt.Sprintf("%016x-%016x.snap", s.Term, s.Index)) ||
+		strings.HasPrefix(name, fmt.Sprintf("%016x.snap.db", s.Index))
+}
+
+// keepFiles removes the files of old snapshots.
+func (l *life) keepFiles(walpb.Snapshot) {
+	f := l.files
+	// What a crash leaves is at the least what was acknowledged; a snapshot that is not committed by that may be lost.
+	m := fold(l.model.records[:l.model.acked])
+	if s := l.campaign.cfg.Saboteur; s != nil && s.keepEarly {
+		m = fold(l.model.records)
+		m.state.index = math.MaxUint64
+	}
+	newest := walpb.Snapshot{}
+	for _, s := range m.snapshots {
+		if s.index <= m.state.index && s.index >= newest.Index {
+			newest = walpb.Snapshot{Index: s.index, Term: s.term}
+		}
+	}
+	before, err := l.disk.ReadDir(snapDir)
+	if err != nil {
+		l.fail(Refused, "list the snapshots: %v", err)
+		return
+	}
+	l.tracef("keep %d snapshots up to %d/%d", f.keep, newest.Index, newest.Term)
+	if l.call(func() error { return l.store.Keep(f.keep, newest) }) != nil || l.ended {
+		return
+	}
+	after, err := l.disk.ReadDir(snapDir)
+	if err != nil {
+		l.fail(Refused, "list the snapshots: %v", err)
+		return
+	}
+	for _, e := range before {
+		f.gone[e.Name()] = true
+	}
+	for _, e := range after {
+		delete(f.gone, e.Name())
+	}
+	f.steps++
+}

@@ -1,0 +1,443 @@
+package fuzz
+
+import (
+	"bytes"
+	"fmt"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/stele-wal/stele/fileutil/crashfs"
+)
+
+// A RotKind is a kind of damage.
+type RotKind string
+
+// The kinds of damage.
+const (
+	RotFlip   RotKind = "flip"   // one bit of a segment is another
+	RotWord   RotKind = "word"   // eight bytes of a segment are zero
+	RotSector RotKind = "sector" // 512 bytes of a segment, at a multiple of 512, are others; or several such run
+	RotCut    RotKind = "cut"    // a segment is shorter, or longer by zeros
+	RotFile   RotKind = "file"   // files are lost, swapped, doubled, old, of another log; some are there that should not be
+)
+
+// rotFault is damage to the files of a log, done once.
+type rotFault struct {
+	kind    RotKind
+	what    func() string
+	edits   []rotEdit
+	foreign bool // it puts good records of another log in the place of this one's
+	renames bool // it gives a segment another number
+}
+
+func (f *rotFault) String() string { return string(f.kind) + ": " + f.what() }
+
+// rotEdit is a change to one file.
+type rotEdit struct {
+	name string // in the log's directory
+	do   rotDo
+	at   int64 // an offset, or a size
+	data []byte
+}
+
+type rotDo uint8
+
+const (
+	rotWrite  rotDo = iota // data at an offset
+	rotSize                // the file has this size
+	rotRemove              // there is no such file
+	rotPut                 // the file holds data
+	rotMkdir               // the name is that of a directory
+)
+
+// oneFault is damage to one file.
+func oneFault(kind RotKind, edit rotEdit, what func() string) rotFault {
+	return rotFault{kind: kind, what: what, edits: []rotEdit{edit}}
+}
+
+// sectorFault is damage to sectors, from an offset on. It copies b.
+func sectorFault(name string, at int, b []byte, what string) rotFault {
+	f := oneFault(RotSector, rotEdit{name, rotWrite, int64(at), slices.Clone(b)}, func() string { return fmt.Sprintf("%s: %d: %s", name, at, what) })
+	f.foreign = strings.Contains(what, anotherLog)
+	return f
+}
+
+// fileFault is damage to whole files.
+func fileFault(what string, edits ...rotEdit) rotFault {
+	return rotFault{kind: RotFile, what: func() string { return what }, edits: edits, foreign: strings.Contains(what, anotherLog)}
+}
+
+// idle tells whether it is a write that changes nothing.
+func (f *rotFault) idle(files map[string][]byte) bool {
+	e := &f.edits[0]
+	return e.do == rotWrite && bytes.HasPrefix(files[e.name][e.at:], e.data)
+}
+
+// apply does the damage to the files in a directory, durably.
+func (f *rotFault) apply(disk *crashfs.FS, dir string) error {
+	for _, e := range f.edits {
+		if err := e.apply(disk, path.Join(dir, e.name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *rotEdit) apply(disk *crashfs.FS, name string) error {
+	switch e.do {
+	case rotRemove:
+		if err := disk.Remove(name); err != nil {
+			return err
+		}
+		return disk.SyncDir(path.Dir(name))
+	case rotPut:
+		disk.WriteFile(name, e.data)
+		return nil
+	case rotMkdir:
+		disk.WriteFile(path.Join(name, "file"), nil)
+		return nil
+	}
+	file, err := disk.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if e.do == rotSize {
+		err = file.Truncate(e.at)
+	} else {
+		_, err = file.WriteAt(e.data, e.at)
+	}
+	if err != nil {
+		return err
+	}
+	return file.SyncData()
+}
+
+// faults yields all the damage there is, in an order that depends on the log and the seed alone, and numbers it. Of bits, words and
+// lengths it leaves out all but one of each every.
+func (l *RotLog) faults(seed uint64, every int) iter.Seq2[int, rotFault] {
+	return func(yield func(int, rotFault) bool) {
+		n := 0
+		all := func(faults iter.Seq[rotFault]) bool {
+			for f := range faults {
+				n++
+				if !yield(n, f) {
+					return false
+				}
+			}
+			return true
+		}
+		some := func(count int, fault func(int) rotFault) bool {
+			every := uint64(max(every, 1) * max(l.Every, 1))
+			for i := range count {
+				n++
+				if every > 1 && mix(uint64(n)^seed<<32)%every != 0 {
+					continue
+				}
+				if f := fault(i); !f.idle(l.files) && !yield(n, f) {
+					return false
+				}
+			}
+			return true
+		}
+		for _, s := range l.segments {
+			if !some(8*min(s.end+64, len(l.files[s.name])), func(bit int) rotFault { return l.flip(s.name, bit) }) ||
+				!some(s.end/8, func(word int) rotFault { return l.word(s.name, word) }) ||
+				!some(s.end+9+8, func(size int) rotFault { return l.cut(s, size) }) {
+				return
+			}
+		}
+		_ = all(l.sectors(seed)) && all(l.losses()) && all(l.replaced()) && all(l.renamed()) && all(l.strays()) && all(l.marks())
+	}
+}
+
+// mix spreads the bits of a number.
+func mix(n uint64) uint64 {
+	n = (n ^ n>>30) * 0xbf58476d1ce4e5b9
+	n = (n ^ n>>27) * 0x94d049bb133111eb
+	return n ^ n>>31
+}
+
+func (l *RotLog) flip(name string, bit int) rotFault {
+	b := l.files[name][bit/8] ^ 1<<(bit%8)
+	return oneFault(RotFlip, rotEdit{name, rotWrite, int64(bit / 8), []byte{b}}, func() string {
+		return fmt.Sprintf("%s: byte %d, bit %d", name, bit/8, bit%8)
+	})
+}
+
+func (l *RotLog) word(name string, word int) rotFault {
+	return oneFault(RotWord, rotEdit{name, rotWrite, int64(8 * word), make([]byte, 8)}, func() string {
+		return fmt.Sprintf("%s: zeros at %d", name, 8*word)
+	})
+}
+
+// cut makes a segment shorter. The last lengths are those of a longer one.
+func (l *RotLog) cut(s rotSegment, size int) rotFault {
+	if more := size - s.end - 9; more >= 0 {
+		size = len(l.files[s.name]) + 1<<(2*more) - 1
+	}
+	return resized(s.name, size)
+}
+
+// resized makes a file another length.
+func resized(name string, size int) rotFault {
+	return oneFault(RotCut, rotEdit{name, rotSize, int64(size), nil}, func() string { return fmt.Sprintf("%s: %d bytes long", name, size) })
+}
+
+const (
+	rotSectorSize = 512
+	anotherLog    = "another log"
+)
+
+// sectorStep returns how far from each other the sectors are that are damaged: in a large segment it is not every one.
+func (s *rotSegment) sectorStep() int {
+	const all, few = 256, 6
+	if n := s.end / rotSectorSize; n > all {
+		return n / few * rotSectorSize
+	}
+	return rotSectorSize
+}
+
+// sectorsOf yields the sectors of a segment up to the one behind the last record's, or a few if there are many.
+func (l *RotLog) sectorsOf(s rotSegment) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		for at := 0; at < s.end+rotSectorSize; at += s.sectorStep() {
+			if b := rotSectorAt(l.files[s.name], at); len(b) == 0 || !yield(at, b) {
+				return
+			}
+		}
+	}
+}
+
+func rotSectorAt(file []byte, at int) []byte {
+	return file[min(at, len(file)):min(at+rotSectorSize, len(file))]
+}
+
+// sectors yields damage to sectors: one that is zero, whole or in part, set, random, as it was earlier, or what ought to be elsewhere; and several
+// in a row that are zero, or as they were earlier.
+func (l *RotLog) sectors(seed uint64) iter.Seq[rotFault] {
+	return func(yield func(rotFault) bool) {
+		rng := rand.New(rand.NewPCG(seed, uint64(l.Bytes())))
+		for _, s := range l.segments {
+			for at, good := range l.sectorsOf(s) {
+				tried := map[string]bool{string(good): true}
+				try := func(b []byte, what string) bool {
+					b = b[:min(len(b), len(good))]
+					if len(b) == 0 || tried[string(b)] {
+						return true
+					}
+					tried[string(b)] = true
+					return yield(sectorFault(s.name, at, b, what))
+				}
+				if !l.sectorBecomes(s.name, at, rng, try) {
+					return
+				}
+			}
+			if !l.runs(s, yield) {
+				return
+			}
+		}
+	}
+}
+
+// sectorBecomes calls try with all that a sector may become.
+func (l *RotLog) sectorBecomes(name string, at int, rng *rand.Rand, try func(b []byte, what string) bool) bool {
+	b := make([]byte, rotSectorSize)
+	if !try(b, "zeros") || !try(bytes.Repeat([]byte{0xff}, rotSectorSize), "ones") {
+		return false
+	}
+	good := rotSectorAt(l.files[name], at)
+	for _, n := range []int{8, 64, 200, 256, 448} {
+		head, tail := make([]byte, len(good)), make([]byte, len(good))
+		copy(head, good[:min(n, len(good))])
+		copy(tail[min(n, len(good)):], good[min(n, len(good)):])
+		if !try(head, fmt.Sprintf("zeros but for the first %d bytes", n)) || !try(tail, fmt.Sprintf("zeros in the first %d bytes", n)) {
+			return false
+		}
+	}
+	for range 3 {
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		if !try(b, "garbage") {
+			return false
+		}
+	}
+	for i, then := range l.moments {
+		if !try(rotSectorAt(then[name], at), fmt.Sprintf("as it was after call %d", i)) {
+			return false
+		}
+	}
+	for _, s := range l.segments {
+		for from, other := range l.sectorsOf(s) {
+			if !try(other, fmt.Sprintf("that of %s at %d", s.name, from)) {
+				return false
+			}
+		}
+	}
+	for _, other := range slices.Sorted(maps.Keys(l.twin)) {
+		if !try(rotSectorAt(l.twin[other], at), "that of "+anotherLog+", in "+other) {
+			return false
+		}
+	}
+	return try(rotSectorAt(l.twin[name], rng.IntN(1+len(l.twin[name])/rotSectorSize)*rotSectorSize), "one of "+anotherLog)
+}
+
+// runs yields damage to several sectors in a row.
+func (l *RotLog) runs(s rotSegment, yield func(rotFault) bool) bool {
+	file, step := l.files[s.name], s.sectorStep()
+	for from := 0; from < s.end; from += step {
+		for to := from + 2*rotSectorSize; to < s.end+rotSectorSize; to += step {
+			b := make([]byte, min(to, len(file))-from)
+			if !yield(sectorFault(s.name, from, b, fmt.Sprintf("up to %d: zeros", to))) {
+				return false
+			}
+		}
+		// Nothing was written behind a place since some moment.
+		for i, then := range l.moments {
+			if i%4 > 0 || len(then[s.name]) <= from+rotSectorSize || bytes.Equal(then[s.name][from:], file[from:]) {
+				continue
+			}
+			b := make([]byte, len(file)-from)
+			copy(b, then[s.name][from:])
+			if !yield(sectorFault(s.name, from, b, fmt.Sprintf("up to its end: as after call %d", i))) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// losses yields every set of segments that can be lost, or the small ones and the ends if there are many.
+func (l *RotLog) losses() iter.Seq[rotFault] {
+	return func(yield func(rotFault) bool) {
+		n := min(len(l.segments), 10)
+		for set := 1; set < 1<<n; set++ {
+			var edits []rotEdit
+			what := "lost:"
+			for i := range n {
+				if set>>i&1 == 1 {
+					edits = append(edits, rotEdit{name: l.segments[i].name, do: rotRemove})
+					what += " " + l.segments[i].name
+				}
+			}
+			if !yield(fileFault(what, edits...)) {
+				return
+			}
+		}
+	}
+}
+
+// replaced yields segments that hold what another holds, or held, or should.
+func (l *RotLog) replaced() iter.Seq[rotFault] {
+	return func(yield func(rotFault) bool) {
+		put := func(name string, b []byte) rotEdit { return rotEdit{name: name, do: rotPut, data: b} }
+		for i, s := range l.segments {
+			file := l.files[s.name]
+			for _, other := range l.segments[i+1:] {
+				if !yield(fileFault(s.name+" and "+other.name+" swapped", put(s.name, l.files[other.name]), put(other.name, file))) ||
+					!yield(fileFault(s.name+" is a copy of "+other.name, put(s.name, l.files[other.name]))) ||
+					!yield(fileFault(other.name+" is a copy of "+s.name, put(other.name, file))) {
+					return
+				}
+			}
+			for j, then := range l.moments {
+				if old, ok := then[s.name]; ok && !bytes.Equal(old, file) && !yield(fileFault(fmt.Sprintf("%s as it was after call %d", s.name, j), put(s.name, old))) {
+					return
+				}
+			}
+			if !yield(fileFault(s.name+" is empty", put(s.name, nil))) ||
+				!yield(fileFault(s.name+" is zeros", put(s.name, make([]byte, len(file))))) ||
+				!yield(fileFault(s.name+" is ones", put(s.name, bytes.Repeat([]byte{0xff}, len(file))))) {
+				return
+			}
+			if twin, ok := l.twin[s.name]; ok && !yield(fileFault(s.name+" is that of "+anotherLog, put(s.name, twin))) {
+				return
+			}
+		}
+	}
+}
+
+// renamed yields segments under other names than theirs, beside their own or instead.
+func (l *RotLog) renamed() iter.Seq[rotFault] {
+	return func(yield func(rotFault) bool) {
+		for i, s := range l.segments {
+			var seq, index uint64
+			fmt.Sscanf(s.name, "%x-%x.wal", &seq, &index)
+			others := []string{
+				fmt.Sprintf("%016x-%016x.wal", seq, index+1), fmt.Sprintf("%016x-%016x.wal", seq, index/2),
+				fmt.Sprintf("%016x-%016x.wal", seq+uint64(len(l.segments)), index), fmt.Sprintf("%016x-%016x.wal", seq+1000, index),
+				fmt.Sprintf("%016X-%016x.wal", seq+0xabc, index), fmt.Sprintf("%x-%x.wal", seq, index), s.name + ".wal", s.name + "~", fmt.Sprintf("%d.tmp", i),
+			}
+			for _, other := range others {
+				if _, taken := l.files[other]; taken {
+					continue
+				}
+				double := rotEdit{name: other, do: rotPut, data: l.files[s.name]}
+				beside := fileFault(s.name+" is also called "+other, double)
+				instead := fileFault(s.name+" is called "+other, rotEdit{name: s.name, do: rotRemove}, double)
+				beside.renames, instead.renames = true, true
+				if !yield(beside) || !yield(instead) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// strays yields files that should not be there.
+func (l *RotLog) strays() iter.Seq[rotFault] {
+	return func(yield func(rotFault) bool) {
+		last := l.segments[len(l.segments)-1]
+		var seq, index uint64
+		fmt.Sscanf(last.name, "%x-%x.wal", &seq, &index)
+		next := fmt.Sprintf("%016x-%016x.wal", seq+1, index+1000)
+		for _, b := range [][]byte{nil, make([]byte, 4096), bytes.Repeat([]byte{0xa5}, 4096), l.files[l.segments[0].name]} {
+			for _, name := range []string{next, "x.wal", "0.tmp", last.name + ".8.torn", "db", "0.tmp.wal", ".wal"} {
+				if !yield(fileFault(fmt.Sprintf("a stray %s of %d bytes", name, len(b)), rotEdit{name: name, do: rotPut, data: b})) {
+					return
+				}
+			}
+		}
+		for _, name := range []string{next, "x"} {
+			if !yield(fileFault("a directory called "+name, rotEdit{name: name, do: rotMkdir})) {
+				return
+			}
+		}
+	}
+}
+
+// marks yields damage to the mark.
+func (l *RotLog) marks() iter.Seq[rotFault] {
+	return func(yield func(rotFault) bool) {
+		good, ok := l.files[rotMark]
+		if !ok {
+			return
+		}
+		for bit := range 8 * len(good) {
+			if !yield(l.flip(rotMark, bit)) {
+				return
+			}
+		}
+		for size := range 2 * len(good) {
+			if size != len(good) && !yield(l.cut(rotSegment{name: rotMark, end: 2 * len(good)}, size)) {
+				return
+			}
+		}
+		put := func(b []byte) rotEdit { return rotEdit{name: rotMark, do: rotPut, data: b} }
+		for i, then := range l.moments {
+			if !yield(fileFault(fmt.Sprintf("the mark as it was after call %d", i), put(then[rotMark]))) {
+				return
+			}
+		}
+		_ = yield(fileFault("no mark", rotEdit{name: rotMark, do: rotRemove})) &&
+			yield(fileFault("the mark is zeros", put(make([]byte, len(good))))) &&
+			yield(fileFault("the mark is that of "+anotherLog, put(l.twin[rotMark]))) &&
+			yield(fileFault("the mark is a directory", rotEdit{name: rotMark, do: rotRemove}, rotEdit{name: rotMark, do: rotMkdir}))
+	}
+}

@@ -1,0 +1,336 @@
+package fuzz
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/wal"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// ErrPanicked is in the error of a RotRecover whose program panicked.
+var ErrPanicked = errors.New("it panicked")
+
+// A rotJudge says what comes of damage to one log.
+type rotJudge struct {
+	log      *RotLog
+	recover  RotRecover
+	disk     *crashfs.FS // the log as it was
+	counts   RotCounts
+	failures []RotFailure
+}
+
+func newRotJudge(l *RotLog, recover RotRecover) *rotJudge {
+	return &rotJudge{log: l, recover: recover, disk: l.disk()}
+}
+
+// rotOpening is what Open did.
+type rotOpening struct {
+	err     error
+	trimmed bool
+	segment string // where it trimmed
+	offset  int64
+	changed bool // it changed a file or a name
+	after   rotReading
+}
+
+// judge counts what package wal makes of a damaged log.
+func (j *rotJudge) judge(f *rotFault, disk *crashfs.FS, fail func(string, ...any)) {
+	l := j.log
+	before := l.read(disk)
+	report, err := wal.Check(rotDir, &wal.Options{FS: disk})
+	verdict := report.Verdict
+	if err != nil { // of the names
+		verdict = wal.Corrupt
+	}
+	whole := before.whole(l) && before.err == nil && verdict == wal.Clean
+	var said error
+	var wrong string
+	if before.err == nil && (!whole || f.kind == RotFile) {
+		wrong, said = l.mean(disk, before.from, before.to)
+	}
+	var tree map[string][]byte
+	if !whole && verdict < wal.Corrupt {
+		tree = disk.Tree()
+	}
+	o := j.open(disk, tree, fail)
+
+	tornAs := slices.ContainsFunc(report.Findings, func(f wal.Finding) bool {
+		return f.Verdict == wal.Torn || f.Verdict == wal.TornUnproven || f.Verdict == wal.Unborn
+	})
+	switch {
+	case (o.err != nil) != (verdict >= wal.Corrupt):
+		fail("Check says %v, Open %v", verdict, o.err)
+	case before.err != nil && o.err == nil:
+		fail("Records says %v, and Open opens it", before.err)
+	case o.err != nil && o.changed:
+		fail("Open changed a log that it refuses: %v", o.err)
+	case o.err == nil && o.trimmed != tornAs:
+		fail("Check says %v, and Open trimmed: %v", verdict, o.trimmed)
+	case o.err == nil && (o.after.from != before.from || o.after.to != before.to || o.after.wrong != before.wrong):
+		fail("before Open there were records %d to %d, %s, and then %d to %d, %s", before.from, before.to, before.wrong, o.after.from, o.after.to, o.after.wrong)
+	}
+	switch {
+	case o.err != nil:
+		j.counts.Refused++
+		if before.wrong != "" && !f.foreign && l.witnessed() {
+			fail("before it is refused: %s", before.wrong)
+		}
+	case before.wrong != "" || wrong != "":
+		if e := l.excuseWrong(f); e != "" {
+			j.excuse(e)
+			return
+		}
+		j.counts.Silent++
+		fail("other content: %s", before.wrong+wrong)
+	case verdict != wal.Clean || said != nil || before.gap != nil:
+		j.counts.Reported++
+		if before.to < len(l.said) {
+			j.counts.Lost++
+			if l.marked(tree) && before.gap == nil {
+				fail("%v, %d of %d records are there, and the mark says that there were more", verdict, before.to, len(l.said))
+			}
+		}
+		if proof := l.proof(tree, o); proof != "" {
+			fail("%v at %s %d, but %s", verdict, o.segment, o.offset, proof)
+		}
+	case before.to == len(l.said):
+		j.counts.Same++ // without what a Release could have removed, perhaps
+	default:
+		if e := l.excuse(tree, &before); e != "" {
+			j.excuse(e)
+			return
+		}
+		j.counts.Silent++
+		fail("%d of %d records are there, and nothing is said", before.to, len(l.said))
+	}
+}
+
+func (j *rotJudge) excuse(e RotExcuse) {
+	if j.counts.Excused == nil {
+		j.counts.Excused = map[RotExcuse]int{}
+	}
+	j.counts.Excused[e]++
+}
+
+// open opens the log, which holds tree, and reads it again.
+func (j *rotJudge) open(disk *crashfs.FS, tree map[string][]byte, fail func(string, ...any)) (o rotOpening) {
+	made := make(chan error, 1)
+	disk.SetHook(func(op crashfs.Op) {
+		o.changed = o.changed || op.Kind != crashfs.OpSyncData && op.Kind != crashfs.OpSyncDir
+	}, nil)
+	w, err := wal.Open(rotDir, &wal.Options{FS: disk, SegmentSize: max(j.log.size, 4096), Observer: wal.Observer{
+		Trimmed: func(segment string, offset, n int64) { o.trimmed, o.segment, o.offset = true, segment, offset },
+		Spare:   func(err error) { made <- err },
+	}})
+	if err == nil {
+		<-made
+	}
+	disk.SetHook(nil, nil)
+	if o.err = err; err != nil {
+		return o
+	}
+	o.after = j.log.read(disk)
+	if o.after.err != nil {
+		fail("after Open: %v", o.after.err)
+	}
+	if o.trimmed && !keeps(tree, disk.Tree()) {
+		fail("Open trimmed %s at %d, and bytes are gone", o.segment, o.offset)
+	}
+	if err := w.Close(); err != nil {
+		fail("close: %v", err)
+	}
+	return o
+}
+
+// another counts what another program makes of a damaged log.
+func (j *rotJudge) another(disk *crashfs.FS, fail func(string, ...any)) {
+	damaged := disk.Clone()
+	log, reported, err := j.recover(disk, rotDir)
+	c := &j.counts
+	switch {
+	case errors.Is(err, ErrPanicked):
+		c.Panicked++
+		fail("%v", err)
+	case err != nil:
+		c.Refused++
+	case j.log.means(log, fold(j.log.records)) && !reported:
+		c.Same++
+	case j.log.means(log, fold(j.log.records)):
+		c.Reported++
+	case reported && j.log.once(log):
+		c.Reported++
+		c.Lost++
+	default:
+		// What nobody can see is no fault of the program.
+		if r := j.log.read(damaged); r.wrong == "" && r.err == nil && r.gap == nil && r.to < len(j.log.said) && !reported {
+			if e := j.log.excuse(damaged.Tree(), &r); e != "" {
+				j.excuse(e)
+				return
+			}
+		}
+		c.Silent++
+		fail("%s behind %d/%d and %+v, and nothing is said", indexes(log.Entries), log.Snapshot.Index, log.Snapshot.Term, log.State)
+	}
+}
+
+// goodFor returns an error unless another program reads the log as it should while it is good.
+func (l *RotLog) goodFor(r RotRecover) error {
+	log, reported, err := r(l.disk(), rotDir)
+	if err == nil && (reported || !l.means(log, fold(l.records))) {
+		err = errors.New("it is not what was saved")
+	}
+	if err != nil {
+		return fmt.Errorf("fuzz: the log %s, before it is damaged, by the program to be judged: %w", l.Name, err)
+	}
+	return nil
+}
+
+// once tells whether a log is what the records came to at some time.
+func (l *RotLog) once(log *wal.Log) bool {
+	for n := len(l.records); n >= 0; n-- {
+		if l.means(log, fold(l.records[:n])) {
+			return true
+		}
+	}
+	return false
+}
+
+// witnessed tells whether all records of the log carry a header_crc.
+func (l *RotLog) witnessed() bool {
+	for i := range l.frames {
+		if !l.frames[i].Vouched {
+			return false
+		}
+	}
+	return true
+}
+
+// keeps tells whether every byte of the segments before is in its place after, or in a copy that says its place.
+func keeps(before, after map[string][]byte) bool {
+	for name, b := range before {
+		if path.Ext(name) != ".wal" {
+			continue
+		}
+		kept := make([]byte, len(b))
+		copy(kept, after[name])
+		for copied, c := range after {
+			at, ok := strings.CutPrefix(copied, name+".")
+			at, torn := strings.CutSuffix(at, ".torn")
+			if offset, err := strconv.Atoi(at); ok && torn && err == nil && offset <= len(kept) && before[copied] == nil {
+				copy(kept[offset:], c)
+			}
+		}
+		if !bytes.Equal(kept, b) {
+			return false
+		}
+	}
+	return true
+}
+
+// proof returns which record, that was not damaged, says that what was trimmed had been durable; empty if none does. tree is the log
+// before it was opened.
+func (l *RotLog) proof(tree map[string][]byte, o rotOpening) string {
+	segment := l.segment(o.segment)
+	if !o.trimmed || segment < 0 {
+		return ""
+	}
+	file, good := tree[path.Join(rotDir, o.segment)], l.files[o.segment]
+	var entry, over bool // as etcd calls: see FORMAT.md, chapter 8
+	next := -1
+	for i := range l.frames {
+		f := &l.frames[i]
+		if f.segment != segment || int64(f.offset) < o.offset {
+			continue
+		}
+		if end := f.offset + f.size; end > len(file) || !bytes.Equal(file[f.offset:end], good[f.offset:end]) {
+			continue
+		}
+		if f.Vouched {
+			if int64(f.SyncedTo) > o.offset {
+				return fmt.Sprintf("the record at %d says that it was synced up to %d", f.offset, f.SyncedTo)
+			}
+			continue
+		}
+		if next != f.offset {
+			entry, over = false, false
+		}
+		if next = f.offset + f.size; over && !o.after.vouched {
+			return fmt.Sprintf("the record at %d is of a later batch", f.offset)
+		}
+		entry = entry || f.Type == walpb.TypeEntry
+		over = over || entry && f.Type == walpb.TypeState || f.Type == walpb.TypeSnapshot
+	}
+	return ""
+}
+
+// marked tells whether the log in tree has the mark that it had.
+func (l *RotLog) marked(tree map[string][]byte) bool {
+	mark, ok := l.files[rotMark]
+	return ok && bytes.Equal(mark, tree[path.Join(rotDir, rotMark)])
+}
+
+// A RotExcuse is why damage cannot be detected; see wal/FORMAT.md, chapter 11.
+type RotExcuse string
+
+// What cannot be detected.
+const (
+	// Without the mark: the end of a log that was not closed. All that was lost is of the last batch, and behind it are zeros.
+	RotLastBatch RotExcuse = "the last batch is gone, with nothing behind it"
+	// Without the mark: the last segment ends earlier, with a frame, and behind it are zeros, or nothing. What was lost may be of several batches.
+	RotEndGone RotExcuse = "the end of the last segment is gone, from the end of a frame on"
+	// Without the mark: the last segments are lost, and their names.
+	RotSegmentsGone RotExcuse = "the last segment is gone, name and all"
+	// In a log without witnesses, a hard state has become an entry: its three numbers are those of one, and in a few places, as before a
+	// snapshot record, one more entry contradicts nothing.
+	RotStateAsEntry RotExcuse = "without a witness: a hard state passes for an entry"
+	// In a log without witnesses, a segment has another number than its own, and no segment stands before it that would have to
+	// have the one before. If others are missing in between that is reported, but not that this is an old one.
+	RotOtherNumber RotExcuse = "without a witness: a segment under another number than its own"
+)
+
+// excuse returns why it cannot be detected that a log ends where a reading ended; empty if there is no reason. The log must look to the
+// last byte like one that was never longer.
+func (l *RotLog) excuse(tree map[string][]byte, r *rotReading) RotExcuse {
+	if l.marked(tree) {
+		return ""
+	}
+	for name, b := range tree {
+		if path.Ext(name) != ".wal" || path.Base(name) < r.last {
+			continue
+		}
+		if path.Base(name) > r.last || len(bytes.TrimRight(b[r.end:], "\x00")) > 0 {
+			return ""
+		}
+	}
+	switch {
+	case r.to >= l.batch:
+		return RotLastBatch
+	case r.last == l.segments[len(l.segments)-1].name:
+		return RotEndGone
+	}
+	return RotSegmentsGone
+}
+
+// excuseWrong returns why it cannot be detected that a fault changed what the log says.
+func (l *RotLog) excuseWrong(f *rotFault) RotExcuse {
+	if f.renames && !l.witnessed() {
+		return RotOtherNumber
+	}
+	e := &f.edits[0]
+	for i := range l.frames {
+		r := &l.frames[i]
+		const typeAt = 9 // behind the length word and the tag of the type
+		if f.kind == RotFlip && l.segments[r.segment].name == e.name && int64(r.offset)+typeAt == e.at &&
+			!r.Vouched && r.Type == walpb.TypeState && walpb.Type(e.data[0]) == walpb.TypeEntry {
+			return RotStateAsEntry
+		}
+	}
+	return ""
+}

@@ -1,0 +1,192 @@
+package fuzz
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/snap"
+	"github.com/stele-wal/stele/walpb"
+)
+
+const rotSnapDir = "snap"
+
+// RotSnapshots damages the newest of two snapshots that a log records, one fault at a time: every bit of its file, every length, every
+// sector zeroed, set and random; and so for a body. Of each it counts what a program finds that starts again: Same if
+// the file is good all the same; Reported if the older one was found, and the damaged file is still there, under its name or set
+// aside; Silent if anything else was. There is always an older one, so Refused is a failure too.
+//
+// seed is that of the garbage. The error is the first failure, a *RotFailure, or that of making the snapshots.
+func RotSnapshots(seed uint64) (RotResult, error) {
+	s, err := newRotSnapshots()
+	r := RotResult{Logs: map[string]RotCounts{}}
+	if err != nil {
+		return r, err
+	}
+	for _, kind := range []rotSnapKind{{".snap", s.newest}, {".snap.db", s.newestBody}} {
+		name, err := s.newer(kind.suffix)
+		if err != nil {
+			return r, err
+		}
+		var c RotCounts
+		for n, f := range s.faults(name, seed) {
+			c.fault(f.kind)
+			if err := s.judge(&f, kind.find, &c); err != nil {
+				r.Failures = append(r.Failures, RotFailure{name, n, f.String(), err.Error()})
+			}
+		}
+		r.add(c)
+		r.Logs[name] = c
+	}
+	if r.Failed = len(r.Failures); r.Failed > 0 {
+		return r, &r.Failures[0]
+	}
+	return r, nil
+}
+
+// rotSnapKind is a kind of file, and how what it holds is found.
+type rotSnapKind struct {
+	suffix string
+	find   func(*snap.Store) (uint64, []byte, error)
+}
+
+// rotSnapshots is a directory with two snapshots and two bodies.
+type rotSnapshots struct {
+	disk     *crashfs.FS
+	recorded []walpb.Snapshot
+	content  map[uint64][]byte
+}
+
+func newRotSnapshots() (*rotSnapshots, error) {
+	s := &rotSnapshots{disk: crashfs.New(), recorded: []walpb.Snapshot{{}}, content: map[uint64][]byte{}}
+	store, err := snap.Open(rotSnapDir, &snap.Options{FS: s.disk})
+	if err != nil {
+		return nil, err
+	}
+	for index := uint64(1); index <= 2; index++ {
+		of := walpb.Snapshot{Index: index, Term: index, ConfState: confState(index)}
+		data := bytes.Repeat([]byte{byte(index), 0, 0x5e}, int(150+100*index))
+		s.recorded, s.content[index] = append(s.recorded, of), data
+		if err := store.Save(snap.Snapshot{Index: index, Term: index, ConfState: of.ConfState, Data: data}); err != nil {
+			return nil, err
+		}
+		w, err := store.Create(of)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(data); err != nil {
+			return nil, errors.Join(err, w.Close())
+		}
+		if err := w.Commit(); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// newer returns the name of the newer file of a kind.
+func (s *rotSnapshots) newer(suffix string) (string, error) {
+	var names []string
+	for name := range s.disk.Tree() {
+		if strings.HasSuffix(name, suffix) {
+			names = append(names, path.Base(name))
+		}
+	}
+	if len(names) != 2 {
+		return "", fmt.Errorf("fuzz: not two files that end in %s: %q", suffix, names)
+	}
+	return slices.Max(names), nil
+}
+
+func (s *rotSnapshots) newest(store *snap.Store) (uint64, []byte, error) {
+	found, err := store.Newest(s.recorded)
+	return found.Index, found.Data, err
+}
+
+func (s *rotSnapshots) newestBody(store *snap.Store) (uint64, []byte, error) {
+	r, err := store.NewestBody(s.recorded)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	return r.Body().Index, b, err
+}
+
+// faults yields the damage to a file, numbered.
+func (s *rotSnapshots) faults(name string, seed uint64) func(func(int, rotFault) bool) {
+	file := s.disk.Tree()[path.Join(rotSnapDir, name)]
+	l := &RotLog{Name: name, files: map[string][]byte{name: file}}
+	return func(yield func(int, rotFault) bool) {
+		n := 0
+		next := func(f rotFault) bool {
+			n++
+			return f.idle(l.files) || yield(n, f)
+		}
+		for bit := range 8 * len(file) {
+			if !next(l.flip(name, bit)) {
+				return
+			}
+		}
+		for size := range len(file) + 70 {
+			if size != len(file) && !next(resized(name, size)) {
+				return
+			}
+		}
+		rng := rand.New(rand.NewPCG(seed, 0))
+		for at := 0; at < len(file); at += rotSectorSize {
+			good := rotSectorAt(file, at)
+			if !l.sectorBecomes(name, at, rng, func(b []byte, what string) bool {
+				b = b[:min(len(b), len(good))]
+				return len(b) == 0 || next(sectorFault(name, at, b, what))
+			}) {
+				return
+			}
+		}
+	}
+}
+
+// judge does a fault and counts what is found then. The error says why that must not be.
+func (s *rotSnapshots) judge(f *rotFault, find func(*snap.Store) (uint64, []byte, error), c *RotCounts) error {
+	disk := s.disk.Clone()
+	if err := f.apply(disk, rotSnapDir); err != nil {
+		return err
+	}
+	name := path.Join(rotSnapDir, f.edits[0].name)
+	damaged, err := disk.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	store, err := snap.Open(rotSnapDir, &snap.Options{FS: disk})
+	if err != nil {
+		return err
+	}
+	index, content, err := find(store)
+	switch {
+	case err != nil:
+		c.Refused++
+		return err
+	case !bytes.Equal(content, s.content[index]):
+		c.Silent++
+		return fmt.Errorf("other content than was saved in %d", index)
+	case index == 2:
+		c.Same++
+		return nil
+	case index != 1:
+		c.Silent++
+		return fmt.Errorf("it found %d", index)
+	}
+	c.Reported++
+	for _, left := range []string{name, name + ".broken"} {
+		if b, err := disk.ReadFile(left); err == nil && bytes.Equal(b, damaged) {
+			return nil
+		}
+	}
+	return errors.New("the damaged file is not there any more")
+}

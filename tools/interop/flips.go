@@ -291,14 +291,14 @@ func (f *Flips) restore(dir string, bit int) error {
 }
 
 func (f *Flips) startEtcd(dir string) Outcome {
-	got, err := openReadAll(dir)
+	got, err := openReadAll(dir, walpb.Snapshot{})
 	repaired := false
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		if !etcd.Repair(zap.NewNop(), dir) {
 			return Refused
 		}
 		repaired = true
-		got, err = openReadAll(dir)
+		got, err = openReadAll(dir, walpb.Snapshot{})
 	}
 	if err != nil {
 		return Refused
@@ -306,8 +306,8 @@ func (f *Flips) startEtcd(dir string) Outcome {
 	return outcome(f.Want, got, repaired)
 }
 
-func openReadAll(dir string) (Content, error) {
-	w, err := etcd.Open(zap.NewNop(), dir, &etcdpb.Snapshot{Index: new(uint64(0)), Term: new(uint64(0))})
+func openReadAll(dir string, from walpb.Snapshot) (Content, error) {
+	w, err := etcd.Open(zap.NewNop(), dir, &etcdpb.Snapshot{Index: new(from.Index), Term: new(from.Term)})
 	if err != nil {
 		return Content{}, err
 	}

@@ -1,0 +1,154 @@
+package interop
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/fuzz"
+	"github.com/stele-wal/stele/wal"
+)
+
+// A Tally is what one program made of the states of one campaign.
+type Tally struct {
+	Stage   string  `json:"stage"` // "rot" or "model"
+	By      string  `json:"by"`    // the program
+	States  int     `json:"states"`
+	Seconds float64 `json:"seconds"`
+
+	// Of a mere crash all four have to be 0. Of rot Refused is what is right of most states, and Lost is what was cut off as a torn
+	// tail and had been saved.
+	Lost    int `json:"lost"`
+	Refused int `json:"refused"`
+	Silent  int `json:"silent"` // of rot: other content than was saved, or less, and nothing said. Of a crash: what was never there
+	Panics  int `json:"panics"`
+
+	// Of rot: same content, nothing said; said to be torn, nothing lost; and what FORMAT.md says that no reader of such a log can see.
+	Same    int `json:"same"`
+	Torn    int `json:"torn"`
+	Excused int `json:"excused"`
+}
+
+// ControlConfig says what to do in a comparison. Its zero fields are defaults.
+type ControlConfig struct {
+	Seed    uint64
+	Every   int // of rot: see fuzz.RotConfig. The default is 64
+	States  int // of crashes, for each program. The default is 2000
+	Workers int // see fuzz.RotConfig
+}
+
+func (c ControlConfig) withDefaults() ControlConfig {
+	if c.Every <= 0 {
+		c.Every = 64
+	}
+	if c.States <= 0 {
+		c.States = 2000
+	}
+	return c
+}
+
+// ControlRot does the same damage to the same content as ours and as etcd's bytes, and counts what is made of it by package wal,
+// of the first and of the second; and of the second by etcd's package, when it starts as a server does and when it reads all. The
+// error is a failure of package wal, or that etcd does not read the log before it is damaged; what etcd makes of damage is none.
+func ControlRot(cfg ControlConfig) ([]Tally, error) {
+	cfg = cfg.withDefaults()
+	control, err := NewControl()
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	ours, plain, err := fuzz.RotPair()
+	if err != nil {
+		return nil, err
+	}
+	var tallies []Tally
+	for _, p := range []struct {
+		by   string
+		log  *fuzz.RotLog
+		open fuzz.RotRecover
+	}{
+		{"stele", ours, nil},
+		{"stele, etcd's bytes", plain, nil},
+		{"etcd", plain, control.Start},
+		{"etcd, ReadAll", plain, control.Read},
+	} {
+		r, err := fuzz.Rot(fuzz.RotConfig{Seed: cfg.Seed, Logs: []*fuzz.RotLog{p.log}, Every: cfg.Every, Workers: cfg.Workers, Recover: p.open})
+		var failure *fuzz.RotFailure
+		if err != nil && (p.open == nil || !errors.As(err, &failure)) {
+			return tallies, err
+		}
+		t := Tally{Stage: "rot", By: p.by, States: r.States(), Seconds: r.Took.Seconds(),
+			Lost: r.Lost, Refused: r.Refused, Silent: r.Silent, Panics: r.Panicked, Same: r.Same, Torn: r.Reported - r.Lost}
+		for _, n := range r.Excused {
+			t.Excused += n
+		}
+		tallies = append(tallies, t)
+	}
+	return tallies, nil
+}
+
+// ControlCrashes has package wal and etcd's open the same states that crashes left of logs with etcd's bytes. The histories are those
+// of fuzz.Run; the states of etcd's column may be more than were asked for, as there. The error is a failure of package wal; what
+// etcd makes of a crash is none.
+func ControlCrashes(cfg ControlConfig) ([]Tally, error) {
+	cfg = cfg.withDefaults()
+	control, err := NewControl()
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	var tallies []Tally
+	for _, p := range []struct {
+		by   string
+		open fuzz.Recover
+	}{{"stele, etcd's bytes", restart}, {"etcd", control.Crashed}} {
+		r, err := fuzz.Run(fuzz.Config{Seed: cfg.Seed, States: cfg.States, PlainEtcd: true, Workers: cfg.Workers, Recover: p.open})
+		tallies = append(tallies, Tally{Stage: "model", By: p.by, States: r.States, Seconds: r.Took.Seconds(),
+			Lost: r.Lost, Refused: r.Refused - control.Panics(), Silent: r.Invented, Panics: control.Panics()})
+		if err != nil && p.by != "etcd" {
+			return tallies, err
+		}
+	}
+	return tallies, nil
+}
+
+// restart opens a log with package wal, in the steps of a program that knows nothing but the log.
+func restart(disk *crashfs.FS, dir string) (*wal.Log, error) {
+	o := &wal.Options{FS: disk, PlainEtcd: true, SegmentSize: controlSegment}
+	w, err := wal.Open(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	snapshots, err := wal.Snapshots(wal.Records(dir, 0, o))
+	if err != nil {
+		return nil, err
+	}
+	if len(snapshots) == 0 {
+		return nil, fmt.Errorf("no usable snapshot record: %w", fs.ErrInvalid)
+	}
+	newest := snapshots[0]
+	for _, s := range snapshots {
+		if s.Index >= newest.Index {
+			newest = s
+		}
+	}
+	return wal.Replay(wal.Records(dir, newest.Index, o), newest)
+}
+
+// Tallies puts tallies below each other, one in a line.
+func Tallies(tallies []Tally) string {
+	var s strings.Builder
+	w := tabwriter.NewWriter(&s, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "stage\tby\tstates\tseconds\tsame\ttorn\trefused\tlost\tsilent\tpanics\tnot to be seen")
+	for _, t := range tallies {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%.1f\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", t.Stage, t.By, t.States, t.Seconds, t.Same, t.Torn, t.Refused, t.Lost, t.Silent, t.Panics, t.Excused)
+	}
+	w.Flush()
+	return s.String()
+}

@@ -1,0 +1,154 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stele-wal/stele/tools/powercut/rig"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(memberDir); dir != "" {
+		os.Exit(member(dir, os.Stdout, os.Stderr))
+	}
+	if os.Geteuid() == 0 && !rig.Isolated() {
+		code, err := rig.Isolate()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+// powercut runs the program and returns what it prints.
+func powercut(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, complaints bytes.Buffer
+	a := &app{stdout: &out, stderr: &complaints, progress: &progress{out: &complaints}}
+	code = a.run(t.Context(), args)
+	return code, out.String(), complaints.String()
+}
+
+// lastLine returns the last line of what was printed.
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+// present skips a test of a file system that cannot be tested here.
+func present(t *testing.T, name string) {
+	t.Helper()
+	for _, kind := range rig.FileSystems() {
+		if why := kind.Missing(); kind.Name == name && why != "" {
+			t.Skipf("SKIPPED, %s was not tested: %s", name, why)
+		}
+	}
+}
+
+var fileSystems = []string{"ext4", "xfs", "btrfs"}
+
+func TestNoPowerCutLosesAnything(t *testing.T) {
+	for _, name := range fileSystems {
+		t.Run(name, func(t *testing.T) {
+			present(t, name)
+			code, out, complaints := powercut(t, "-fs", name, "-cuts", "30", "-fsync", "0", "-kills", "0")
+			if code != exitHeld || !strings.Contains(out, "   30 states") {
+				t.Errorf("exit code %d\n%s%s", code, out, complaints)
+			}
+			t.Log(out)
+		})
+	}
+}
+
+func TestWhatIsAcknowledgedAfterAFailedSyncSurvivesAPowerCut(t *testing.T) {
+	for _, name := range fileSystems {
+		t.Run(name, func(t *testing.T) {
+			present(t, name)
+			code, out, complaints := powercut(t, "-fs", name, "-cuts", "0", "-fsync", "4", "-kills", "0")
+			if code != exitHeld || !strings.Contains(out, "write: went on") || strings.Contains(out, "unhurt") {
+				t.Errorf("exit code %d\n%s%s", code, out, complaints)
+			}
+			t.Log(out)
+		})
+	}
+}
+
+func TestNoKillLosesAnything(t *testing.T) {
+	code, out, complaints := powercut(t, "-cuts", "0", "-fsync", "0", "-kills", "10")
+	if code != exitHeld || !strings.Contains(out, "   10 states") || strings.Contains(out, "(0 entries") {
+		t.Errorf("exit code %d\n%s%s", code, out, complaints)
+	}
+	t.Log(out)
+}
+
+// TestEverySaboteurIsCaught is why a count of zero means something.
+func TestEverySaboteurIsCaught(t *testing.T) {
+	present(t, "ext4")
+	code, out, complaints := powercut(t, "-fs", "ext4", "-cuts", "240", "-fsync", "4", "-saboteur", "all")
+	if code != exitHeld || strings.Contains(out, "NOT CAUGHT") {
+		t.Errorf("exit code %d\n%s", code, complaints)
+	}
+	t.Log(out)
+}
+
+func TestASaboteurThatDoesNoHarmIsAFailure(t *testing.T) {
+	present(t, "ext4")
+	code, out, _ := powercut(t, "-fs", "ext4", "-cuts", "1", "-seed", "3", "-saboteur", "nodirsync")
+	if code != exitBroken || !strings.Contains(lastLine(out), "NOT CAUGHT") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+}
+
+func TestWhatCannotBeTestedIsSaidOnTheLastLine(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{stdout: &out, stderr: &out, progress: &progress{out: &out}, cuts: 3, failures: 1, kills: 1, seed: 1}
+	a.kinds = []rig.FileSystem{{Name: "zfs", Package: "zfsutils", Make: []string{"mkfs.of-which-there-is-none"}}}
+	code := a.prove(t.Context())
+	last := lastLine(out.String())
+	if code != exitHeld || !strings.Contains(last, "SKIPPED") || !strings.Contains(last, "power zfs") || !strings.Contains(last, "fsync zfs") {
+		t.Errorf("exit code %d, last line %q", code, last)
+	}
+	if os.Geteuid() == 0 && !strings.Contains(last, "apt-get install zfsutils") {
+		t.Errorf("the last line does not say how to get it: %q", last)
+	}
+}
+
+func TestEachStageIsAnObjectWithJSON(t *testing.T) {
+	code, out, complaints := powercut(t, "-json", "-cuts", "0", "-fsync", "0", "-kills", "1")
+	var got map[string]any
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != exitHeld {
+		t.Fatalf("exit code %d, %v:\n%s%s", code, err, out, complaints)
+	}
+	for _, key := range []string{"stage", "states", "seconds", "lost", "refused", "silent"} {
+		if _, ok := got[key]; !ok {
+			t.Errorf("no %q in %s", key, out)
+		}
+	}
+}
+
+func TestAStopIsNoSuccess(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out bytes.Buffer
+	a := &app{stdout: &out, stderr: &out, progress: &progress{out: &out}}
+	if code := a.run(ctx, nil); code != exitBroken {
+		t.Errorf("exit code %d\n%s", code, &out)
+	}
+}
+
+func TestAWrongCommandLineIsRefused(t *testing.T) {
+	for _, args := range [][]string{{"-fs", "fat"}, {"-saboteur", "nobody"}, {"-nonsense"}} {
+		if code, _, _ := powercut(t, args...); code != exitUsage {
+			t.Errorf("%v: exit code %d", args, code)
+		}
+	}
+}

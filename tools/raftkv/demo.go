@@ -422,20 +422,15 @@ func compare(ctx context.Context, replicas []*replica, acked map[string]string) 
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "  member\tleads\tapplied\trevision\tkeys\thash\tacknowledged writes")
-	target, err := replicas[0].kv.Range(ctx, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, CountOnly: true})
+	target, err := count(ctx, replicas[0])
 	if err != nil {
 		return "", 0, err
 	}
 	hashes := map[uint32]bool{}
 	for _, r := range replicas {
-		// Waiting for a linearizable read is waiting for the member to have caught up; what it holds is then read from it alone.
-		for {
-			if _, err = r.kv.Range(ctx, &pb.RangeRequest{Key: []byte{0}, CountOnly: true}); err == nil || ctx.Err() != nil {
-				break
-			}
-		}
-		if err != nil {
-			return "", 0, fmt.Errorf("%s does not catch up: %w", r.name, err)
+		// Once a linearizable read is answered the member has caught up; what it holds is then read from it alone.
+		if _, err := count(ctx, r); err != nil {
+			return "", 0, err
 		}
 		found := 0
 		for key := []byte{0}; ; {
@@ -474,4 +469,18 @@ func compare(ctx context.Context, replicas []*replica, acked map[string]string) 
 		return b.String(), lost, errors.New("the members' hashes differ")
 	}
 	return b.String(), lost, nil
+}
+
+// count asks a member for the number of keys until it answers: one that has just started may be neither reachable nor ready.
+func count(ctx context.Context, r *replica) (*pb.RangeResponse, error) {
+	all := &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, CountOnly: true}
+	for {
+		resp, err := r.kv.Range(ctx, all, grpc.WaitForReady(true))
+		if err == nil {
+			return resp, nil
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%s does not catch up: %w", r.name, err)
+		}
+	}
 }

@@ -17,7 +17,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), restoreCommand(), demoCommand())
+	root.AddCommand(serveCommand(), restoreCommand(), demoCommand(), benchCommand())
 	if err := root.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "raftkv:", err)
 		os.Exit(1)

@@ -13,8 +13,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,7 +26,6 @@ import (
 	"go.etcd.io/etcd/api/v3/membershippb"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/stele-wal/stele/tools/raftkv/api"
 	"github.com/stele-wal/stele/tools/raftkv/member"
@@ -49,7 +50,8 @@ type options struct {
 	client, peer                      tlsOptions
 	snapshotBytes                     uint64
 	snapshotRate, segmentSize         int64
-	noSync                            bool
+	noSync, pprof                     bool
+	compactMode, compactRetention     string
 }
 
 type tlsOptions struct {
@@ -79,6 +81,8 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.UintVar(&o.maxRequest, "max-request-bytes", 3<<19, "bytes in a request at most")
 	f.BoolVar(&o.preVote, "pre-vote", true, "ask before an election whether it could be won")
 	f.BoolVar(&o.strict, "strict-reconfig-check", true, "refuse changes of the members that would cost the quorum")
+	f.StringVar(&o.compactMode, "auto-compaction-mode", "periodic", "periodic or revision: what --auto-compaction-retention counts")
+	f.StringVar(&o.compactRetention, "auto-compaction-retention", "0", "hours, a duration, or revisions that are kept, 0 for all")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "console", "console or json")
 	for prefix, t := range map[string]*tlsOptions{"": &o.client, "peer-": &o.peer} {
@@ -92,8 +96,9 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.Int64Var(&o.snapshotRate, "snapshot-send-rate", 0, "bytes a second of a snapshot to a peer, 0 for no limit (not etcd's)")
 	f.Int64Var(&o.segmentSize, "wal-segment-bytes", 0, "bytes in a segment of the log, 0 for the default (not etcd's)")
 	f.BoolVar(&o.noSync, "unsafe-no-fsync", false, "do not sync: a power cut loses what was acknowledged")
+	f.BoolVar(&o.pprof, "enable-pprof", false, "serve profiles at /debug/pprof/ of the client URLs")
 	// What etcd has and this program has no use for is accepted, so that a member's command line works as it is.
-	for _, name := range []string{"auto-compaction-retention", "auto-compaction-mode", "logger", "log-outputs", "max-wals"} {
+	for _, name := range []string{"logger", "log-outputs", "max-wals"} {
 		f.String(name, "", "")
 		_ = f.MarkHidden(name)
 	}
@@ -144,11 +149,19 @@ type server struct {
 	grpc      []*grpc.Server
 	http      []*http.Server
 	failed    chan error // of a listener
+	compactor sync.WaitGroup
 }
+
+// ballastSize is how much garbage there may be at least before it is collected, in bytes.
+const ballastSize = 64 << 20
 
 // serve is a member until ctx is done or it fails.
 func serve(ctx context.Context, o *options) error {
 	s := &server{o: o, log: o.logger(), failed: make(chan error, 8)}
+	// The collector takes this for state, and so leaves garbage alone until there is as much of it. Nobody writes to it, so that it takes
+	// no memory. Without it a member with little state collects every few hundred calls.
+	ballast := make([]byte, ballastSize)
+	defer runtime.KeepAlive(ballast)
 	if err := s.start(ctx); err != nil {
 		s.stop()
 		return err
@@ -228,6 +241,10 @@ func (o *options) dir() string { return filepath.Join(or(o.dataDir, o.name+".etc
 // start starts everything. What was started when it fails is for stop to end.
 func (s *server) start(ctx context.Context) error {
 	o := s.o
+	keep, err := parseRetention(o.compactMode, o.compactRetention)
+	if err != nil {
+		return err
+	}
 	clientTLS, err := o.client.server("")
 	if err != nil {
 		return fmt.Errorf("certificates for clients: %w", err)
@@ -256,7 +273,7 @@ func (s *server) start(ctx context.Context) error {
 	if s.node, err = node.Start(cfg); err != nil {
 		return err
 	}
-	s.api = &api.Server{Node: s.node, Transport: s.transport, Metrics: metrics, MaxTxnOps: int(o.maxTxnOps), MaxRequest: int(o.maxRequest), Strict: o.strict}
+	s.api = &api.Server{Node: s.node, Transport: s.transport, Metrics: metrics, MaxTxnOps: int(o.maxTxnOps), MaxRequest: int(o.maxRequest), Strict: o.strict, Profiles: o.pprof}
 	self := reachable{s.node, s.api}
 	s.transport.Serve(self)
 	metrics.Watch(s.node, s.transport)
@@ -265,9 +282,7 @@ func (s *server) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		g := grpc.NewServer(grpc.MaxRecvMsgSize(64<<20), grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(4<<20),
-			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
-		(&peer.Server{T: s.transport, Member: self, Members: s.node.Members()}).Register(g)
+		g := (&peer.Server{T: s.transport, Member: self, Members: s.node.Members()}).NewGRPC()
 		s.grpc = append(s.grpc, g)
 		go s.run(func() error { return g.Serve(l) })
 	}
@@ -291,8 +306,18 @@ func (s *server) start(ctx context.Context) error {
 		}
 		go s.run(func() error { return web.Serve(l) })
 	}
+	if keep != (retention{}) {
+		s.compactor.Go(func() { s.compact(keep) })
+	}
 	go s.introduce(split(or(o.advertiseClient, o.clientURLs)))
 	return nil
+}
+
+// compact forgets old revisions until the node stops.
+func (s *server) compact(keep retention) {
+	ticker := time.NewTicker(keep.step())
+	defer ticker.Stop()
+	(&past{retention: keep}).run(s.node.Stopped(), ticker.C, compacting{s.node, s.log})
 }
 
 // closing is a part of a listener that closes the whole.
@@ -412,6 +437,7 @@ func (s *server) stop() error {
 	case <-ctx.Done():
 	}
 	err := s.node.Stop()
+	s.compactor.Wait()
 	for _, g := range s.grpc {
 		g.Stop()
 	}

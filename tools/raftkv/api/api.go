@@ -5,6 +5,7 @@ package api
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -28,6 +29,7 @@ const (
 	DefaultMaxTxnOps  = 128
 	requestOverhead   = 512 << 10 // what gRPC takes beside the request, in bytes
 	maxStreams        = 1 << 20
+	workers           = 256             // calls that find a goroutine with a stack that has grown already; more get one of their own
 	clientPingEvery   = 5 * time.Second // at most
 	serverPingEvery   = 2 * time.Hour
 	serverPingTimeout = 20 * time.Second
@@ -42,6 +44,7 @@ type Server struct {
 	MaxRequest int  // in bytes
 	Strict     bool // refuse changes of the members that would cost the quorum
 	Tick       time.Duration
+	Profiles   bool // HTTP serves Go's profiles of the process
 }
 
 // NewGRPC returns a gRPC server with everything registered. Without TLS: the listener has done that.
@@ -49,6 +52,7 @@ func (s *Server) NewGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(s.MaxRequest+requestOverhead),
 		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.NumStreamWorkers(workers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPingEvery}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPingEvery, Timeout: serverPingTimeout}),
 		grpc.UnaryInterceptor(s.unary),
@@ -62,8 +66,8 @@ func (s *Server) NewGRPC() *grpc.Server {
 	pb.RegisterAuthServer(g, noAuth{})
 	h := health.NewServer()
 	grpc_health_v1.RegisterHealthServer(g, h)
-	go func() {
-		<-s.Node.Failed()
+	go func() { // ends with the node
+		<-s.Node.Stopped()
 		h.Shutdown()
 	}()
 	return g
@@ -83,7 +87,7 @@ var missing = map[string]string{
 // admit returns why a call cannot be, or nil.
 func (s *Server) admit(ctx context.Context, method string, request any) error {
 	for prefix, text := range missing {
-		if len(method) > len(prefix) && method[:len(prefix)] == prefix {
+		if strings.HasPrefix(method, prefix) {
 			return status.Error(codes.Unimplemented, text)
 		}
 	}
@@ -103,11 +107,13 @@ func (s *Server) admit(ctx context.Context, method string, request any) error {
 				return rpctypes.ErrGRPCNotSupportedForLearner
 			}
 		default:
-			return rpctypes.ErrGRPCNotSupportedForLearner
+			if method != pb.Maintenance_Snapshot_FullMethodName {
+				return rpctypes.ErrGRPCNotSupportedForLearner
+			}
 		}
 	}
-	if md, ok := metadata.FromIncomingContext(ctx); ok && st.Leader == 0 {
-		if v := md.Get(rpctypes.MetadataRequireLeaderKey); len(v) > 0 && v[0] == rpctypes.MetadataHasLeader {
+	if st.Leader == 0 {
+		if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey); len(v) > 0 && v[0] == rpctypes.MetadataHasLeader {
 			return rpctypes.ErrGRPCNoLeader
 		}
 	}
@@ -158,6 +164,8 @@ var translation = []struct{ ours, theirs error }{
 	{member.ErrURLExists, rpctypes.ErrGRPCPeerURLExist},
 	{member.ErrNotLearner, rpctypes.ErrGRPCMemberNotLearner},
 	{member.ErrTooManyLearners, rpctypes.ErrGRPCTooManyLearners},
+	{context.Canceled, rpctypes.ErrGRPCCanceled},
+	{context.DeadlineExceeded, rpctypes.ErrGRPCDeadlineExceeded},
 }
 
 func translate(err error) error {
@@ -167,16 +175,13 @@ func translate(err error) error {
 	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
 		return err
 	}
+	if errors.Is(err, node.ErrStopped) { // whatever it stopped for
+		return status.Error(codes.Unavailable, err.Error())
+	}
 	for _, t := range translation {
 		if errors.Is(err, t.ours) {
 			return t.theirs
 		}
-	}
-	switch {
-	case errors.Is(err, node.ErrStopped):
-		return status.Error(codes.Unavailable, err.Error())
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return status.FromContextError(err).Err()
 	}
 	return status.Error(codes.Unknown, err.Error())
 }

@@ -39,9 +39,11 @@ func (c *cluster) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.Me
 	t := raftpb.ConfChangeAddNode
 	if r.IsLearner {
 		t = raftpb.ConfChangeAddLearnerNode
-	} else if c.s.Strict {
-		// The new voter counts before it has started.
-		if voters, started := c.voters(); started < (voters+1)/2+1 && !(voters == 1 && started == 1) {
+	}
+	if c.s.Strict {
+		// The new member counts before it has started, and a learner is to be a voter one day.
+		voters, started := c.s.voters()
+		if !r.IsLearner && started < (voters+1)/2+1 && !(voters == 1 && started == 1) {
 			return nil, node.ErrUnhealthy
 		}
 		if voters, up := c.up(); up < (voters+1)/2+1 && voters > 1 {
@@ -57,7 +59,7 @@ func (c *cluster) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.Me
 func (c *cluster) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
 	m, ok := c.s.Node.Members().Get(r.ID)
 	if ok && !m.IsLearner && c.s.Strict {
-		voters, started := c.voters()
+		voters, started := c.s.voters()
 		if m.Name != "" {
 			started--
 		}
@@ -110,12 +112,16 @@ func (s *Server) Promote(ctx context.Context, id uint64) error {
 	if err != nil {
 		return err
 	}
+	if voters, started := s.voters(); s.Strict && started+1 < (voters+1)/2+1 {
+		return node.ErrUnhealthy // the learner has started, or it would not be ready
+	}
 	change := member.Change{Member: member.Member{ID: id}, IsPromote: true}
 	return s.Node.Reconfigure(ctx, raftpb.ConfChangeAddNode, id, change)
 }
 
-func (c *cluster) voters() (all, started int) {
-	for _, m := range c.s.Node.Members().List() {
+// voters counts the voters, and those that have ever started.
+func (s *Server) voters() (all, started int) {
+	for _, m := range s.Node.Members().List() {
 		if !m.IsLearner {
 			all++
 			if m.Name != "" {

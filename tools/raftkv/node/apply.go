@@ -1,7 +1,6 @@
 package node
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -10,8 +9,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
-
-	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
 // applier applies what is committed, in order, in a goroutine of its own.
@@ -239,103 +236,6 @@ func writes(r *pb.TxnRequest) bool {
 		}
 	}
 	return false
-}
-
-// applyChange changes the members, or answers why not.
-func (n *Node) applyChange(cc *raftpb.ConfChange) error {
-	var c member.Change
-	if len(cc.Context) > 0 {
-		if err := json.Unmarshal(cc.Context, &c); err != nil {
-			return err
-		}
-	}
-	refused := n.members.Check(cc.GetType(), cc.GetNodeId(), c)
-	if refused == nil {
-		n.members.Apply(cc.GetType(), cc.GetNodeId(), c)
-		n.follow(cc.GetType(), cc.GetNodeId())
-	} else {
-		cc.NodeId = new(uint64) // raft must hear of it all the same
-	}
-	if err := n.configure(cc); err != nil {
-		return nil // the Node is stopped
-	}
-	n.pending.decide(cc.GetId(), &pb.EmptyResponse{}, refused)
-	return nil
-}
-
-// applyJoint changes several members at once, or ends the time in between.
-func (n *Node) applyJoint(cc *raftpb.ConfChangeV2) error {
-	var j joint
-	if len(cc.Context) > 0 {
-		if err := json.Unmarshal(cc.Context, &j); err != nil {
-			return err
-		}
-	}
-	var refused error
-	for _, s := range j.Steps {
-		if refused == nil {
-			refused = n.members.Check(s.Type, s.ID, s.Change)
-		}
-	}
-	if refused == nil {
-		for _, s := range j.Steps {
-			if s.Type == raftpb.ConfChangeRemoveNode {
-				n.members.Retire(s.ID) // it has a say until the time in between is over
-				continue
-			}
-			n.members.Apply(s.Type, s.ID, s.Change)
-			n.follow(s.Type, s.ID)
-		}
-		if len(j.Steps) == 0 {
-			for _, id := range n.members.Finish() {
-				n.follow(raftpb.ConfChangeRemoveNode, id)
-			}
-		}
-	} else {
-		cc.Transition = nil
-		cc.Changes = []*raftpb.ConfChangeSingle{{NodeId: new(uint64)}}
-	}
-	if err := n.configure(cc); err != nil {
-		return nil
-	}
-	n.pending.decide(j.Request, &pb.EmptyResponse{}, refused)
-	return nil
-}
-
-// follow has the transport know who there is.
-func (n *Node) follow(t raftpb.ConfChangeType, id uint64) {
-	if id == n.cfg.ID {
-		return
-	}
-	if t == raftpb.ConfChangeRemoveNode {
-		n.cfg.Transport.RemovePeer(id)
-		return
-	}
-	if m, ok := n.members.Get(id); ok {
-		n.connect(m)
-	}
-}
-
-// configure has raft take a change of the members, which only the loop may do, and waits for it.
-func (n *Node) configure(cc raftpb.ConfChangeI) error {
-	done := make(chan []byte, 1)
-	n.inbox.call(func() {
-		conf := n.raft.ApplyConfChange(cc)
-		done <- marshal(conf)
-		n.count()
-		if n.members.Removed(n.cfg.ID) && n.leaving == 0 {
-			n.leaving = n.cfg.ElectionTicks // the others are to hear of it first
-		}
-	})
-	select {
-	case conf := <-done:
-		n.applier.mu.Lock()
-		n.applier.conf = conf
-		n.applier.mu.Unlock()
-		return nil
-	case <-n.stop:
-		return ErrStopped
-	}
 }
 
 // marshal encodes a message that has no way to fail.

@@ -46,6 +46,47 @@ func TestALoneMemberKeepsWhatItAcknowledgedThroughEveryPowerCut(t *testing.T) {
 	}
 }
 
+// After a power cut the commit on the disk is behind what was acknowledged, and a lone member knows it only once it has decided something again.
+func TestALoneMemberThatWasRestartedReadsNothingOlderThanItAcknowledged(t *testing.T) {
+	s := newSim(t, 1, Config{})
+	n := s.start(1)
+	for i := range 3 {
+		if _, err := n.put(timeout(t), "k", fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.crash(1, crashfs.DropAll)
+	// From the moment it leads, its disk hangs.
+	leads, release := make(chan struct{}), make(chan struct{})
+	disk := s.disks[1]
+	s.cfg.Observer.LeaderChanged = func(leader uint64) {
+		if leader == 1 {
+			disk.SetFault(func(op crashfs.Op) error {
+				if op.Kind == crashfs.OpSyncData {
+					<-release
+				}
+				return nil
+			})
+			close(leads)
+		}
+	}
+	n = s.start(1)
+	select {
+	case <-leads:
+	case <-timeout(t).Done():
+		t.Fatal("it does not lead")
+	}
+	short, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	if got, err := n.read(short, "k"); err == nil {
+		t.Errorf("it reads %q before it can know", got)
+	}
+	close(release)
+	if got, err := n.read(timeout(t), "k"); err != nil || got != "2" {
+		t.Errorf("it reads %q (%v), and acknowledged 2", got, err)
+	}
+}
+
 // No message that promises something leaves before the disk keeps the promise: at each one the power is cut, with all lost
 // that may be, and the log is asked.
 func TestNoPromiseIsMadeBeforeItIsKept(t *testing.T) {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"sync"
 	"time"
@@ -11,8 +10,14 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+)
 
-	"github.com/stele-wal/stele/tools/raftkv/member"
+// Limits on what may be under way at once.
+const (
+	maxPending     = 16 << 10 // proposals of ours that are not decided
+	maxInbox       = 4 << 10  // messages of peers that are not taken
+	maxBatch       = 1 << 20  // bytes of proposals in one message
+	maxUncommitted = 256 << 20
 )
 
 // proposal is a request on its way into the log.
@@ -106,125 +111,6 @@ func (n *Node) propose(proposals []proposal) (held []proposal) {
 		proposals = proposals[count:]
 	}
 	return nil
-}
-
-// Reconfigure makes one change of the members and returns when it is in effect. The errors are member's, and those of Propose.
-func (n *Node) Reconfigure(ctx context.Context, t raftpb.ConfChangeType, id uint64, c member.Change) error {
-	if err := n.members.Check(t, id, c); err != nil {
-		return err
-	}
-	var context []byte
-	if t != raftpb.ConfChangeRemoveNode {
-		var err error
-		if context, err = contextOf(c); err != nil {
-			return err
-		}
-	}
-	request := n.nextID()
-	_, err := n.await(ctx, proposal{id: request, change: &raftpb.ConfChange{Type: &t, NodeId: &id, Context: context, Id: &request}})
-	return err
-}
-
-// A Step is one of several changes of the members that are made at once.
-type Step struct {
-	Type   raftpb.ConfChangeType `json:"type"`
-	ID     uint64                `json:"id"`
-	Change member.Change         `json:"change"`
-}
-
-// joint is what the log says of a change of several members beside their IDs.
-type joint struct {
-	Request uint64 `json:"request"`
-	Steps   []Step `json:"steps"`
-}
-
-// ReconfigureJoint makes several changes of the members at once: in between, decisions need a majority of the old members and
-// one of the new. It returns when the new ones are in effect. The errors are those of Reconfigure; one of a step is of all.
-func (n *Node) ReconfigureJoint(ctx context.Context, steps []Step) error {
-	request := n.nextID()
-	b, err := json.Marshal(joint{request, steps})
-	if err != nil {
-		return err
-	}
-	cc := &raftpb.ConfChangeV2{Transition: raftpb.ConfChangeTransitionJointImplicit.Enum(), Context: b}
-	for _, s := range steps {
-		if err := n.members.Check(s.Type, s.ID, s.Change); err != nil {
-			return err
-		}
-		cc.Changes = append(cc.Changes, &raftpb.ConfChangeSingle{Type: &s.Type, NodeId: &s.ID})
-	}
-	_, err = n.await(ctx, proposal{id: request, change: cc})
-	return err
-}
-
-func contextOf(c member.Change) ([]byte, error) { return json.Marshal(c) }
-
-// MoveLeader makes another member the leader. The errors are ErrNotLeader, ErrBadTransfer and ErrTimeout.
-func (n *Node) MoveLeader(ctx context.Context, to uint64) error {
-	if n.lead.Load() != n.cfg.ID {
-		return ErrNotLeader
-	}
-	if m, ok := n.members.Get(to); !ok || m.IsLearner {
-		return ErrBadTransfer
-	}
-	n.inbox.call(func() { n.raft.TransferLeader(to) })
-	timeout := time.NewTimer(n.cfg.election())
-	defer timeout.Stop()
-	poll := time.NewTicker(n.cfg.Tick / 4)
-	defer poll.Stop()
-	for n.lead.Load() != to {
-		select {
-		case <-poll.C:
-		case <-timeout.C:
-			return ErrTimeout
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-n.stop:
-			return n.why()
-		}
-	}
-	return nil
-}
-
-// Promotable tells a leader whether a learner has caught up with it. The errors are ErrNotLeader, ErrNotReady, ErrStopped and
-// member.ErrNotFound.
-func (n *Node) Promotable(ctx context.Context, id uint64) error {
-	answer := make(chan error, 1)
-	n.inbox.call(func() {
-		s := n.raft.Status()
-		if s.RaftState != raft.StateLeader {
-			answer <- ErrNotLeader
-			return
-		}
-		pr, ok := s.Progress[id]
-		switch {
-		case !ok:
-			answer <- member.ErrNotFound
-		case pr.Match*10 < s.Progress[n.cfg.ID].Match*9:
-			answer <- ErrNotReady
-		default:
-			answer <- nil
-		}
-	})
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-n.stop:
-		return n.why()
-	}
-}
-
-// leads takes note of who leads.
-func (n *Node) leads(id uint64) {
-	if n.lead.Swap(id) == id {
-		return
-	}
-	if f := n.cfg.Observer.LeaderChanged; f != nil {
-		f(id)
-	}
-	n.reads.again()
 }
 
 // pending are the requests of this member that are not decided.

@@ -61,7 +61,7 @@ func (r *reads) join() *round {
 // ask asks raft, if there are reads and it is not being asked already. The loop calls it.
 func (r *reads) ask(n *Node) {
 	r.mu.Lock()
-	if r.asked != nil || r.next == nil {
+	if r.asked != nil || r.next == nil || n.forgetful() {
 		r.mu.Unlock()
 		return
 	}
@@ -82,9 +82,21 @@ func (r *reads) tick(n *Node) {
 	if r.asked == nil {
 		return
 	}
-	if r.ticks++; r.ticks > 2*n.cfg.HeartbeatTicks+1 {
+	if r.ticks++; r.ticks > 2*n.cfg.HeartbeatTicks+1 && !n.forgetful() {
 		r.put(n)
 	}
+}
+
+// forgetful tells whether this member is the only voter and has not decided anything since it began to lead. Then its commit may be
+// older than what it acknowledged before it was restarted, since a commit is not made durable by itself; raft, which has a leader among several wait
+// for an entry of its own term, has a lone one answer reads at once.
+func (n *Node) forgetful() bool {
+	if !n.alone {
+		return false
+	}
+	s := n.raft.BasicStatus()
+	term, err := n.storage.Term(s.GetCommit())
+	return err != nil || term != s.GetTerm()
 }
 
 // again has raft asked again at the next tick: there is another leader.

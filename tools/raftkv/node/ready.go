@@ -1,6 +1,7 @@
 package node
 
 import (
+	"sync"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -148,22 +149,43 @@ func (n *Node) send(m *raftpb.Message) {
 	})
 }
 
-// record returns what the log is to say of a snapshot.
-func record(s *raftpb.Snapshot) walpb.Snapshot {
-	return walpb.Snapshot{
-		Index: s.GetMetadata().GetIndex(), Term: s.GetMetadata().GetTerm(),
-		ConfState: marshal(s.GetMetadata().GetConfState()),
-	}
+// acks keeps track of what the log was given and has not yet made durable.
+type acks struct {
+	mu   sync.Mutex
+	last *ack
+
+	term, vote uint64 // that the log was given last; the loop's alone
 }
 
-// toLog gives the log raft's entries. Their data are shared.
-func toLog(entries []*raftpb.Entry) []walpb.Entry {
-	if len(entries) == 0 {
-		return nil
+// ack is one batch for the log, and the messages that may go once it and all before it are durable.
+type ack struct {
+	durable bool
+	after   []*raftpb.Message
+}
+
+// begin returns the ack of a batch that the log is about to be given.
+func (a *acks) begin() *ack {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last = &ack{}
+	return a.last
+}
+
+// finish says that a batch is durable, and returns the messages that waited for it.
+func (a *acks) finish(k *ack) []*raftpb.Message {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k.durable = true
+	return k.after
+}
+
+// behind has messages wait for all that the log was given, and returns those that need not wait.
+func (a *acks) behind(messages []*raftpb.Message) []*raftpb.Message {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.last == nil || a.last.durable {
+		return messages
 	}
-	out := make([]walpb.Entry, len(entries))
-	for i, e := range entries {
-		out[i] = walpb.Entry{Type: walpb.EntryType(e.GetType()), Term: e.GetTerm(), Index: e.GetIndex(), Data: e.Data}
-	}
-	return out
+	a.last.after = append(a.last.after, messages...)
+	return nil
 }

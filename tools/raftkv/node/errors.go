@@ -1,0 +1,22 @@
+package node
+
+import (
+	"errors"
+)
+
+// Errors of requests. Unless it says otherwise, an error leaves open whether the request takes effect.
+var (
+	ErrStopped     = errors.New("raftkv: the node is stopped")                               // it may have been accepted
+	ErrLeaderLost  = errors.New("raftkv: the leader changed before the request was decided") // it may be decided yet
+	ErrTimeout     = errors.New("raftkv: request timed out")
+	ErrTooMany     = errors.New("raftkv: too many requests")                          // it takes no effect
+	ErrTooLarge    = errors.New("raftkv: request is too large")                       // it takes no effect
+	ErrNoSpace     = errors.New("raftkv: no space")                                   // it takes no effect
+	ErrNotLeader   = errors.New("raftkv: not the leader")                             // it takes no effect
+	ErrBadTransfer = errors.New("raftkv: bad leader transferee")                      // it takes no effect
+	ErrNotReady    = errors.New("raftkv: the learner is not in sync with the leader") // it takes no effect
+	ErrUnhealthy   = errors.New("raftkv: not enough started members")                 // it takes no effect
+)
+
+// ErrRemoved is why a Node stops whose member was removed from the cluster.
+var ErrRemoved = errors.New("raftkv: this member was removed from the cluster")

@@ -1,0 +1,143 @@
+package peer
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"strconv"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/stele-wal/stele/tools/raftkv/member"
+	"github.com/stele-wal/stele/tools/raftkv/node"
+)
+
+// service describes what a member offers its peers.
+var service = grpc.ServiceDesc{
+	ServiceName: "raftkv.Peer",
+	HandlerType: (*any)(nil),
+	Streams: []grpc.StreamDesc{
+		{StreamName: "Messages", Handler: serveMessages, ClientStreams: true},
+		{StreamName: "Snapshot", Handler: serveSnapshot, ClientStreams: true, ServerStreams: true},
+	},
+	Methods: []grpc.MethodDesc{
+		{MethodName: "Members", Handler: serveMembers},
+		{MethodName: "Promote", Handler: servePromote},
+	},
+}
+
+// A Server takes what peers send.
+type Server struct {
+	T       *Transport
+	Member  Member
+	Members *member.Set
+}
+
+// NewGRPC returns a gRPC server that offers it. Without TLS: the listener has done that. A peer that is not heard of for a while is taken for lost, so
+// that what it was about to send is not waited for.
+func (s *Server) NewGRPC() *grpc.Server {
+	g := grpc.NewServer(
+		grpc.WaitForHandlers(true), // Stop leaves nobody who writes a snapshot behind
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingEvery / 2, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingEvery, Timeout: pingTimeout}),
+	)
+	g.RegisterService(&service, s)
+	return g
+}
+
+// check returns who calls, or why he may not.
+func (s *Server) check(ctx context.Context) (from uint64, err error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	number := func(key string) uint64 {
+		if v := md.Get(key); len(v) == 1 {
+			n, _ := strconv.ParseUint(v[0], 16, 64)
+			return n
+		}
+		return 0
+	}
+	if v := md.Get("version"); len(v) != 1 || v[0] != version {
+		return 0, status.Errorf(codes.FailedPrecondition, "this member speaks version %s to its peers, not %q", version, v)
+	}
+	if c := number("cluster"); c != s.T.cluster {
+		return 0, status.Errorf(codes.FailedPrecondition, "this is a member of cluster %x, not of %x", s.T.cluster, c)
+	}
+	if to := number("to"); to != s.T.self {
+		return 0, status.Errorf(codes.FailedPrecondition, "this is member %x, not %x", s.T.self, to)
+	}
+	from = number("from")
+	if s.Members.Removed(from) {
+		return 0, status.Error(codes.PermissionDenied, node.ErrRemoved.Error())
+	}
+	return from, nil
+}
+
+func serveMessages(srv any, stream grpc.ServerStream) error {
+	s := srv.(*Server)
+	from, err := s.check(stream.Context())
+	if err != nil {
+		return err
+	}
+	if err := stream.SendHeader(nil); err != nil { // the stream is taken
+		return err
+	}
+	for {
+		m := new(raftpb.Message)
+		if err := stream.RecvMsg(m); err != nil {
+			if err == io.EOF {
+				return stream.SendMsg(new(emptypb.Empty))
+			}
+			return err
+		}
+		s.T.Stats.Received.Add(uint64(proto.Size(m)))
+		if m.GetFrom() != from && m.GetType() != raftpb.MsgProp && m.GetType() != raftpb.MsgReadIndex || m.GetTo() != s.T.self {
+			return status.Errorf(codes.InvalidArgument, "a message from %x to %x on the stream from %x", m.GetFrom(), m.GetTo(), from)
+		}
+		if err := s.Member.Receive(stream.Context(), m); err != nil {
+			return status.Error(codes.Unavailable, err.Error())
+		}
+	}
+}
+
+// Info is what a member tells one that joins.
+type Info struct {
+	ClusterID uint64          `json:"clusterID"`
+	Members   []member.Member `json:"members"`
+}
+
+func serveMembers(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+	s := srv.(*Server)
+	if err := decode(new(emptypb.Empty)); err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(Info{s.T.cluster, s.Members.List()})
+	if err != nil {
+		return nil, err
+	}
+	return wrapperspb.Bytes(b), nil
+}
+
+func servePromote(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+	s := srv.(*Server)
+	if _, err := s.check(ctx); err != nil {
+		return nil, err
+	}
+	var id wrapperspb.UInt64Value
+	if err := decode(&id); err != nil {
+		return nil, err
+	}
+	if err := s.Member.Promote(ctx, id.Value); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return new(emptypb.Empty), nil
+}

@@ -1,0 +1,166 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/stele-wal/stele/tools/raftkv/node"
+)
+
+// peer is one other member, as far as sending goes.
+type peer struct {
+	t      *Transport
+	id     uint64
+	urls   []string
+	conn   *grpc.ClientConn // run closes it
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu     sync.Mutex
+	queue  []*raftpb.Message
+	signal chan struct{} // there is something in queue
+	gone   chan struct{} // closed when the member is none any more: what is in queue is the last it is told
+	active atomic.Int64  // since when a stream is open, in Unix nanoseconds; 0 if none is
+}
+
+// errLeft says that a peer is no member any more and was told all.
+var errLeft = errors.New("the peer is no member any more")
+
+// send queues a message, unless too many wait.
+func (p *peer) send(m *raftpb.Message) {
+	p.mu.Lock()
+	if len(p.queue) < maxQueue {
+		p.queue = append(p.queue, m)
+	}
+	p.mu.Unlock()
+	select {
+	case p.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (p *peer) take() []*raftpb.Message {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	queue := p.queue
+	p.queue = nil
+	return queue
+}
+
+// run keeps a stream open, also when there is nothing to say: it is how a member knows whom it can reach.
+func (p *peer) run() {
+	defer p.t.wg.Done()
+	defer p.conn.Close()
+	defer p.cancel()
+	retry := time.NewTicker(retryEvery)
+	defer retry.Stop()
+	for down := false; ; {
+		connected, err := p.talk()
+		if p.ctx.Err() != nil || errors.Is(err, errLeft) {
+			return
+		}
+		_ = p.take() // what could not be sent is lost
+		p.t.Stats.SendFailures.Add(1)
+		if s := status.Convert(err); s.Code() == codes.PermissionDenied && s.Message() == node.ErrRemoved.Error() {
+			p.t.evicted()
+		}
+		p.t.unreachable(p.id)
+		if connected || !down {
+			p.t.log.Warn("lost a peer", "peer", fmt.Sprintf("%x", p.id), "error", err)
+		}
+		down = true
+		select {
+		case <-retry.C:
+		case <-p.signal:
+		case <-p.gone:
+			return // who cannot be reached cannot be told
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// talk opens a stream and sends what is queued until it breaks. It returns whether the peer took the stream, and why it ended.
+func (p *peer) talk() (connected bool, err error) {
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
+	stream, err := p.conn.NewStream(ctx, &service.Streams[0], "/"+service.ServiceName+"/Messages")
+	if err != nil {
+		return false, err
+	}
+	answer := new(emptypb.Empty)
+	if header, err := stream.Header(); err != nil {
+		return false, err
+	} else if header == nil {
+		return false, stream.RecvMsg(answer) // it did not take us for a member
+	}
+	p.t.Stats.Active.Add(1)
+	p.active.Store(time.Now().UnixNano())
+	defer p.t.Stats.Active.Add(-1)
+	defer p.active.Store(0)
+	// Whoever only sends hears of the end of a stream when he next sends, and then what he sent is lost.
+	ended := make(chan error, 1)
+	p.t.wg.Add(1)
+	go func() {
+		defer p.t.wg.Done()
+		ended <- stream.RecvMsg(answer)
+	}()
+	for {
+		last := false
+		select {
+		case <-ctx.Done():
+			return true, ctx.Err()
+		case err := <-ended:
+			return true, closed(err)
+		case <-p.signal:
+		case <-p.gone:
+			last = true
+		}
+		for _, m := range p.take() {
+			if err := stream.SendMsg(m); errors.Is(err, io.EOF) {
+				return true, closed(<-ended) // the other side's reason
+			} else if err != nil {
+				return true, err
+			}
+			p.t.Stats.Sent.Add(uint64(proto.Size(m)))
+		}
+		if last {
+			return true, p.leave(stream, ended)
+		}
+	}
+}
+
+// leave waits until the peer has taken all that was sent, or has had its time.
+func (p *peer) leave(stream grpc.ClientStream, ended <-chan error) error {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	select {
+	case <-ended:
+	case <-timer.C:
+	case <-p.ctx.Done():
+	}
+	return errLeft
+}
+
+// closed returns why a stream has ended; that it did is an error, however it did.
+func closed(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return errors.New("the peer ended the stream")
+	}
+	return err
+}

@@ -1,0 +1,182 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/stele-wal/stele/snap"
+	"github.com/stele-wal/stele/tools/raftkv/member"
+	"github.com/stele-wal/stele/tools/raftkv/node"
+)
+
+// A Transport sends to peers. It is a node.Transport. Its methods may be called concurrently.
+type Transport struct {
+	Stats Stats
+
+	cluster, self uint64
+	tls           *tls.Config
+	log           *slog.Logger
+	limiter       *snap.Limiter // of snapshots
+
+	mu     sync.Mutex
+	member Member
+	peers  map[uint64]*peer
+	closed bool
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// New returns a Transport for a member of a cluster. config is for https peers. limit is how many bytes of a snapshot are sent a second,
+// 0 for as many as go.
+func New(cluster, self uint64, config *tls.Config, limit int64, log *slog.Logger) *Transport {
+	t := &Transport{cluster: cluster, self: self, tls: config, limiter: snap.NewLimiter(limit), log: log, peers: map[uint64]*peer{}}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	return t
+}
+
+// Serve says whom failures are to be told to, before the first one.
+func (t *Transport) Serve(m Member) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.member = m
+}
+
+func (t *Transport) evicted() {
+	t.mu.Lock()
+	m := t.member
+	t.mu.Unlock()
+	if m != nil {
+		m.Evicted()
+	}
+}
+
+func (t *Transport) unreachable(id uint64) {
+	t.mu.Lock()
+	m := t.member
+	t.mu.Unlock()
+	if m != nil {
+		m.Unreachable(id)
+	}
+}
+
+// SetPeer says where a member is.
+func (t *Transport) SetPeer(id uint64, urls []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || id == t.self || len(urls) == 0 {
+		return
+	}
+	p := t.peers[id]
+	if p != nil && slices.Equal(p.urls, urls) {
+		return
+	}
+	conn, err := Dial(urls[0], t.tls)
+	if err != nil {
+		t.log.Error("a peer's URL is of no use", "peer", id, "url", urls[0], "error", err)
+		return
+	}
+	if p != nil {
+		p.cancel()
+	}
+	p = &peer{t: t, id: id, conn: conn, urls: slices.Clone(urls), signal: make(chan struct{}, 1), gone: make(chan struct{})}
+	p.ctx, p.cancel = context.WithCancel(metadata.AppendToOutgoingContext(t.ctx, "version", version,
+		"cluster", strconv.FormatUint(t.cluster, 16), "from", strconv.FormatUint(t.self, 16), "to", strconv.FormatUint(id, 16)))
+	t.peers[id] = p
+	t.wg.Add(1)
+	go p.run()
+}
+
+// RemovePeer forgets a member, once it was sent what waits. It does not wait for that.
+func (t *Transport) RemovePeer(id uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.peers[id]; p != nil {
+		close(p.gone)
+		delete(t.peers, id)
+	}
+}
+
+// Active returns since when the stream to a peer is open; the zero time if it is not.
+func (t *Transport) Active(id uint64) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.peers[id]; p != nil {
+		if ns := p.active.Load(); ns != 0 {
+			return time.Unix(0, ns)
+		}
+	}
+	return time.Time{}
+}
+
+// Close ends all streams and waits for them. What is sent afterwards is lost.
+func (t *Transport) Close() {
+	t.mu.Lock()
+	t.closed = true
+	t.cancel()
+	t.mu.Unlock()
+	t.wg.Wait()
+}
+
+// Send queues a message. If too many wait already, it is lost.
+func (t *Transport) Send(m *raftpb.Message) {
+	t.mu.Lock()
+	p := t.peers[m.GetTo()]
+	t.mu.Unlock()
+	if p != nil {
+		p.send(m)
+	}
+}
+
+// SendSnapshot sends a snapshot over a stream of its own.
+func (t *Transport) SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, error), done func(error)) {
+	t.mu.Lock()
+	p := t.peers[m.GetTo()]
+	if p == nil || t.closed {
+		t.mu.Unlock()
+		done(errors.New("no such peer"))
+		return
+	}
+	t.wg.Add(1)
+	t.mu.Unlock()
+	go func() {
+		defer t.wg.Done()
+		err := p.sendSnapshot(m, open)
+		if err != nil {
+			t.Stats.SnapshotsFailed.Add(1)
+		} else {
+			t.Stats.SnapshotsSent.Add(1)
+		}
+		done(err)
+	}()
+}
+
+// Promote asks a peer, the leader, to promote a learner. An error of the request is the text of its error.
+func (t *Transport) Promote(ctx context.Context, leader, id uint64) error {
+	t.mu.Lock()
+	p := t.peers[leader]
+	t.mu.Unlock()
+	if p == nil {
+		return node.ErrNotLeader
+	}
+	md, _ := metadata.FromOutgoingContext(p.ctx)
+	err := p.conn.Invoke(metadata.NewOutgoingContext(ctx, md), "/"+service.ServiceName+"/Promote", wrapperspb.UInt64(id), new(emptypb.Empty))
+	for _, known := range []error{node.ErrNotReady, node.ErrNotLeader, node.ErrUnhealthy, member.ErrNotFound, member.ErrNotLearner} {
+		if status.Convert(err).Message() == known.Error() {
+			return known
+		}
+	}
+	return err
+}

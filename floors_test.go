@@ -53,8 +53,11 @@ var floors = []floor{
 	// Modules of their own: what they require, whoever imports the library does not get.
 	{"./tools/waldump/...", slices.Concat(library, []string{"./tools/waldump/...", anyModule})},
 	{"./tools/raftkv/...", slices.Concat(library, []string{"./tools/raftkv/...", anyModule})},
-	{"./tools/interop/...", slices.Concat(library, []string{"./tools/interop/...", anyModule})},
+	// Interop has the campaigns judge etcd's package as they judge ours.
+	{"./tools/interop/...", slices.Concat(library, []string{"./fuzz", "./tools/interop/...", anyModule})},
 	{"./tools/powercut/...", slices.Concat(library, []string{"./tools/powercut/...", anyModule})},
+	// Proof runs the campaigns, etcd's beside ours, and makes one table of them.
+	{"./tools/proof/...", slices.Concat(library, []string{"./fuzz", "./tools/interop", "./tools/proof/...", anyModule})},
 }
 
 // kept says which packages of other modules are kept for some, although a floor allows any module.

@@ -15,6 +15,9 @@ const (
 		"what can still be read is what waldump dump prints"
 	adviceMissing = "look for the missing file among backups and in the directories beside this one, and put it back; if it is gone, copy the whole directory (cp -a), " +
 		"then restore this member from a snapshot, or from another member if the others are healthy"
+	adviceLostEnd = "look for newer files of this log in the place that it was copied or restored from; if there are none, copy the whole directory (cp -a), " +
+		"then restore this member from a snapshot, or from another member if the others are healthy. To go on without the entries that are gone, which may break " +
+		"promises that this member made, remove the file synced"
 	adviceLocked   = "nothing: a running process has the log open and is in the middle of writing"
 	adviceTorn     = "waldump repair %s shows what would be removed; stele's wal.Open does the same by itself"
 	adviceUnproven = "waldump repair %s shows what would be removed; nothing can prove that it was not durable, so compare with another member first if there is one"
@@ -75,7 +78,7 @@ func describe(f *wal.Finding) string {
 		fmt.Fprintf(&b, "; good records go on at %d", f.Resumes)
 	case f.Rest > f.Offset:
 		fmt.Fprintf(&b, "; the %d bytes up to %d are its rest", f.Rest-f.Offset, f.Rest)
-	case f.Verdict == wal.Corrupt && f.Kind != wal.DoubleSegment && f.Kind != wal.BadSeed:
+	case f.Verdict == wal.Corrupt && f.Kind != wal.DoubleSegment && f.Kind != wal.BadSeed && f.Kind != wal.LostEnd:
 		b.WriteString("; nothing behind it in this segment proves to be a record")
 	}
 	return b.String()
@@ -125,6 +128,9 @@ func advice(r *wal.Report, f *wal.Finding, t *target) string {
 	}
 	if f.Kind == wal.DoubleSegment {
 		return "one of the two is a copy: compare them, and move the one that does not belong there to another directory"
+	}
+	if f.Kind == wal.LostEnd {
+		return adviceLostEnd
 	}
 	return adviceCorrupt
 }

@@ -49,6 +49,7 @@ type summary struct {
 	Vouched     int            `json:"vouched_records"`
 	State       jsonState      `json:"state"`
 	Snapshots   []jsonSnapshot `json:"snapshots"`
+	Mark        string         `json:"mark,omitempty"`
 	Spares      []string       `json:"spares"`
 	Copies      []string       `json:"copies"`
 	Findings    int            `json:"findings"`
@@ -62,7 +63,7 @@ func (a *app) info(t *target, r *wal.Report, asJSON bool) error {
 	s := summary{
 		Path: t.given, Exit: a.code, Locked: r.Locked, Metadata: r.Metadata, Segments: segments(r), LastIndex: r.LastIndex,
 		State: jsonState{r.State.Term, fmt.Sprintf("%x", r.State.Vote), r.State.Commit}, Snapshots: snapshots(r, files), Spares: append([]string{}, r.Spares...),
-		Copies: append([]string{}, r.Copies...), Findings: len(r.Findings) + r.More,
+		Copies: append([]string{}, r.Copies...), Mark: r.Mark, Findings: len(r.Findings) + r.More,
 	}
 	if node, cluster, ok := etcdMember(r.Metadata); ok {
 		s.Member, s.Cluster = fmt.Sprintf("%x", node), fmt.Sprintf("%x", cluster)
@@ -172,6 +173,9 @@ func (a *app) writeInfo(t *target, r *wal.Report, s *summary) error {
 		line("witnesses", "none: all records are as etcd writes them")
 	default:
 		line("witnesses", "%d of %d records carry a header checksum", s.Vouched, total)
+	}
+	if s.Mark != "" {
+		line("mark", "%s", s.Mark)
 	}
 	line("segments", "%d, %d bytes", len(s.Segments), s.Bytes)
 	for _, segment := range s.Segments {

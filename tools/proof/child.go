@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/stele-wal/stele/fuzz"
+)
+
+const repository = "github.com/stele-wal/stele/tools/"
+
+// build builds one of the repository's commands into a directory that remove removes.
+func build(ctx context.Context, tool string, flags ...string) (binary string, remove func(), err error) {
+	dir, err := os.MkdirTemp("", "proof-")
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func() { os.RemoveAll(dir) }
+	binary = filepath.Join(dir, tool)
+	args := append([]string{"build", "-o", binary}, flags...)
+	if out, err := exec.CommandContext(ctx, "go", append(args, repository+tool)...).CombinedOutput(); err != nil {
+		remove()
+		return "", nil, fmt.Errorf("go build %s, which needs the repository as the working directory: %w: %s", tool, err, bytes.TrimSpace(out))
+	}
+	return binary, remove, nil
+}
+
+// power runs tools/powercut.
+func power(ctx context.Context, s *settings, p *progress) []row {
+	binary, remove, err := build(ctx, "powercut")
+	if err != nil {
+		return []row{{stage: "power", broken: err.Error()}}
+	}
+	defer remove()
+	fsyncs := s.of(20)
+	cmd := exec.CommandContext(ctx, binary, "-json", "-seed", fmt.Sprint(s.seed), "-cuts", fmt.Sprint(s.of(powerCuts)),
+		"-fsync", fmt.Sprint(fsyncs), "-kills", fmt.Sprint(s.of(kills)))
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it has file systems to unmount
+	cmd.WaitDelay = 30 * time.Second
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return []row{{stage: "power", broken: err.Error()}}
+	}
+	var said bytes.Buffer
+	cmd.Stderr = io.MultiWriter(&said, progressOf{p})
+	if err := cmd.Start(); err != nil {
+		return []row{{stage: "power", broken: err.Error()}}
+	}
+	rows := powerRows(stdout)
+	if err := cmd.Wait(); err != nil {
+		last := &rows[len(rows)-1]
+		if !last.bad() {
+			last.broken = err.Error()
+		}
+		last.details = append(last.details, said.String())
+	}
+	return rows
+}
+
+// powerRows reads what tools/powercut prints: an object for each stage.
+func powerRows(from io.Reader) (rows []row) {
+	lines := bufio.NewScanner(from)
+	for lines.Scan() {
+		var r struct {
+			Stage                 string
+			States                int
+			Seconds               float64
+			Lost, Refused, Silent int
+			Note, Skipped, Broken string
+		}
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return append(rows, row{stage: "power", broken: fmt.Sprintf("%q: %v", lines.Text(), err)})
+		}
+		rows = append(rows, row{stage: r.Stage, states: r.States, seconds: r.Seconds, lost: r.Lost, refused: r.Refused, silent: r.Silent,
+			skipped: r.Skipped, broken: r.Broken})
+	}
+	if len(rows) == 0 {
+		rows = append(rows, row{stage: "power", broken: "it printed nothing"})
+	}
+	return rows
+}
+
+// progressOf shows the last of what another program says of its progress.
+type progressOf struct{ p *progress }
+
+func (w progressOf) Write(b []byte) (int, error) {
+	fields := strings.FieldsFunc(string(b), func(r rune) bool { return r == '\r' || r == '\n' })
+	if n := len(fields); n > 0 {
+		w.p.at("%s", strings.TrimPrefix(fields[n-1], "\x1b[K"))
+	}
+	return len(b), nil
+}
+
+// builds are the ways in which package wal can be built wrong, each with the stages that may catch it, in order.
+var builds = []struct {
+	name   string
+	stages []string
+}{
+	{"no-data-sync", []string{"model"}},
+	{"no-dir-sync", []string{"model"}},
+	{"ack-before-sync", []string{"model"}},
+	{"no-trim-sync", []string{"model"}},
+	{"early-witness", []string{"model"}},
+	{"early-mark", []string{"model"}},
+	{"go-on", []string{"faults"}},
+	{"no-cache-drop", []string{"faults"}},
+	{"zero-is-the-end", []string{"rot"}},
+	{"no-header-crc", []string{"rot"}},
+}
+
+// saboteurs looks whether the stages notice what is wrong.
+func saboteurs(ctx context.Context, s *settings, p *progress) []row {
+	began := time.Now()
+	byStage := map[string]*row{}
+	of := func(name string) *row {
+		if byStage[name] == nil {
+			byStage[name] = &row{stage: "saboteurs of " + name}
+		}
+		return byStage[name]
+	}
+	note := func(stage, saboteur string, states int, caught bool) {
+		r := of(stage)
+		r.states += states
+		if caught {
+			r.caught = append(r.caught, saboteur)
+		} else {
+			r.missed = append(r.missed, saboteur)
+		}
+		p.at("%s: %s", stage, saboteur)
+	}
+	binary, remove, err := build(ctx, "proof", "-tags", "sabotage")
+	if err != nil {
+		return []row{{stage: "saboteurs", broken: err.Error()}}
+	}
+	defer remove()
+	for _, b := range builds {
+		for i, name := range b.stages {
+			states, caught, err := hunted(ctx, s, binary, b.name, name)
+			if err != nil {
+				of(name).broken = fmt.Sprintf("%s: %v", b.name, err)
+			} else if caught || i == len(b.stages)-1 {
+				note(name, b.name, states, caught)
+				break
+			}
+		}
+	}
+	for _, saboteur := range fuzz.Saboteurs() {
+		r, err := fuzz.Run(fuzz.Config{Seed: s.seed, States: huntStates, Saboteur: &saboteur, Workers: s.workers})
+		note("model", saboteur.Name, r.States, err != nil)
+	}
+	for _, saboteur := range fuzz.FaultSaboteurs() {
+		r, err := fuzz.Faults(fuzz.FaultConfig{Seed: s.seed, Saboteur: &saboteur, Workers: s.workers})
+		note("faults", saboteur.Name, r.States, err != nil)
+	}
+	var rows []row
+	for _, name := range []string{"model", "rot", "faults"} {
+		rows = append(rows, *of(name))
+	}
+	rows[0].seconds = time.Since(began).Seconds()
+	return rows
+}
+
+// huntStates is after how many states a saboteur has escaped.
+const huntStates = 60_000
+
+// hunted runs a stage of a build that is wrong, and tells whether the stage failed as it must.
+func hunted(ctx context.Context, s *settings, binary, saboteur, stage string) (states int, caught bool, err error) {
+	cmd := exec.CommandContext(ctx, binary, "-hunt", "-stages", stage, "-seed", fmt.Sprint(s.seed), "-workers", fmt.Sprint(s.workers))
+	cmd.Env = append(os.Environ(), "STELE_SABOTEUR="+saboteur)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return 0, false, err
+	}
+	var r hunting
+	if jerr := json.Unmarshal(out, &r); jerr != nil {
+		// It may have broken the campaign itself, by a panic for one. That is noticed too, but nobody would know why.
+		return 0, false, errors.Join(err, jerr)
+	}
+	return r.States, r.Caught, nil
+}
+
+// hunting is what a build that is wrong says of itself.
+type hunting struct {
+	States int
+	Caught bool
+}
+
+// hunt runs the stages of a build that is wrong, and prints whether that was noticed.
+func hunt(ctx context.Context, s *settings, stdout io.Writer) int {
+	s.scale = float64(huntStates) / modelStates
+	var h hunting
+	for _, st := range stages {
+		if s.only[st.name] {
+			for _, r := range st.run(ctx, s, &progress{w: io.Discard}) {
+				h.States += r.states
+				h.Caught = h.Caught || r.bad()
+			}
+		}
+	}
+	if err := json.NewEncoder(stdout).Encode(h); err != nil {
+		return exitBroken
+	}
+	return exitHeld
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/stele-wal/stele/fuzz"
+)
+
+// A stage is one way of attack. States is how many of them its whole form has, about.
+type stage struct {
+	name string
+	run  func(context.Context, *settings, *progress) []row
+}
+
+var stages = []stage{
+	{"model", model},
+	{"exhaustive", exhaustive},
+	{"rot", rot},
+	{"faults", faults},
+	{"control", control},
+	{"power", power},
+	{"saboteurs", saboteurs},
+}
+
+func stageNames() (names []string) {
+	for _, s := range stages {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+func isStage(name string) bool { return slices.Contains(stageNames(), name) }
+
+// The whole form of the campaigns that have no natural end.
+const (
+	modelStates = 1_000_000
+	modelLives  = 100_000
+	powerCuts   = 2_802 // a third on each file system
+	kills       = 100
+	rotEvery    = 3 // of bits, words and lengths, one in so many; sectors and files all
+	faultEvery  = 3 // of the runs, one in so many
+)
+
+// model cuts the power of a file system in memory.
+func model(_ context.Context, s *settings, p *progress) []row {
+	cfg := fuzz.Config{Seed: s.seed, States: s.of(modelStates), Lives: s.of(modelLives), Workers: s.workers, Failures: 3}
+	cfg.Progress = func(r fuzz.Result) {
+		// Whichever of the two is further from its end.
+		if r.States*modelLives < r.Lives*modelStates {
+			p.far(r.States, cfg.States)
+		} else {
+			p.far(r.Lives, cfg.Lives)
+		}
+	}
+	r, _ := fuzz.Run(cfg)
+	line := crashed("model", r)
+	line.what = fmt.Sprintf("states, %s lives", grouped(r.Lives))
+	return []row{line}
+}
+
+// exhaustive tries all that short histories can come to.
+func exhaustive(_ context.Context, s *settings, p *progress) []row {
+	r, _ := fuzz.RunExhaustive(fuzz.Config{Seed: s.seed, Failures: 3})
+	line := crashed("exhaustive", r)
+	line.what = fmt.Sprintf("states, all of %d of %d moments", r.Whole, r.Moments)
+	return []row{line}
+}
+
+// crashed is the row of a campaign of crashes.
+func crashed(name string, r fuzz.Result) row {
+	line := row{stage: name, states: r.States, seconds: r.Took.Seconds(), lost: r.Lost, refused: r.Refused, silent: r.Invented}
+	for i := range r.Failures {
+		line.details = append(line.details, r.Failures[i].Error())
+	}
+	return line
+}
+
+// rot damages logs and snapshots.
+func rot(_ context.Context, s *settings, p *progress) []row {
+	cfg := fuzz.RotConfig{Seed: s.seed, Every: s.sample(rotEvery), Workers: s.workers}
+	cfg.Progress = func(r fuzz.RotResult) { p.at("%s", grouped(r.States())) }
+	r, err := fuzz.Rot(cfg)
+	line := rotted("rot", r, err)
+	snaps, err := fuzz.RotSnapshots(s.seed)
+	other := rotted("rot of snapshots", snaps, err)
+	return []row{line, other}
+}
+
+// rotted is the row of a campaign of rot. What is lost there and reported is what a campaign of rot is about: only what is
+// silent, or called by a wrong name, is bad.
+func rotted(name string, r fuzz.RotResult, err error) row {
+	line := row{stage: name, states: r.States(), seconds: r.Took.Seconds(), lost: r.Failed - r.Silent - r.Panicked, silent: r.Silent + r.Panicked}
+	line.what = fmt.Sprintf("faults: %s flips, %s of sectors, %s cuts", grouped(r.Flips), grouped(r.Sectors), grouped(r.Cuts))
+	for i := range r.Failures {
+		line.details = append(line.details, r.Failures[i].Error())
+	}
+	if err != nil && len(r.Failures) == 0 {
+		line.broken = err.Error()
+	}
+	return line
+}
+
+// faults has operations of the file system fail.
+func faults(_ context.Context, s *settings, _ *progress) []row {
+	r, err := fuzz.Faults(fuzz.FaultConfig{Seed: s.seed, Every: s.sample(faultEvery), Workers: s.workers, Failures: 3})
+	line := row{stage: "faults", states: r.States, what: fmt.Sprintf("states of %s runs", grouped(r.Runs)), seconds: r.Took.Seconds()}
+	for v, n := range r.Bad {
+		switch v {
+		case fuzz.Lost:
+			line.lost += n
+		case fuzz.Refused:
+			line.refused += n
+		default:
+			line.silent += n
+		}
+	}
+	for i := range r.Failures {
+		line.details = append(line.details, r.Failures[i].Error())
+	}
+	if err != nil && len(r.Failures) == 0 {
+		line.broken = err.Error()
+	}
+	return []row{line}
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// A row is what one stage came to.
+type row struct {
+	stage   string
+	what    string // the states are
+	states  int
+	seconds float64
+
+	lost, refused, silent int
+
+	etcd    *row     // the same of etcd's log, nil if it was not put to the test
+	caught  []string // the saboteurs that this stage caught
+	missed  []string // and those that it should have
+	skipped string   // why nothing was tested
+	broken  string   // why the stage could not go on
+	details []string // failures, and how to meet them again
+}
+
+func (r *row) bad() bool {
+	return r.lost+r.refused+r.silent+len(r.missed) > 0 || r.broken != ""
+}
+
+type table struct{ rows []row }
+
+func (t *table) add(rows ...row) { t.rows = append(t.rows, rows...) }
+
+// code returns the exit code. A stage that was skipped is no failure.
+func (t *table) code() int {
+	for i := range t.rows {
+		if t.rows[i].bad() {
+			return exitBroken
+		}
+	}
+	return exitHeld
+}
+
+// print prints the table as Markdown, and behind it what did not fit.
+func (t *table) print(w io.Writer) {
+	fmt.Fprintln(w, "| stage | states | seconds | lost | refused | silent | etcd 3.7.3: states | lost | refused | silent | saboteurs caught |")
+	fmt.Fprintln(w, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+	var sum row
+	for i := range t.rows {
+		r := &t.rows[i]
+		if r.skipped != "" {
+			continue
+		}
+		sum.states += r.states
+		sum.lost += r.lost
+		sum.refused += r.refused
+		sum.silent += r.silent
+		r.print(w)
+	}
+	fmt.Fprintf(w, "| **all** | %s | | **%d** | **%d** | **%d** | | | | | |\n", grouped(sum.states), sum.lost, sum.refused, sum.silent)
+	for i := range t.rows {
+		r := &t.rows[i]
+		if len(r.caught) > 0 {
+			fmt.Fprintf(w, "\n%s, caught: %s\n", r.stage, strings.Join(r.caught, "; "))
+		}
+		for _, d := range r.details {
+			fmt.Fprintf(w, "\n%s: %s\n", r.stage, d)
+		}
+		for _, m := range r.missed {
+			fmt.Fprintf(w, "\n%s: NOT CAUGHT: %s\n", r.stage, m)
+		}
+		if r.broken != "" {
+			fmt.Fprintf(w, "\n%s: BROKEN: %s\n", r.stage, r.broken)
+		}
+	}
+	for i := range t.rows {
+		if r := &t.rows[i]; r.skipped != "" {
+			fmt.Fprintf(w, "\n%s: SKIPPED, nothing was tested: %s\n", r.stage, r.skipped)
+		}
+	}
+}
+
+func (r *row) print(w io.Writer) {
+	cells := []string{r.stage, strings.TrimSpace(grouped(r.states) + " " + r.what), fmt.Sprintf("%.0f", r.seconds),
+		grouped(r.lost), grouped(r.refused), grouped(r.silent), "", "", "", "", ""}
+	if n := len(r.caught) + len(r.missed); n > 0 {
+		cells[10] = fmt.Sprintf("%d of %d", len(r.caught), n)
+	}
+	if e := r.etcd; e != nil {
+		copy(cells[6:], []string{grouped(e.states), grouped(e.lost), grouped(e.refused), grouped(e.silent)})
+		if e.refused < 0 {
+			cells[8] = "-" // it does not apply
+		}
+	}
+	fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | "))
+}
+
+// grouped returns a number with a comma before every third digit.
+func grouped(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

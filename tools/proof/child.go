@@ -120,7 +120,12 @@ var builds = []struct {
 
 // saboteurs looks whether the stages notice what is wrong.
 func saboteurs(ctx context.Context, s *settings, p *progress) []row {
-	began := time.Now()
+	binary, remove, err := build(ctx, "proof", "-tags", "sabotage")
+	if err != nil {
+		return []row{{stage: "saboteurs", broken: err.Error()}}
+	}
+	defer remove()
+	began := time.Now() // of the saboteur that is at work
 	byStage := map[string]*row{}
 	of := func(name string) *row {
 		if byStage[name] == nil {
@@ -131,6 +136,8 @@ func saboteurs(ctx context.Context, s *settings, p *progress) []row {
 	note := func(stage, saboteur string, states int, caught bool) {
 		r := of(stage)
 		r.states += states
+		r.seconds += time.Since(began).Seconds()
+		began = time.Now()
 		if caught {
 			r.caught = append(r.caught, saboteur)
 		} else {
@@ -138,11 +145,6 @@ func saboteurs(ctx context.Context, s *settings, p *progress) []row {
 		}
 		p.at("%s: %s", stage, saboteur)
 	}
-	binary, remove, err := build(ctx, "proof", "-tags", "sabotage")
-	if err != nil {
-		return []row{{stage: "saboteurs", broken: err.Error()}}
-	}
-	defer remove()
 	for _, b := range builds {
 		for i, name := range b.stages {
 			states, caught, err := hunted(ctx, s, binary, b.name, name)
@@ -166,7 +168,6 @@ func saboteurs(ctx context.Context, s *settings, p *progress) []row {
 	for _, name := range []string{"model", "rot", "faults"} {
 		rows = append(rows, *of(name))
 	}
-	rows[0].seconds = time.Since(began).Seconds()
 	return rows
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -336,12 +337,16 @@ func (t *trial) excused(s step, fired []firing) {
 	for _, f := range fired {
 		switch {
 		case f.maker:
-			// The spare is made in the background, and its failures go to the observer.
+			// The spare is made in the background, and its failures go to the observer. If it cannot be synced, the Writer
+			// has failed.
 			t.mu.Lock()
 			told := t.spare
 			t.mu.Unlock()
 			if !errors.Is(told, t.run.fault.is) {
 				t.fail(Swallowed, "%v failed, and the observer was told %v", f, told)
+			}
+			if f.Kind == crashfs.OpSyncData && !errors.Is(told, syscall.ENOSPC) {
+				t.broken = told
 			}
 		case f.Kind == crashfs.OpClose && s.name != "close" && (!isSpare(f.Name) || s.name == "release"):
 			// There is nothing to learn from closing what was only read, or was synced, or is gone.

@@ -41,6 +41,8 @@ func (w *Writer) Release(index uint64) error {
 	w.mu.Unlock()
 	if removed > 0 && !w.opts.NoSync {
 		if err := w.opts.FS.SyncDir(w.dir); err != nil {
+			w.mu.Lock()
+			defer w.mu.Unlock()
 			return w.fail(fmt.Errorf("wal: %w", err))
 		}
 	}
@@ -83,16 +85,6 @@ func (w *Writer) removeCopies(segments []*segment) error {
 		}
 	}
 	return err
-}
-
-// fail makes err the Writer's error, unless it has one already, and returns that.
-func (w *Writer) fail(err error) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err == nil {
-		w.err = err
-	}
-	return w.err
 }
 
 // newestUsable returns the position of the snapshot record with the highest index among those that a commit covers, or -1.

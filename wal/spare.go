@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 )
 
 // spare is the next segment, which is made in the background while the last one fills: a file of full size that reads as
@@ -54,6 +55,11 @@ func (s *spare) begin(w *Writer) {
 
 func (s *spare) run(w *Writer, name string) {
 	file, err := w.makeSpare(name)
+	if errors.Is(err, errSpareSync) {
+		w.mu.Lock()
+		w.fail(err)
+		w.mu.Unlock()
+	}
 	s.mu.Lock()
 	s.making, s.made = false, file
 	report := err != nil && !s.failed
@@ -90,6 +96,10 @@ func (s *spare) close(w *Writer) error {
 	return errors.Join(err, s.made.file.Close())
 }
 
+// errSpareSync is in the error of a spare that could not be synced, unless for want of space. It ends the Writer: what the disk
+// dropped may be what the log has just written, of which the log's own sync need not hear any more.
+var errSpareSync = errors.New("sync of the spare")
+
 // makeSpare makes the file. Whatever stands under its name is removed first, not written to: etcd opens such a file as
 // it is, and takes the records in it for its own.
 func (w *Writer) makeSpare(name string) (*segment, error) {
@@ -106,6 +116,9 @@ func (w *Writer) makeSpare(name string) (*segment, error) {
 	}
 	if err == nil && !w.opts.NoSync {
 		err = file.SyncData() // so that the first sync of the segment need not
+		if err != nil && !errors.Is(err, syscall.ENOSPC) {
+			err = fmt.Errorf("%w: %w", errSpareSync, cause(err))
+		}
 	}
 	if err != nil {
 		err = errors.Join(err, w.removeIfThere(name), file.Close())

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -79,6 +80,85 @@ func noSpaceForTheSpare(t *testing.T, kind crashfs.OpKind) {
 	if got, want := text(log.Entries), text(entries(1, 1, last, 0)); got != want {
 		t.Errorf("the log holds %s, want %s", got, want)
 	}
+}
+
+// A flush of the disk that failed for the spare may have dropped what the log had written but not yet synced, and the log's own
+// sync, a moment later, returns nil. xfs on a disk that failed one flush did just that.
+func TestASpareThatCannotBeSyncedEndsTheWriter(t *testing.T) {
+	t.Run("between batches", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(crashfs.New())
+			sync := l.holdSpare()
+			w, err := wal.Create(labDir, nil, l.options())
+			must(t, err)
+			must(t, w.Save(state(1, 0), entries(1, 1, 1, 10)))
+			sync <- syscall.EIO
+			first := l.settle(t)
+			for what, err := range map[string]error{
+				"Save":    w.Save(state(1, 0), entries(1, 2, 2, 10)),
+				"Append":  w.Append(state(1, 0), entries(1, 2, 2, 10), nil),
+				"Sync":    w.Sync(),
+				"Release": w.Release(1),
+				"Close":   w.Close(),
+			} {
+				if !errors.Is(err, syscall.EIO) || err.Error() != first.Error() {
+					t.Errorf("%s: %v, but the spare: %v", what, err, first)
+				}
+			}
+		})
+	})
+	t.Run("while a batch is on its way", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(crashfs.New())
+			sync, segment := l.holdSpare(), make(chan struct{})
+			spare := l.onOp
+			l.onOp = func(op crashfs.Op) error {
+				if op.Kind == crashfs.OpSyncData && isSegment(op) {
+					<-segment
+				}
+				return spare(op)
+			}
+			w, err := wal.Create(labDir, nil, l.options())
+			must(t, err)
+			outcomes := make(chan error, 10)
+			for i := range uint64(4) { // the first is being synced, the second waits for it, and the others for that
+				go func() { outcomes <- w.Save(state(1, 0), entries(1, 1+i, 1+i, 10)) }()
+				synctest.Wait()
+			}
+			must(t, w.Append(state(1, 0), entries(1, 5, 5, 10), func(err error) { outcomes <- err }))
+			sync <- syscall.EIO
+			synctest.Wait()
+			close(segment)
+			synctest.Wait()
+			if len(outcomes) != 5 {
+				t.Errorf("%d of 5 calls have returned", len(outcomes))
+			}
+			for range len(outcomes) {
+				if err := <-outcomes; !errors.Is(err, syscall.EIO) {
+					t.Errorf("the call returned %v", err)
+				}
+			}
+			if err := w.Close(); !errors.Is(err, syscall.EIO) {
+				t.Errorf("Close: %v", err)
+			}
+		})
+	})
+}
+
+// holdSpare makes the sync of each spare wait for what it is to return.
+func (l *lab) holdSpare() chan<- error {
+	var created atomic.Bool
+	outcome := make(chan error)
+	l.onOp = func(op crashfs.Op) error {
+		if op.Kind == crashfs.OpRename { // until then the first segment has the name of a spare
+			created.Store(true)
+		}
+		if created.Load() && isSpare(op) && op.Kind == crashfs.OpSyncData {
+			return <-outcome
+		}
+		return nil
+	}
+	return outcome
 }
 
 // A trial is one life of a log in which something fails. It does the same in every life, and after a failure it goes on
@@ -243,9 +323,10 @@ func TestFirstFailureIsTheLastWord(t *testing.T) {
 					if op.Kind == crashfs.OpRename {
 						created = true
 					}
-					// Once there is a log, what happens to the spare is not the log's failure; but its rename is.
-					// Nor is what happens to the mark.
-					if op.Kind != kind || created && isSpare(op) && kind != crashfs.OpRename || path.Base(op.Name) == "synced" {
+					// Once there is a log, what happens to the spare is not the log's failure; but its rename is, and a sync that
+					// fails though there is space. What happens to the mark is not.
+					survived := created && isSpare(op) && kind != crashfs.OpRename && (kind != crashfs.OpSyncData || fault == syscall.ENOSPC)
+					if op.Kind != kind || survived || path.Base(op.Name) == "synced" {
 						return nil
 					}
 					if kind == crashfs.OpMkdir && op.Name != labDir {

@@ -17,8 +17,8 @@ import (
 //
 // The first write, sync or rename that fails is the last: every later call returns that error, because what the failed one
 // left on disk is not known, and a sync that is tried again may return nil for bytes that were dropped. Close the Writer
-// and Open the log to find out what is there. To run out of space while the next segment is being prepared is not such a
-// failure: appends then go on in the last one as long as they find room.
+// and Open the log to find out what is there. That the next segment cannot be prepared is not such a failure, for want of space say:
+// appends then go on in the last one as long as they find room. That it cannot be synced is one, unless for want of space.
 type Writer struct {
 	dir      string
 	opts     Options
@@ -302,6 +302,9 @@ func (w *Writer) flush() {
 		w.segments = append(w.segments, b.seg)
 	}
 	if err == nil {
+		err = w.err // see fail
+	}
+	if err == nil {
 		// From here on, the batch survives a crash, and its callers hear of it.
 		w.durable = b.number
 		w.spare.prepare(w)
@@ -318,6 +321,21 @@ func (w *Writer) flush() {
 	} else {
 		w.waiting[(b.number+1)%2].Signal() // one of them leads
 	}
+}
+
+// fail makes err the Writer's error, unless it has one already, and returns that. It is for failures outside flush. The lock is
+// held. If a batch is being flushed, whoever waits hears of it when that has come to its end.
+func (w *Writer) fail(err error) error {
+	if w.err != nil {
+		return w.err
+	}
+	w.err = err
+	if !w.flushing {
+		w.worker.ready(w.gathering, err)
+		w.waiting[0].Broadcast()
+		w.waiting[1].Broadcast()
+	}
+	return err
 }
 
 // mark returns where the gathering batch ends.

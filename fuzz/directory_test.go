@@ -235,8 +235,6 @@ func lastEntry(disk *crashfs.FS, report *wal.Report) (index, term uint64) {
 	if err != nil || len(snapshots) == 0 {
 		return index, term
 	}
-	// Of two of one index, which only a forger makes, the last counts.
-	slices.Reverse(snapshots)
 	s := slices.MaxFunc(snapshots, func(a, b walpb.Snapshot) int { return cmp.Compare(a.Index, b.Index) })
 	log, err := wal.Replay(wal.Records("wal", 0, o), s)
 	if err != nil {

@@ -93,6 +93,16 @@ func (l *line) admits(index, term uint64) error {
 	return nil
 }
 
+// takes tells whether the line ends with the last of consecutive entries once they are written: it does from the first on that it admits.
+func (l *line) takes(entries []walpb.Entry) bool {
+	for i := range entries {
+		if l.admits(entries[i].Index, entries[i].Term) == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // push appends an entry that the line admits, which voids every entry at or above its index.
 func (l *line) push(e walpb.Entry) {
 	if !l.started() {
@@ -180,12 +190,11 @@ func (h *history) admits(s walpb.HardState, entries []walpb.Entry) error {
 		installed = h.pending.line.last
 	}
 	if n := len(entries); n > 0 {
-		first, end := &entries[0], entries[n-1].Index
-		if h.line.admits(first.Index, first.Term) == nil {
-			last = end
+		if h.line.takes(entries) {
+			last = entries[n-1].Index
 		}
-		if h.pending != nil && h.pending.line.admits(first.Index, first.Term) == nil {
-			installed = end
+		if h.pending != nil && h.pending.line.takes(entries) {
+			installed = entries[n-1].Index
 		}
 	}
 	return h.admitsState(s, last, installed)

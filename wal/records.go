@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"iter"
+	"slices"
 
 	"github.com/stele-wal/stele/walpb"
 )
@@ -46,7 +47,7 @@ func Records(dir string, from uint64, opts *Options) iter.Seq2[Record, error] {
 }
 
 // Snapshots returns the snapshot records from which the log can be replayed, in the order in which they were written:
-// those that the last hard state commits. It passes missing segments over as long as there is a usable snapshot record
+// those that the last hard state commits; of several of one index with different terms, the last. It passes missing segments over as long as there is a usable snapshot record
 // behind them and, by the names of the segments between, all that follows it is there. Its error is the first one of seq, of a
 // record that cannot be decoded, or of one that contradicts those before it.
 func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
@@ -70,6 +71,7 @@ func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 		if r.Type == walpb.TypeSnapshot {
 			s := fold.snap
 			s.ConfState = bytes.Clone(s.ConfState)
+			snapshots = slices.DeleteFunc(snapshots, func(o walpb.Snapshot) bool { return o.Index == s.Index && o.Term != s.Term })
 			snapshots = append(snapshots, s)
 			recs = append(recs, recorded{index: s.Index, whole: fold.whole()})
 		}

@@ -27,7 +27,7 @@ type Log struct {
 // The result owns its memory. Otherwise the error is
 //
 //   - ErrSnapshotNotFound if no record of the snapshot is among the records: read from 0, or choose another snapshot,
-//   - ErrSnapshotMismatch if it is recorded with another term,
+//   - ErrSnapshotMismatch if it is recorded with another term, the last time if it is so more than once,
 //   - ErrSnapshotOutdated if a later snapshot took the place of entries after it,
 //   - or the first error of seq. A missing segment does not count if the snapshot's record is behind it, and by the names of
 //     the segments no entry after the snapshot was in it.
@@ -42,6 +42,7 @@ func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 		gap      error
 		before   *Log  // up to the first gap behind the snapshot's record
 		missing  error // and that gap
+		mismatch error // the snapshot's record had another term the last time
 		failed   error
 		snapshot walpb.Snapshot
 	)
@@ -72,11 +73,16 @@ func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 		}
 		if r.Type == walpb.TypeSnapshot && fold.snap.Index == from.Index {
 			if fold.snap.Term != from.Term {
-				return nil, fmt.Errorf("wal: %s: offset %d: snapshot %d/%d: %w: %d", r.Segment, r.Offset, from.Index, from.Term, ErrSnapshotMismatch, fold.snap.Term)
+				matched = false
+				mismatch = fmt.Errorf("wal: %s: offset %d: snapshot %d/%d: %w: %d", r.Segment, r.Offset, from.Index, from.Term, ErrSnapshotMismatch, fold.snap.Term)
+				continue
 			}
-			matched, whole, snapshot = true, fold.whole(), fold.snap
+			matched, whole, snapshot, mismatch = true, fold.whole(), fold.snap, nil
 			snapshot.ConfState = bytes.Clone(snapshot.ConfState)
 		}
+	}
+	if mismatch != nil {
+		return nil, mismatch
 	}
 	log := sum()
 	bridged := gap == nil || matched && whole && fold.history.state.Commit <= max(from.Index, fold.history.line.last)

@@ -223,6 +223,7 @@ func keeps(before, after map[string][]byte) bool {
 		for copied, c := range after {
 			at, ok := strings.CutPrefix(copied, name+".")
 			at, torn := strings.CutSuffix(at, ".torn")
+			at, _, _ = strings.Cut(at, ".") // the number of a second copy
 			if offset, err := strconv.Atoi(at); ok && torn && err == nil && offset <= len(kept) && before[copied] == nil {
 				copy(kept[offset:], c)
 			}

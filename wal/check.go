@@ -70,7 +70,7 @@ const maxFindings = 1000
 func Check(dir string, opts *Options) (*Report, error) {
 	o := opts.withDefaults()
 	c := checker{report: &Report{Dir: dir}}
-	l, _, err := openLog(o.FS, dir, 0)
+	l, in, err := openLog(o.FS, dir, 0)
 	var corrupt *CorruptError
 	if errors.As(err, &corrupt) {
 		c.corrupt(corrupt, 0)
@@ -87,14 +87,18 @@ func Check(dir string, opts *Options) (*Report, error) {
 	if c.report.Locked, err = l.segments[len(l.segments)-1].file.Locked(); err != nil {
 		return c.report, err
 	}
+	if in == dir { // not one segment by itself
+		c.beginning = l.beginning()
+	}
 	return c.report, c.run(newScanner(&l))
 }
 
 type checker struct {
-	report *Report
-	sum    fold
-	gaps   []*CorruptError
-	since  []recorded // the snapshot records since the last gap or damage
+	report    *Report
+	sum       fold
+	gaps      []*CorruptError
+	beginning *CorruptError // that of a log of which the first segments are not there
+	since     []recorded    // the snapshot records since the last gap or damage
 }
 
 func (c *checker) run(s *scanner) error {
@@ -125,6 +129,9 @@ func (c *checker) run(s *scanner) error {
 	verdict, because := decide(e)
 	for _, gap := range c.gaps {
 		c.finding(Finding{Verdict: verdict, Segment: gap.Segment, Kind: gap.Kind, Detail: gap.Detail, Because: because, LastIndex: gap.LastIndex, Commit: gap.Commit})
+	}
+	if c.beginning != nil && e.where == inGap && c.report.Verdict == Clean {
+		c.corrupt(c.beginning, 0)
 	}
 	c.finish(s)
 	slices.SortStableFunc(c.report.Findings, func(a, b Finding) int {
@@ -189,6 +196,7 @@ func (c *checker) restart() {
 func (c *checker) finish(s *scanner) {
 	c.segment(s)
 	r, h := c.report, &c.sum.history
+	h.settle(c.since)
 	r.State, r.LastIndex = h.state, h.line.last
 	r.LastTerm, _ = h.line.term(r.LastIndex)
 	if e := s.end; e.verdict == Torn || e.verdict == TornUnproven || e.verdict == Unborn {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/stele-wal/stele/fileutil"
@@ -96,6 +97,17 @@ func (l *listing) from(index uint64) int {
 	return 0
 }
 
+// beginning returns the error of a log of which the first segments are not there. Release may have removed them: then a snapshot record
+// makes them needless.
+func (l *listing) beginning() *CorruptError {
+	first := &l.segments[0]
+	if first.seq == 0 || l.preceded {
+		return nil
+	}
+	_, because := decide(evidence{where: inGap})
+	return &CorruptError{Segment: first.name, Kind: MissingSegment, Detail: fmt.Sprintf("%016x to %016x", 0, first.seq-1), Because: because}
+}
+
 // open opens the segments from the given one on.
 func (l *listing) open(fsys fileutil.FS, dir string, from, flag int) error {
 	for i := from; i < len(l.segments); i++ {
@@ -162,8 +174,13 @@ func isSpareName(name string) bool {
 
 // copyName names the copy that is kept of what was cut off a segment at an offset. It does not end in .wal, so that
 // etcd does not take it for a segment. Release removes it together with the segment.
-func copyName(segment string, offset int64) string {
-	return fmt.Sprintf("%s.%d%s", segment, offset, copySuffix)
+// A copy that is there already keeps its name: it may be that of an Open that was cut short, which holds more than is left.
+func copyName(segment string, offset int64, copies []string) string {
+	name := fmt.Sprintf("%s.%d%s", segment, offset, copySuffix)
+	for n := 1; slices.Contains(copies, name); n++ {
+		name = fmt.Sprintf("%s.%d.%d%s", segment, offset, n, copySuffix)
+	}
+	return name
 }
 
 const copySuffix = ".torn"

@@ -9,8 +9,8 @@ import (
 // its segment.
 func FuzzNames(f *testing.F) {
 	for _, name := range []string{
-		segmentName(0, 0), segmentName(1<<64-1, 1), copyName(segmentName(2, 3), 4096), spareName(0), spareName(17),
-		copyName(segmentName(2, 3), 8) + ".0.tmp", markName, "x.wal", "0000000000000000-0000000000000000.wal.broken", "1.wal.tmp", ".tmp", ".torn",
+		segmentName(0, 0), segmentName(1<<64-1, 1), copyName(segmentName(2, 3), 4096, nil), spareName(0), spareName(17),
+		copyName(segmentName(2, 3), 8, nil) + ".0.tmp", markName, "x.wal", "0000000000000000-0000000000000000.wal.broken", "1.wal.tmp", ".tmp", ".torn",
 		"0000000000000000-000000000000000G.wal", "0000000000000000-0000000000000000.WAL", "",
 	} {
 		f.Add(name)
@@ -30,7 +30,7 @@ func FuzzNames(f *testing.F) {
 			t.Errorf("%q is of %d kinds", name, kinds)
 		}
 		// What is made of a segment's name is not taken for a segment, by us or by etcd.
-		for _, made := range []string{copyName(name, 8), copyName(name, 8) + ".0.tmp"} {
+		for _, made := range []string{copyName(name, 8, nil), copyName(name, 8, nil) + ".0.tmp"} {
 			if strings.HasSuffix(made, segmentSuffix) {
 				t.Errorf("%q looks like a segment", made)
 			}

@@ -81,7 +81,7 @@ func (l *line) admits(index, term uint64) error {
 	if !l.started() {
 		return nil
 	}
-	if index > l.last+1 {
+	if index-1 > l.last {
 		return fmt.Errorf("entry %d/%d leaves a gap after %d", index, term, l.last)
 	}
 	if l.rooted && index <= l.base {
@@ -243,6 +243,13 @@ func (h *history) hardState(s walpb.HardState) error {
 // Then the line is not the log's. For had it gone on from before that snapshot, entries between the two would have been read.
 func (h *history) uninstalled(from uint64) bool {
 	return h.ahead > 0 && h.line.base == h.ahead && from < h.ahead && h.state.Commit == from
+}
+
+// settle ends the reading of a log whose usable snapshot records are among these: if it holds no entry, it begins with the newest.
+func (h *history) settle(records []recorded) {
+	if newest := newestUsable(records, h.state.Commit); newest >= 0 && !h.line.started() {
+		h.line.startsAt(records[newest].index, records[newest].term)
+	}
 }
 
 // adopt makes the line that follows the pending snapshot the log.

@@ -205,14 +205,17 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 	}
 	s := newScanner(&l)
 	var (
-		sum      fold
-		recs     []recorded
-		gap      error
-		segments int // position of the segment of the last record
+		sum     fold
+		recs    []recorded
+		gap     error // the last
+		between bool  // it is one between segments
 	)
+	if first := l.beginning(); first != nil {
+		gap = first
+	}
 	for r, err := range s.records() {
 		if isGap(err) {
-			sum, recs, gap = newFold(), nil, err
+			sum, recs, gap, between = newFold(), nil, err, true
 			continue
 		}
 		if err == nil {
@@ -221,14 +224,14 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 		if err != nil {
 			return nil, sum.place(err)
 		}
-		if segments = s.end.segment; r.Type == walpb.TypeSnapshot {
-			recs = append(recs, recorded{sum.snap.Index, sum.snap.Term, l.segments[segments].seq, sum.whole()})
+		if r.Type == walpb.TypeSnapshot {
+			recs = append(recs, recorded{sum.snap.Index, sum.snap.Term, l.segments[s.end.segment].seq, sum.whole()})
 		}
 	}
-	if gap != nil {
-		if !passed(recs, &sum.history) {
-			return nil, sum.place(gap)
-		}
+	if gap != nil && !passed(recs, &sum.history) {
+		return nil, sum.place(gap)
+	}
+	if between {
 		o.Logger.Warn("wal: segments older than the newest snapshot record are missing", "dir", dir, "error", gap)
 	}
 	end, err := recoverTail(dir, &l, s.end, o)
@@ -251,8 +254,14 @@ func (f *fold) place(err error) error {
 // to go on from, which is in the last segment of the listing.
 func recoverTail(dir string, l *listing, e end, o Options) (end, error) {
 	last := &l.segments[len(l.segments)-1]
+	// The spares first: on a full disk, theirs is the space for the copy.
+	for _, name := range l.spares {
+		if err := o.FS.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return e, fmt.Errorf("wal: %w", err)
+		}
+	}
 	if e.verdict != Clean {
-		if err := keepCopy(o.FS, dir, last, e.from(), e.rest); err != nil {
+		if err := keepCopy(o.FS, filepath.Join(dir, copyName(last.name, e.from(), l.copies)), last, e.from(), e.rest); err != nil {
 			return e, err
 		}
 		o.Logger.Warn("wal: "+e.verdict.String()+" end of the log trimmed", "dir", dir, "segment", last.name,
@@ -284,11 +293,6 @@ func recoverTail(dir string, l *listing, e end, o Options) (end, error) {
 		return e, fmt.Errorf("wal: %w", err)
 	}
 	last.size = size
-	for _, name := range l.spares {
-		if err := o.FS.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return e, fmt.Errorf("wal: %w", err)
-		}
-	}
 	if o.NoSync || sabotaged(noTrimSync) {
 		return e, nil
 	}
@@ -303,11 +307,10 @@ func recoverTail(dir string, l *listing, e end, o Options) (end, error) {
 }
 
 // keepCopy writes the bytes that are about to go to a file beside their segment.
-func keepCopy(fsys fileutil.FS, dir string, seg *segment, from, to int64) error {
+func keepCopy(fsys fileutil.FS, name string, seg *segment, from, to int64) error {
 	if from == to {
 		return nil
 	}
-	name := filepath.Join(dir, copyName(seg.name, from))
 	err := fileutil.ReplaceFile(fsys, name, 0o600, func(w io.Writer) error {
 		_, err := io.Copy(w, io.NewSectionReader(seg.file, from, to-from))
 		return err
@@ -344,6 +347,7 @@ func resume(dir string, l listing, e end, sum fold, recs []recorded, o Options) 
 	w := newWriter(dir, o, sum.metadata, segments, e.offset, page)
 	w.encoder.chain, w.encoder.ident = e.chain, e.ident
 	w.marker.set(w, w.mark())
+	sum.history.settle(recs)
 	w.history, w.recorded = sum.history, recs
 	if !e.state && !w.history.state.IsZero() {
 		// Whoever reads from this segment on must find a hard state: etcd leaves it out after a restart.

@@ -16,11 +16,11 @@ import (
 func (w *Writer) Release(index uint64) error {
 	w.release.Lock()
 	defer w.release.Unlock()
-	// What is to be relied on in their place must be durable.
+	// What is to be relied on in their place must be durable: chosen first, and synced then. What comes in between is not relied on.
+	dropped := w.releasable(index)
 	if err := w.Sync(); err != nil {
 		return err
 	}
-	dropped := w.releasable(index)
 	if len(dropped) == 0 {
 		return nil
 	}

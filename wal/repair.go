@@ -42,7 +42,7 @@ func PlanRepair(dir string, opts *Options) (*Plan, error) {
 			e := end{verdict: f.Verdict, offset: f.Offset, rest: f.Rest}
 			p.Verdict, p.Segment, p.Offset, p.Bytes, p.Because = f.Verdict, f.Segment, e.from(), e.rest-e.from(), f.Because
 			if p.Bytes > 0 {
-				p.Copy = copyName(p.Segment, p.Offset)
+				p.Copy = copyName(p.Segment, p.Offset, report.Copies)
 			}
 		default:
 			return nil, &CorruptError{Segment: f.Segment, Offset: f.Offset, Kind: f.Kind, Detail: f.Detail, Because: f.Because, LastIndex: f.LastIndex, Commit: f.Commit}

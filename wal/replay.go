@@ -97,6 +97,8 @@ func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 		return nil, fmt.Errorf("wal: snapshot %d/%d: %w", from.Index, from.Term, ErrSnapshotNotFound)
 	case len(log.Entries) > 0 && log.Entries[0].Index != from.Index+1, fold.history.line.base > from.Index:
 		return nil, fmt.Errorf("wal: snapshot %d/%d: %w: the log now begins after %d", from.Index, from.Term, ErrSnapshotOutdated, fold.history.line.base)
+	case fold.history.state.Commit > max(from.Index, fold.history.line.last):
+		return nil, fmt.Errorf("wal: snapshot %d/%d: %w: the log is committed up to %d, and its entries end at %d", from.Index, from.Term, ErrSnapshotOutdated, fold.history.state.Commit, max(from.Index, fold.history.line.last))
 	}
 	return log, nil
 }

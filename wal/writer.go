@@ -45,7 +45,8 @@ type Writer struct {
 	spare  spare
 	marker marker
 
-	release sync.Mutex // serialises Release and Close
+	release sync.Mutex    // serialises Release, and the end of Close. It is taken before mu, and not held while a callback runs
+	ended   chan struct{} // closed at the end of Close
 }
 
 // recorded is a snapshot record, which segment it is in, and whether the log holds what follows.
@@ -66,7 +67,7 @@ const (
 // newWriter returns a Writer that goes on at the end of the last of the segments, which holds page, the bytes of
 // its last page.
 func newWriter(dir string, o Options, metadata []byte, segments []*segment, end int64, page []byte) *Writer {
-	w := &Writer{dir: dir, opts: o, metadata: metadata, segments: segments}
+	w := &Writer{dir: dir, opts: o, metadata: metadata, segments: segments, ended: make(chan struct{})}
 	w.waiting[0].L, w.waiting[1].L = &w.mu, &w.mu
 	w.worker.init(w)
 	w.encoder = encoder{plain: o.PlainEtcd, claims: !o.PlainEtcd && !o.NoSync, claimed: -1}
@@ -155,13 +156,15 @@ func (w *Writer) Sync() error {
 // what the Writer does in the background. A second Close does nothing. The error is the first failure to write, if there was
 // one, every time.
 func (w *Writer) Close() error {
-	w.release.Lock()
-	defer w.release.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
+		w.mu.Unlock()
+		<-w.ended // by the Close that came first
+		w.mu.Lock()
 		return w.err
 	}
+	defer close(w.ended)
 	w.closed = true // whatever comes from here on is turned away
 	for w.flushing || w.err == nil && w.durable < w.pendingNumber() {
 		w.advance(w.pendingNumber())
@@ -172,7 +175,9 @@ func (w *Writer) Close() error {
 		w.lastWitness()
 	}
 	w.mu.Unlock()
-	w.worker.wait()
+	w.worker.wait() // what it calls back may call Release
+	w.release.Lock()
+	defer w.release.Unlock()
 	err := errors.Join(w.spare.close(w), w.marker.close())
 	w.mu.Lock()
 	if last := w.segments[len(w.segments)-1]; last != w.gathering.seg {
@@ -293,6 +298,11 @@ func (w *Writer) flush() {
 	}
 	err := w.write(b, !w.opts.NoSync)
 	if err == nil {
+		w.mu.Lock()
+		err = w.err // see fail
+		w.mu.Unlock()
+	}
+	if err == nil {
 		w.marker.set(w, end)
 	}
 	w.mu.Lock()
@@ -353,7 +363,7 @@ func (w *Writer) next(b *batch) *batch {
 	w.encoder.begin()
 	if b.full {
 		n.seg = w.spare.take()
-		n.seg.seq, n.seg.index = b.seg.seq+1, w.history.written+1
+		n.seg.seq, n.seg.index = b.seg.seq+1, max(w.history.written, w.history.written+1)
 		w.encoder.head(n, n.seg.seq, w.metadata, w.history.state)
 		return n
 	}

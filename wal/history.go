@@ -267,7 +267,8 @@ func (h *history) snapshot(s walpb.Snapshot) error {
 	h.written = max(h.written, s.Index)
 	switch {
 	case s.Index == 0:
-		if !h.line.started() {
+		// Behind a commit it is not what the log begins with.
+		if !h.line.started() && h.state.Commit == 0 {
 			h.line.startsAt(0, 0)
 		}
 	case !h.line.started():

@@ -2,6 +2,7 @@ package wal_test
 
 import (
 	"errors"
+	"math"
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -80,5 +81,106 @@ func TestAnInstallThatIsThereReplacesTheOneBeforeIt(t *testing.T) {
 	log, err := replay(f, second)
 	if err != nil || text(log.Entries) != text(entries(2, second.Index+1, second.Index+2, 0)) {
 		t.Errorf("from the second: %v, %v", log, err)
+	}
+}
+
+// installs returns a log whose second segment holds nothing but two snapshots that were installed, at 100 and at 200.
+func installs(t *testing.T) *lab {
+	t.Helper()
+	l, w := create(t)
+	for last := uint64(0); l.filled.Load() < 2; { // the next segment begins with what comes next
+		last++
+		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
+	}
+	for _, i := range []uint64{100, 200} {
+		must(t, w.SaveSnapshot(walpb.Snapshot{Index: i, Term: 1}))
+		must(t, w.Save(state(1, i), nil))
+	}
+	must(t, w.Close())
+	return l
+}
+
+// What follows a snapshot that was replaced is gone, wherever reading begins: behind both, no entry is there to tell.
+func TestAReplacedSnapshotIsOutdatedWhereverReadingBegins(t *testing.T) {
+	l := installs(t)
+	o := &wal.Options{FS: l.FS}
+	for _, from := range []uint64{0, 100} {
+		log, err := wal.Replay(wal.Records(labDir, from, o), walpb.Snapshot{Index: 100, Term: 1})
+		if !errors.Is(err, wal.ErrSnapshotOutdated) || log != nil {
+			t.Errorf("read from %d: %v, %v; want ErrSnapshotOutdated", from, log, err)
+		}
+	}
+	for _, from := range []uint64{0, 100, 200} {
+		log, err := wal.Replay(wal.Records(labDir, from, o), walpb.Snapshot{Index: 200, Term: 1})
+		if err != nil || len(log.Entries) > 0 || log.State.Commit != 200 {
+			t.Errorf("the one that is in force, read from %d: %v, %v", from, log, err)
+		}
+	}
+}
+
+// Release may leave nothing but an installed snapshot. A Writer that is opened on that knows where the log begins as well as the one that
+// wrote it.
+func TestALogOfNothingButAnInstalledSnapshotGoesOnBehindIt(t *testing.T) {
+	l := installs(t)
+	o := l.options()
+	refuses := func(when string, w *wal.Writer) {
+		t.Helper()
+		for what, err := range map[string]error{
+			"an entry behind a gap":         w.Save(walpb.HardState{}, entries(1, 999, 999, 1)),
+			"an entry below the snapshot":   w.Save(walpb.HardState{}, entries(1, 150, 150, 1)),
+			"a commit of what is not there": w.Save(state(1, 500), nil),
+		} {
+			if !errors.Is(err, wal.ErrInvalid) {
+				t.Errorf("%s: %s: %v", when, what, err)
+			}
+		}
+	}
+	w, err := wal.Open(labDir, o)
+	must(t, err)
+	must(t, l.settle(t))
+	must(t, w.Release(200))
+	if names := l.segments(); len(names) != 1 {
+		t.Fatalf("Release left %v: the test tests nothing", names)
+	}
+	refuses("before the log is opened again", w)
+	must(t, w.Close())
+	if r := check(t, l.FS); r.Verdict != wal.Clean || r.LastIndex != 200 || r.LastTerm != 1 {
+		t.Errorf("Check: %v, the log ends at %d/%d, want 200/1", r.Verdict, r.LastIndex, r.LastTerm)
+	}
+	w, err = wal.Open(labDir, o)
+	must(t, err)
+	must(t, l.settle(t))
+	refuses("then", w)
+	must(t, w.Save(state(1, 201), entries(1, 201, 201, 1)))
+	must(t, w.Close())
+	if log, err := replay(l.FS, walpb.Snapshot{Index: 200, Term: 1}); err != nil || text(log.Entries) != "201/1" {
+		t.Errorf("%v, %v", log, err)
+	}
+}
+
+// 2^64-1 is an index. What is computed from it must not begin again at 0: neither the name of a segment, nor what may come next.
+func TestTheLastIndexIsAnIndexLikeAnyOther(t *testing.T) {
+	l, w := create(t)
+	must(t, w.SaveSnapshot(walpb.Snapshot{Index: math.MaxUint64, Term: 1})) // of which nothing comes
+	last := uint64(0)
+	for len(l.segments()) < 3 {
+		last++
+		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
+	}
+	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 3, Term: 1}))
+	must(t, w.Close())
+	if log, err := replay(l.FS, walpb.Snapshot{Index: 3, Term: 1}); err != nil || text(log.Entries) != text(entries(1, 4, last, 0)) {
+		t.Errorf("a snapshot of the last index is recorded; from 3 on: %v, %v", log, err)
+	}
+
+	l, w = create(t)
+	at := walpb.Snapshot{Index: math.MaxUint64 - 1, Term: 1}
+	must(t, w.SaveSnapshot(at))
+	must(t, w.Save(state(1, at.Index), nil))
+	must(t, w.Save(walpb.HardState{}, []walpb.Entry{{Index: math.MaxUint64, Term: 1}}))
+	must(t, w.Save(state(2, at.Index), []walpb.Entry{{Index: math.MaxUint64, Term: 2}})) // another leader's
+	must(t, w.Close())
+	if log, err := replay(l.FS, at); err != nil || text(log.Entries) != "18446744073709551615/2" {
+		t.Errorf("the last index, written twice: %v, %v", log, err)
 	}
 }

@@ -8,8 +8,10 @@ import (
 	"maps"
 	"path"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
 	"github.com/stele-wal/stele/wal"
@@ -263,4 +265,57 @@ func TestAMarkThatCannotBeReadIsAnError(t *testing.T) {
 	if _, err := wal.Check(labDir, l.options()); !errors.Is(err, syscall.EIO) {
 		t.Errorf("Check: %v", err)
 	}
+}
+
+// A batch whose own sync went well is not durable if another has failed meanwhile, which may have dropped it. Its callers hear of a failure, and
+// the mark must not say otherwise.
+func TestTheMarkDoesNotCoverABatchThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(crashfs.New())
+		var created, armed atomic.Bool
+		var before *crashfs.FS
+		spare, segment := make(chan struct{}), make(chan struct{})
+		l.onOp = func(op crashfs.Op) error {
+			switch {
+			case op.Kind == crashfs.OpRename:
+				created.Store(true)
+			case op.Kind == crashfs.OpSyncData && isSpare(op) && created.Load():
+				<-spare
+				return syscall.EIO
+			case op.Kind == crashfs.OpSyncData && isSegment(op) && armed.Load():
+				before = l.FS.Crash(crashfs.DropAll) // the disk drops the batch, and tells whoever syncs the spare
+				<-segment
+			}
+			return nil
+		}
+		w, err := wal.Create(labDir, []byte("meta"), l.options())
+		must(t, err)
+		must(t, w.Save(state(1, 0), entries(1, 1, 1, 10)))
+		armed.Store(true)
+		saved := make(chan error, 1)
+		go func() { saved <- w.Save(state(1, 0), entries(1, 2, 2, 10)) }()
+		synctest.Wait() // its sync is held
+		close(spare)
+		if err := l.settle(t); !errors.Is(err, syscall.EIO) {
+			t.Fatalf("the spare: %v", err)
+		}
+		close(segment) // that sync returns nil
+		if err := <-saved; !errors.Is(err, syscall.EIO) {
+			t.Fatalf("Save: %v", err)
+		}
+		files := before.Tree()
+		files[markFile] = l.Tree()[markFile]
+		if err := w.Close(); !errors.Is(err, syscall.EIO) {
+			t.Errorf("Close: %v", err)
+		}
+		f := crashfs.Load(files)
+		w, err = wal.Open(labDir, &wal.Options{FS: f, SegmentSize: 8 << 10})
+		if err != nil {
+			t.Fatalf("nothing that was acknowledged is lost, but Open: %v", err)
+		}
+		must(t, w.Close())
+		if log, err := replay(f, walpb.Snapshot{}); err != nil || text(log.Entries) != "1/1" {
+			t.Errorf("%v, %v", log, err)
+		}
+	})
 }

@@ -373,37 +373,6 @@ func TestFirstFailureIsTheLastWord(t *testing.T) {
 	}
 }
 
-// R9, the exception: the names of segments that are no longer needed.
-func TestFailedRemovalInReleaseLeavesTheWriterUsable(t *testing.T) {
-	l, w := create(t)
-	for i := uint64(1); i <= 30; i++ {
-		l.save(t, w, state(1, i-1), entries(1, i, i, 1000))
-	}
-	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 20, Term: 1}))
-	broken := true
-	l.onOp = func(op crashfs.Op) error {
-		if broken && op.Kind == crashfs.OpRemove && isSegment(op) {
-			return syscall.EIO
-		}
-		return nil
-	}
-	before := names(l.FS)
-	if err := w.Release(20); !errors.Is(err, syscall.EIO) {
-		t.Errorf("Release: %v", err)
-	}
-	if !slices.Equal(names(l.FS), before) {
-		t.Errorf("there are %v, there were %v", names(l.FS), before)
-	}
-	l.save(t, w, walpb.HardState{}, entries(1, 31, 31, 10))
-	broken = false
-	must(t, w.Release(20))
-	if now := names(l.FS); len(now) >= len(before) || now[1] == segment0 {
-		t.Errorf("Release left %v of %v", now, before)
-	}
-	must(t, w.Close())
-	l.nothingLeft(t)
-}
-
 // D9, R11. A crash between the sync of a new segment's head and its rename leaves a 0.tmp that begins with good records;
 // etcd writes over it without truncating it, so that what its new head does not cover comes to life again.
 func TestStaleSparesNeverComeToLife(t *testing.T) {

@@ -168,7 +168,7 @@ func attack(t *testing.T, files map[string][]byte) {
 		t.Errorf("Check says %v, PlanRepair %+v, %v", report.Verdict, plan, err)
 	}
 	if snapshots, err := wal.Snapshots(wal.Records("wal", 0, o)); err == nil {
-		for _, s := range snapshots {
+		for _, s := range snapshots[max(0, len(snapshots)-8):] { // not all: each reads the log once more
 			_, _ = wal.Replay(wal.Records("wal", s.Index, o), s) // without a panic
 		}
 	}

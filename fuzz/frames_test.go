@@ -124,6 +124,7 @@ func (f *forger) frame(t walpb.Type, data []byte, vouched bool, claim uint64) {
 //   - commit-behind-gap: the same, with a record of the empty snapshot.
 //   - recorded-twice: a snapshot that was recorded before and behind missing segments could not be replayed from.
 //   - empty-snapshot-late: behind missing segments, the record of the empty snapshot after another's made a log that began with it.
+//   - many-snapshots: 32 KB of them. This was a defect of the target, which replayed from each and allocated too much.
 //   - two-terms: the same with another term behind them, which is the one that counts: Replay refused that because of the first.
 func FuzzFrames(f *testing.F) {
 	entry, state, snapshot, cut, zeros, change, synced := []byte{0xc0, 0, 9}, []byte{0xc1 + 2, 0, 9}, []byte{0x80 + 6, 0, 1}, []byte{5, 0, 0}, []byte{6, 0, 9}, []byte{7, 0, 9}, []byte{9, 0, 0}

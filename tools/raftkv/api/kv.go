@@ -235,8 +235,8 @@ func anyHas(spans []span, key string) bool {
 	return false
 }
 
-// checkOverlap refuses operations of which two would change the same key: a revision has one version of each. The two lists of a
-// transaction within may name the same key, as only one of them is done.
+// checkOverlap refuses operations of which two would put the same key, or one would put what another deletes, as etcd does: the two lists of a
+// transaction within may name the same key, as only one of them is done, and one within may delete what one before it puts.
 func checkOverlap(ops []*pb.RequestOp) (puts map[string]bool, deletes []span, err error) {
 	puts = map[string]bool{}
 	for _, op := range ops {

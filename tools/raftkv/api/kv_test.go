@@ -114,6 +114,8 @@ func TestRequestsThatMakeNoSenseAreRefusedAsEtcdRefusesThem(t *testing.T) {
 		{"txn: a key in two within", txn(&pb.TxnRequest{Success: ops(opTxn(&pb.TxnRequest{Success: ops(opPut("d"))}), opTxn(&pb.TxnRequest{Failure: ops(opPut("d"))}))}), rpctypes.ErrGRPCDuplicateKey},
 		{"txn: a key in either case", txn(&pb.TxnRequest{Success: ops(opPut("d")), Failure: ops(opPut("d"))}), nil},
 		{"txn: a key in either case within", txn(&pb.TxnRequest{Success: ops(opTxn(&pb.TxnRequest{Success: ops(opPut("d")), Failure: ops(opPut("d"))}))}), nil},
+		{"txn: a key that one within puts and a later one deletes", txn(&pb.TxnRequest{Success: ops(opTxn(&pb.TxnRequest{Success: ops(opPut("d"))}), opTxn(&pb.TxnRequest{Success: ops(opDelete("d", ""))}))}), nil},
+		{"txn: a key that one within deletes and a later one puts", txn(&pb.TxnRequest{Success: ops(opTxn(&pb.TxnRequest{Success: ops(opDelete("d", ""))}), opTxn(&pb.TxnRequest{Success: ops(opPut("d"))}))}), rpctypes.ErrGRPCDuplicateKey},
 		{"txn: a range in the future", txn(&pb.TxnRequest{Success: ops(opRange("a", 99))}), rpctypes.ErrGRPCFutureRev},
 		{"txn: a compacted range", txn(&pb.TxnRequest{Success: ops(opRange("a", 3))}), rpctypes.ErrGRPCCompacted},
 		{"txn: a compacted range beside a put", txn(&pb.TxnRequest{Success: ops(opPut("no"), opRange("a", 3))}), rpctypes.ErrGRPCCompacted},

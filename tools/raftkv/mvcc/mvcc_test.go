@@ -56,6 +56,34 @@ func TestAStateIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
+// A transaction within may put a key that a later one deletes: etcd lets both pass, and they are of one revision.
+func TestAKeyThatARevisionPutsAndThenDeletesIsReadAsItWasWritten(t *testing.T) {
+	within := func(op *pb.RequestOp) *pb.RequestOp {
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{Success: []*pb.RequestOp{op}}}}
+	}
+	key := []byte("k")
+	put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key}}}
+	del := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: key}}}
+	s := New()
+	if _, err := s.Txn(&pb.TxnRequest{Success: []*pb.RequestOp{within(put), within(del)}}); err != nil {
+		t.Fatal(err)
+	}
+	b := bytesOf(t, s.View())
+	v, err := ReadView(bufio.NewReader(bytes.NewReader(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := v.Range(&pb.RangeRequest{Key: key}); err != nil || resp.Count != 0 || !bytes.Equal(bytesOf(t, v), b) {
+		t.Errorf("it is read as %v (%v)", resp, err)
+	}
+	// The other way round is no state that a request makes.
+	versions, _ := s.v.keys.Get("k")
+	versions[0].sub, versions[1].sub = versions[1].sub, versions[0].sub
+	if _, err := ReadView(bufio.NewReader(bytes.NewReader(bytesOf(t, s.View())))); !errors.Is(err, ErrMalformed) {
+		t.Errorf("out of order: %v", err)
+	}
+}
+
 func TestNoBeginningOfAStateIsTakenForIt(t *testing.T) {
 	b := bytesOf(t, filled(1).View())
 	for n := range b {

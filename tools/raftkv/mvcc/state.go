@@ -167,11 +167,16 @@ func ReadView(r *bufio.Reader) (*View, error) {
 	return &v, nil
 }
 
+// before tells whether a version was made earlier than another: a revision may put a key and then delete it.
+func (v version) before(next version) bool {
+	return v.rev < next.rev || v.rev == next.rev && v.sub < next.sub
+}
+
 // load takes the next version of a state that is read.
 func (v *View) load(next version) error {
 	key := string(next.kv.Key)
 	versions, _ := v.keys.Get(key)
-	if next.rev > v.rev || next.rev <= 0 || len(versions) > 0 && versions[len(versions)-1].rev >= next.rev {
+	if next.rev > v.rev || next.rev <= 0 || len(versions) > 0 && !versions[len(versions)-1].before(next) {
 		return fmt.Errorf("%w: key %q: revision %d is out of order", ErrMalformed, key, next.rev)
 	}
 	if old := at(versions, next.rev); old != nil {

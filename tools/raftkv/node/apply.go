@@ -112,6 +112,13 @@ func (a *applier) run(n *Node) {
 		a.work = nil
 		a.mu.Unlock()
 		for _, w := range batch {
+			select {
+			case <-n.failed: // the state may lack an entry: nothing may be built on it
+				return
+			case <-n.stop: // the loop is gone: nothing may be applied that it has to hear of
+				return
+			default:
+			}
 			if w.snapshot != nil {
 				n.replace(w.snapshot)
 			} else {
@@ -133,7 +140,9 @@ func (n *Node) apply(m *raftpb.Message) {
 			n.pending.lost(e.GetTerm())
 		}
 		began := time.Now()
-		if err := n.applyEntry(e); err != nil {
+		if err := n.applyEntry(e); errors.Is(err, ErrStopped) {
+			return // raft has not heard of it: it is applied again after a restart
+		} else if err != nil {
 			n.fail(fmt.Errorf("raftkv: entry %d/%d: %w", e.GetIndex(), e.GetTerm(), err))
 			return
 		}

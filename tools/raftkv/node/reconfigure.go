@@ -108,7 +108,7 @@ func (n *Node) applyChange(cc *raftpb.ConfChange) error {
 		cc.NodeId = new(uint64) // raft must hear of it all the same
 	}
 	if err := n.configure(cc); err != nil {
-		return nil // the Node is stopped
+		return err // the Node is stopped, and raft has not heard of it
 	}
 	n.pending.decide(cc.GetId(), &pb.EmptyResponse{}, refused)
 	return nil
@@ -147,7 +147,7 @@ func (n *Node) applyJoint(cc *raftpb.ConfChangeV2) error {
 		cc.Changes = []*raftpb.ConfChangeSingle{{NodeId: new(uint64)}}
 	}
 	if err := n.configure(cc); err != nil {
-		return nil
+		return err
 	}
 	n.pending.decide(j.Request, &pb.EmptyResponse{}, refused)
 	return nil

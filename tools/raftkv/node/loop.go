@@ -19,7 +19,6 @@ func (n *Node) run() {
 		ticks = ticker.C
 	}
 	n.count()
-	var held []proposal // until there is a leader
 	for {
 		select {
 		case <-n.stop:
@@ -50,7 +49,7 @@ func (n *Node) run() {
 		if n.alone && n.raft.BasicStatus().RaftState == raft.StateFollower {
 			_ = n.raft.Campaign() // there is nobody to wait for
 		}
-		held = n.propose(append(held, proposals...))
+		n.held = n.propose(n.pending.awaited(append(n.held, proposals...)))
 		n.reads.ask(n)
 		for n.raft.HasReady() {
 			n.ready(n.raft.Ready())

@@ -57,8 +57,9 @@ type Node struct {
 	failed       chan struct{}
 	failOnce     sync.Once
 	failure      error
-	leaving      int  // ticks until a removed member stops; the loop's
-	alone        bool // this member is the only voter; the loop's
+	held         []proposal // until there is a leader, or room in its log; the loop's
+	leaving      int        // ticks until a removed member stops; the loop's
+	alone        bool       // this member is the only voter; the loop's
 }
 
 // Start opens what is in Config.Dir, or makes it, and joins the cluster. The errors are those of the log and the snapshots.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,9 +15,10 @@ import (
 
 // Limits on what may be under way at once.
 const (
-	maxPending     = 16 << 10 // proposals of ours that are not decided
-	maxInbox       = 4 << 10  // messages of peers that are not taken
-	maxBatch       = 1 << 20  // bytes of proposals in one message
+	maxPending     = 16 << 10  // proposals of ours that are not decided, or wait for raft to take them though nobody waits for them
+	maxWaiting     = 256 << 20 // bytes of them
+	maxInbox       = 4 << 10   // messages of peers that are not taken
+	maxBatch       = 1 << 20   // bytes of proposals in one message
 	maxUncommitted = 256 << 20
 )
 
@@ -48,7 +50,12 @@ func (n *Node) Propose(ctx context.Context, r *pb.InternalRaftRequest) (proto.Me
 
 // await proposes something and waits until it is decided.
 func (n *Node) await(ctx context.Context, p proposal) (proto.Message, error) {
-	w, err := n.pending.add(p.id)
+	select {
+	case <-n.stop:
+		return nil, n.why()
+	default:
+	}
+	w, err := n.pending.add(p.id, len(p.data))
 	if err != nil {
 		return nil, err
 	}
@@ -108,20 +115,27 @@ func (n *Node) propose(proposals []proposal) (held []proposal) {
 				return proposals
 			}
 		}
+		n.pending.taken(proposals[:count])
 		proposals = proposals[count:]
 	}
 	return nil
 }
 
-// pending are the requests of this member that are not decided.
+// pending are the requests of this member that are not decided, and those that nobody waits for any more but that raft has not taken either: both
+// take memory.
 type pending struct {
 	mu      sync.Mutex
 	waiting map[uint64]*waiter
+	bytes   int // of all of them
+	most    int // bytes
 }
 
 type waiter struct {
-	out  chan outcome // takes one
-	term uint64       // in which it was proposed, 0 if it was not
+	out    chan outcome // takes one
+	size   int
+	term   uint64 // in which it was proposed, 0 if it was not
+	queued bool   // raft has not taken it
+	gone   bool   // nobody waits: it is only here because it is queued
 }
 
 type outcome struct {
@@ -129,7 +143,7 @@ type outcome struct {
 	err      error
 }
 
-func (p *pending) init() { p.waiting = map[uint64]*waiter{} }
+func (p *pending) init() { p.waiting, p.most = map[uint64]*waiter{}, maxWaiting }
 
 func (p *pending) len() int {
 	p.mu.Lock()
@@ -137,21 +151,39 @@ func (p *pending) len() int {
 	return len(p.waiting)
 }
 
-func (p *pending) add(id uint64) (*waiter, error) {
+// add makes room for a request that is about to be queued. The error is ErrTooMany.
+func (p *pending) add(id uint64, size int) (*waiter, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.waiting) >= maxPending {
+	if len(p.waiting) >= maxPending || p.bytes+size > p.most {
 		return nil, ErrTooMany
 	}
-	w := &waiter{out: make(chan outcome, 1)}
+	w := &waiter{out: make(chan outcome, 1), size: size, queued: true}
 	p.waiting[id] = w
+	p.bytes += size
 	return w, nil
 }
 
+// drop says that nobody waits for a request.
 func (p *pending) drop(id uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if w := p.waiting[id]; w != nil {
+		p.leave(id, w)
+	}
+}
+
+// leave says that nobody waits for a request, and forgets it unless it is queued.
+func (p *pending) leave(id uint64, w *waiter) {
+	w.gone = true
+	if !w.queued {
+		p.forget(id, w)
+	}
+}
+
+func (p *pending) forget(id uint64, w *waiter) {
 	delete(p.waiting, id)
+	p.bytes -= w.size
 }
 
 // proposed notes in which term a request is proposed, and tells whether anyone still waits for it.
@@ -159,19 +191,45 @@ func (p *pending) proposed(id, term uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := p.waiting[id]
-	if w != nil {
-		w.term = term
+	if w == nil || w.gone {
+		return false
 	}
-	return w != nil
+	w.term = term
+	return true
+}
+
+// taken says that requests are not queued any more.
+func (p *pending) taken(proposals []proposal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, q := range proposals {
+		if w := p.waiting[q.id]; w != nil {
+			if w.queued = false; w.gone {
+				p.forget(q.id, w)
+			}
+		}
+	}
+}
+
+// awaited returns those of the queued requests that anyone waits for, and forgets the others.
+func (p *pending) awaited(queued []proposal) []proposal {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.DeleteFunc(queued, func(q proposal) bool {
+		w := p.waiting[q.id]
+		if w != nil && w.gone {
+			p.forget(q.id, w)
+		}
+		return w == nil || w.gone
+	})
 }
 
 // decide answers a request, if it is ours.
 func (p *pending) decide(id uint64, response proto.Message, err error) {
 	p.mu.Lock()
-	w := p.waiting[id]
-	delete(p.waiting, id)
-	p.mu.Unlock()
-	if w != nil {
+	defer p.mu.Unlock()
+	if w := p.waiting[id]; w != nil && !w.gone {
+		p.leave(id, w)
 		w.out <- outcome{response, err}
 	}
 }
@@ -182,18 +240,21 @@ func (p *pending) lost(term uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, w := range p.waiting {
-		if w.term != 0 && w.term < term {
-			delete(p.waiting, id)
+		if w.term != 0 && w.term < term && !w.gone {
+			p.leave(id, w)
 			w.out <- outcome{nil, ErrLeaderLost}
 		}
 	}
 }
 
+// failAll answers all requests, when none will be taken any more.
 func (p *pending) failAll(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, w := range p.waiting {
-		delete(p.waiting, id)
-		w.out <- outcome{nil, err}
+		p.forget(id, w)
+		if !w.gone {
+			w.out <- outcome{nil, err}
+		}
 	}
 }

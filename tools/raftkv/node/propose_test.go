@@ -1,0 +1,72 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"testing"
+)
+
+// abandoned proposes a write for which nobody waits.
+func (n *simNode) abandoned(size int) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := n.put(ctx, "k", string(make([]byte, size)))
+	return err
+}
+
+func TestRequestsThatNobodyWaitsForAreLetGoWithoutALeaderToo(t *testing.T) {
+	s := newSim(t, 3, Config{})
+	n := s.start(1) // one of three: there is no leader
+	for range 100 {
+		if err := n.abandoned(1 << 10); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	s.eventually("all to be let go", func() bool {
+		held := make(chan int, 1)
+		n.inbox.call(func() { held <- len(n.held) })
+		return <-held == 0 && n.pending.len() == 0
+	})
+	n.pending.mu.Lock()
+	defer n.pending.mu.Unlock()
+	if n.pending.bytes != 0 {
+		t.Errorf("%d bytes are still counted", n.pending.bytes)
+	}
+}
+
+// The loop may hang on a disk that does. What it is to take is in memory as long, whoever still waits.
+func TestWhileNothingIsTakenNoMoreIsLetInThanMayWait(t *testing.T) {
+	const size, most = 1 << 10, 100 << 10
+	s := newSim(t, 1, Config{})
+	n := s.start(1)
+	s.leader()
+	n.pending.mu.Lock()
+	n.pending.most = most
+	n.pending.mu.Unlock()
+	hung, release := make(chan struct{}), make(chan struct{})
+	n.inbox.call(func() { close(hung); <-release })
+	<-hung
+	count, err := 0, error(nil)
+	for ; err == nil || errors.Is(err, context.Canceled); count++ {
+		if err = n.abandoned(size); count > most/size {
+			break
+		}
+	}
+	if !errors.Is(err, ErrTooMany) || count < most/size*9/10 {
+		t.Errorf("%d requests were let in: %v", count-1, err)
+	}
+	n.pending.mu.Lock()
+	n.pending.most = 1 << 30
+	n.pending.mu.Unlock()
+	for err = nil; err == nil || errors.Is(err, context.Canceled); count++ {
+		if err = n.abandoned(0); count > maxPending {
+			break
+		}
+	}
+	if !errors.Is(err, ErrTooMany) {
+		t.Errorf("%d small requests were let in: %v", count-1, err)
+	}
+	close(release)
+	s.eventually("room", func() bool { _, err := n.put(timeout(t), "k", "v"); return err == nil })
+	s.eventually("all to be let go", func() bool { return n.pending.len() == 0 })
+}

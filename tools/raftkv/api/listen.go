@@ -35,7 +35,8 @@ func Listen(address string, config *tls.Config) (net.Listener, error) {
 		return nil, fmt.Errorf("%s: https needs a certificate and its key", address)
 	}
 	config = config.Clone()
-	config.NextProtos = []string{"h2", "http/1.1"}
+	// Who speaks both is sent to the server of HTTP/1.1, which knows all that is no gRPC; gRPC speaks only the other.
+	config.NextProtos = []string{"http/1.1", "h2"}
 	return tls.NewListener(l, config), nil
 }
 

@@ -118,7 +118,8 @@ func vacant(fsys fileutil.FS, dir string) error {
 //
 // If a crash left a torn tail, Open keeps a copy of it beside the segment, in a file called after the segment and the offset
 // and ending in .torn, zeroes it, and logs a warning. If it came while the log was being cut, Open sets the unborn segment aside in the
-// same way. It then syncs the log, so that what Records gives from now on is durable, whoever wrote it.
+// same way. It then syncs the log, with its directory and the parents of that, so that what Records gives from now on is durable,
+// whoever wrote it.
 //
 // If what was durable is damaged, Open changes nothing and returns a *CorruptError. The error is ErrNoLog, also an
 // fs.ErrNotExist, if there is no log; ErrLocked if another Writer or an etcd has it open; ErrForeign if dir holds a .wal file that
@@ -187,21 +188,8 @@ func sameNames(a, b []segment) bool {
 
 // open does what Open says with a log that is locked.
 func open(dir string, l listing, o Options) (*Writer, error) {
-	for i := range l.segments {
-		if o.NoSync {
-			break
-		}
-		// Read what is on the disk, not what a process that did not sync it, or failed to, left in memory.
-		seg := &l.segments[i]
-		if err := seg.file.SyncData(); err != nil {
-			return nil, fmt.Errorf("wal: %s: %w", seg.name, err)
-		}
-		if sabotaged(noCacheDrop) {
-			continue
-		}
-		if err := seg.file.DropCache(); err != nil {
-			return nil, fmt.Errorf("wal: %s: %w", seg.name, err)
-		}
+	if err := l.sync(dir, o); err != nil {
+		return nil, err
 	}
 	s := newScanner(&l)
 	var (
@@ -239,6 +227,33 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 		return nil, err
 	}
 	return resume(dir, l, end, sum, recs, o)
+}
+
+// sync makes durable what whoever wrote the log may have left in memory: all segments and, with its parents, the directory.
+func (l *listing) sync(dir string, o Options) error {
+	if o.NoSync {
+		return nil
+	}
+	for i := range l.segments {
+		if i < len(l.segments)-1 && sabotaged(lastSyncOnly) {
+			continue
+		}
+		// Read what is on the disk, not what a process that did not sync it, or failed to, left in memory.
+		seg := &l.segments[i]
+		if err := seg.file.SyncData(); err != nil {
+			return fmt.Errorf("wal: %s: %w", seg.name, err)
+		}
+		if sabotaged(noCacheDrop) {
+			continue
+		}
+		if err := seg.file.DropCache(); err != nil {
+			return fmt.Errorf("wal: %s: %w", seg.name, err)
+		}
+	}
+	if err := fileutil.MkdirAll(o.FS, dir); err != nil { // it is there, but it may not last
+		return fmt.Errorf("wal: %w", err)
+	}
+	return nil
 }
 
 // place adds to a CorruptError what is known of the log before it.

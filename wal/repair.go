@@ -67,6 +67,9 @@ func (p *Plan) Apply() error {
 		return err
 	}
 	defer l.close()
+	if err := l.sync(p.Dir, p.opts); err != nil {
+		return err
+	}
 	s := newScanner(&l)
 	for _, err := range s.records() {
 		if err != nil && !isGap(err) {

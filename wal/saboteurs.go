@@ -14,5 +14,6 @@ const (
 	zeroIsTheEnd   saboteur = "zero-is-the-end" // a length word of zero ends a segment, whatever follows: etcd's rule
 	noHeaderCRC    saboteur = "no-header-crc"   // header_crc is written and not looked at
 	earlyWitness   saboteur = "early-witness"   // a record says of itself that it was synced
+	lastSyncOnly   saboteur = "last-sync-only"  // Open syncs the last segment and no other
 	earlyMark      saboteur = "early-mark"      // the mark is written before the sync
 )

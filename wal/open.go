@@ -117,11 +117,12 @@ func vacant(fsys fileutil.FS, dir string) error {
 // Open opens the log in dir to append to it, and locks it. It reads the log once, whole.
 //
 // If a crash left a torn tail, Open keeps a copy of it beside the segment, in a file called after the segment and the offset
-// and ending in .torn, zeroes it, and logs a warning. If it came while the log was being cut, Open sets the unborn segment aside in the
-// same way. It then syncs the log, with its directory and the parents of that, so that what Records gives from now on is durable,
-// whoever wrote it.
+// and ending in .torn, with a number before that if the name is taken; zeroes it; and logs a warning. If it came while the log was being
+// cut, Open sets the unborn segment aside in the same way. The spares that a crash left go first, to make room. Open syncs the log, with
+// its directory and the parents of that, so that what Records gives from now on is durable, whoever wrote it.
 //
-// If what was durable is damaged, Open changes nothing and returns a *CorruptError. The error is ErrNoLog, also an
+// If what was durable is damaged, or gone, Open changes nothing and returns a *CorruptError. Segments that are missing, the first ones or
+// others, are no damage if a snapshot record makes them needless, as it does after a Release. The error is ErrNoLog, also an
 // fs.ErrNotExist, if there is no log; ErrLocked if another Writer or an etcd has it open; ErrForeign if dir holds a .wal file that
 // is not a segment; or what the file system said.
 //

@@ -8,7 +8,8 @@ import (
 
 // Release removes the segments that hold nothing after index, oldest first, as far as the log can do without them: the
 // newest usable snapshot record, one that the last hard state commits, and all that follows it stays. So save the
-// snapshot and the commit first. Without a usable snapshot record nothing is removed, nor is the last segment ever.
+// snapshot and the commit first: what is saved while Release is at work is for the next one. Without a usable snapshot record nothing is
+// removed, nor is the last segment ever.
 //
 // Once Release has returned nil the segments stay away after a crash. After a crash before that any of them may be there
 // again; that they then need not be consecutive is no damage. An error of removing a file leaves the Writer usable.

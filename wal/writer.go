@@ -153,8 +153,8 @@ func (w *Writer) Sync() error {
 }
 
 // Close makes durable all that was saved, appends the last witness, removes the spare and releases the lock. It waits for
-// what the Writer does in the background. A second Close does nothing. The error is the first failure to write, if there was
-// one, every time.
+// what the Writer does in the background, callbacks of Append and a Release at work among it. Any other Close waits for the first, and does
+// nothing else. The error is the first failure to write, if there was one, every time.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

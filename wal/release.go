@@ -1,8 +1,8 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 )
 
@@ -81,7 +81,7 @@ func (w *Writer) removeCopies(segments []*segment) error {
 	for _, name := range l.copies {
 		for _, s := range segments {
 			if strings.HasPrefix(name, s.name) {
-				err = w.opts.FS.Remove(filepath.Join(w.dir, name))
+				err = errors.Join(err, w.removeIfThere(name))
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package wal_test
 
 import (
 	"errors"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -171,4 +172,44 @@ func TestFailedRemovalInReleaseLeavesTheWriterUsable(t *testing.T) {
 	}
 	must(t, w.Close())
 	l.nothingLeft(t)
+}
+
+// Release removes what was kept of the segments that go. An error of one copy is not forgotten over the next, and leaves the segments; a copy
+// that somebody has taken away is no error.
+func TestReleaseRemovesCopiesOrSaysWhyNot(t *testing.T) {
+	l, w := create(t)
+	last := uint64(0)
+	for len(l.segments()) < 3 {
+		last++
+		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
+	}
+	must(t, w.SaveSnapshot(walpb.Snapshot{Index: last - 1, Term: 1}))
+	before := l.segments()
+	copies := []string{labDir + "/" + segment0 + ".16.1.torn", labDir + "/" + segment0 + ".16.torn", labDir + "/" + before[1] + ".0.torn"}
+	for _, name := range copies {
+		l.WriteFile(name, []byte("torn"))
+	}
+	l.onOp = func(op crashfs.Op) error {
+		if op.Kind == crashfs.OpRemove && op.Name == copies[0] {
+			return syscall.EIO
+		}
+		return nil
+	}
+	if err := w.Release(last); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a copy that cannot be removed: %v", err)
+	}
+	if left := l.segments(); !slices.Equal(left, before) {
+		t.Errorf("segments went without their copies: there are %v, there were %v", left, before)
+	}
+	l.onOp = func(op crashfs.Op) error {
+		if op.Kind == crashfs.OpRemove && op.Name == copies[0] {
+			return l.FS.Remove(copies[0]) // somebody is a moment faster
+		}
+		return nil
+	}
+	must(t, w.Release(last))
+	if left := names(l.FS); !slices.Contains(left, path.Base(copies[2])) || slices.ContainsFunc(left, func(n string) bool { return strings.HasPrefix(n, segment0) }) {
+		t.Errorf("Release of %s left %v", segment0, left)
+	}
+	must(t, w.Close())
 }

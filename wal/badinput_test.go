@@ -64,7 +64,7 @@ func TestBadDirectoriesAreNamedWithTheReason(t *testing.T) {
 		{name: "empty", files: map[string][]byte{"log/": nil}, is: wal.ErrNoLog, says: []string{"log", "*.wal"}},
 		{name: "no log", files: map[string][]byte{"log/a.txt": nil, "log/0.tmp": random}, is: wal.ErrNoLog, says: []string{"log", "*.wal"}},
 		{name: "random bytes", files: one(random), kind: wal.BadLength, says: []string{segment0}},
-		{name: "2^56 bytes", files: one(huge), kind: wal.BadLength, says: []string{segment0, fmt.Sprint(1<<56 - 1)}},
+		{name: "2^56 bytes", files: one(huge), kind: wal.BadLength, says: []string{segment0, fmt.Sprint(int64(1<<56 - 1))}},
 		{name: "2^56 bytes, more follows", files: one(append(huge, random...)), kind: wal.BadLength, says: []string{segment0}},
 		{name: "empty file", files: one(nil), says: []string{segment0}},
 		{name: "zeros", files: one(make([]byte, 9000)), kind: wal.ZeroLength, says: []string{segment0}},

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/walpb"
@@ -54,6 +55,9 @@ const segmentSuffix = ".wal"
 const (
 	wordLength = 1<<56 - 1
 	wordPadded = 1 << 63
+
+	// maxLength is the size of the largest record that fits in memory with its padding, and matters where an int has 32 bits.
+	maxLength = math.MaxInt - wordSize
 )
 
 // lengthWord returns the length word of a record of size bytes. parseLengthWord is its inverse.

@@ -176,6 +176,9 @@ func (s *scanner) frame(seg *segment, offset int64, count int, r *Record) (size 
 	if length > left-wordSize-int64(pad) {
 		return 0, fault{BadLength, fmt.Sprintf("a record of %d bytes, but the file ends after %d", length, left-wordSize)}, nil
 	}
+	if length > maxLength {
+		return 0, fault{BadLength, fmt.Sprintf("a record of %d bytes, more than this machine can address", length)}, nil
+	}
 	if b, err = s.window.at(offset+wordSize, int(length)+pad); err != nil {
 		return s.shrunk(err)
 	}

@@ -208,7 +208,7 @@ func (s *seeker) frame(offset int64) (h head, ok bool, err error) {
 	}
 	h.offset, h.word = offset, binary.LittleEndian.Uint64(b)
 	length, pad, ok := parseLengthWord(h.word)
-	if !ok || length > s.size-offset-wordSize-int64(pad) {
+	if !ok || length > maxLength || length > s.size-offset-wordSize-int64(pad) {
 		return h, false, nil
 	}
 	h.next = offset + wordSize + length + int64(pad)

@@ -77,7 +77,13 @@ const (
 var kindNames = [...]string{"", "bad length", "bad padding", "bad record", "header checksum mismatch", "checksum mismatch",
 	"segment does not continue the one before it", "bad head", "zero length", "file ends inside a length word", "contradiction", "missing segment", "segment is there twice", "the end of the log is lost"}
 
-func (k Kind) String() string { return kindNames[k] }
+// String returns the kind in words, or kind(n) for a value that is none; of the zero Kind there are no words.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
 
 // A CorruptError says that what a log had made durable is damaged or gone, and where. Everything before the place is
 // good and was returned.

@@ -1,5 +1,7 @@
 package wal
 
+import "fmt"
+
 // A Verdict says what the end of a log is: the legal one, the one that a crash leaves, or damage.
 type Verdict uint8
 
@@ -27,7 +29,13 @@ const (
 
 var verdictNames = [...]string{"clean", "torn", "torn, unproven", "unborn", "passed", "corrupt", "missing", "unreadable"}
 
-func (v Verdict) String() string { return verdictNames[v] }
+// String returns the verdict in words, as waldump prints it, or verdict(n) for a value that is none.
+func (v Verdict) String() string {
+	if int(v) < len(verdictNames) {
+		return verdictNames[v]
+	}
+	return fmt.Sprintf("verdict(%d)", uint8(v))
+}
 
 // evidence is all that decide looks at: what is known about the first place where a log stops being good.
 type evidence struct {
@@ -46,7 +54,6 @@ type stop uint8
 const (
 	stops       stop = iota // no whole good frame starts here
 	contradicts             // a frame whose checksums hold, with content that its log does not allow
-	unreadable              // the read failed
 )
 
 type where uint8
@@ -104,8 +111,6 @@ type row struct {
 
 // verdicts is the table of FORMAT.md, chapter 8. Every combination of evidence matches exactly one row.
 var verdicts = []row{
-	{stop: is(unreadable), verdict: Unreadable, because: "a read error proves nothing about the log"},
-
 	{stop: is(contradicts), verdict: Corrupt, because: "the checksums hold, so this was written so, or a part that they do not cover was changed"},
 
 	{stop: is(stops), where: is(inGap), verdict: Missing, because: "sequence numbers leave none out"},

@@ -266,9 +266,23 @@ func (f *fold) place(err error) error {
 	return err
 }
 
-// recoverTail removes what a crash left behind the end of a log, and makes durable what stands before. It returns the end
-// to go on from, which is in the last segment of the listing.
+// recoverTail removes what a crash left behind the end of a log, makes durable what stands before, and then says what it has done. It
+// returns the end to go on from, which is in the last segment of the listing.
 func recoverTail(dir string, l *listing, e end, o Options) (end, error) {
+	name := l.segments[len(l.segments)-1].name
+	next, err := trimTail(dir, l, e, o)
+	if err != nil || e.verdict == Clean {
+		return next, err
+	}
+	o.Logger.Warn("wal: "+e.verdict.String()+" end of the log trimmed", "dir", dir, "segment", name,
+		"offset", e.from(), "bytes", e.rest-e.from(), "reason", e.kind.String()+" "+e.detail, "because", e.because)
+	if f := o.Observer.Trimmed; f != nil {
+		f(name, e.from(), e.rest-e.from())
+	}
+	return next, nil
+}
+
+func trimTail(dir string, l *listing, e end, o Options) (end, error) {
 	last := &l.segments[len(l.segments)-1]
 	// The spares first: on a full disk, theirs is the space for the copy.
 	for _, name := range l.spares {
@@ -279,11 +293,6 @@ func recoverTail(dir string, l *listing, e end, o Options) (end, error) {
 	if e.verdict != Clean {
 		if err := keepCopy(o.FS, filepath.Join(dir, copyName(last.name, e.from(), l.copies)), last, e.from(), e.rest); err != nil {
 			return e, err
-		}
-		o.Logger.Warn("wal: "+e.verdict.String()+" end of the log trimmed", "dir", dir, "segment", last.name,
-			"offset", e.from(), "bytes", e.rest-e.from(), "reason", e.kind.String()+" "+e.detail, "because", e.because)
-		if f := o.Observer.Trimmed; f != nil {
-			f(last.name, e.from(), e.rest-e.from())
 		}
 	}
 	if e.verdict == Unborn {

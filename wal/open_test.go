@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 	"slices"
 	"strings"
@@ -191,6 +192,45 @@ func TestOpenOnAFullDiskHasTheSpaceOfTheSpares(t *testing.T) {
 	}
 	if len(copies(f)) != 1 {
 		t.Errorf("there are %v", names(f))
+	}
+}
+
+// Who is told that a tail was trimmed may act on it. So nobody is before that is done and durable, whatever fails.
+func TestNobodyIsToldOfATrimBeforeItIsDone(t *testing.T) {
+	log, at, tail := torn(t)
+	for _, noSync := range []bool{false, true} {
+		failed, ended := 0, false
+		for nth := int32(1); !ended; nth++ {
+			var said bytes.Buffer
+			var told []string
+			var count atomic.Int32
+			l := newLab(log.Clone())
+			l.onOp = func(op crashfs.Op) error {
+				if op.Kind.Changes() && path.Base(op.Name) != "0.tmp" && op.Name != markFile && op.Kind != crashfs.OpPreallocate && count.Add(1) == nth {
+					return syscall.EIO
+				}
+				return nil
+			}
+			o := &wal.Options{FS: l, SegmentSize: 64 << 10, NoSync: noSync, Logger: slog.New(slog.NewTextHandler(&said, nil))}
+			o.Observer.Trimmed = func(segment string, offset, n int64) { told = append(told, fmt.Sprint(segment, " ", offset, " ", n)) }
+			w, err := wal.Open(labDir, o)
+			if err != nil {
+				failed++
+				if len(told) > 0 || strings.Contains(said.String(), "trimmed") {
+					t.Errorf("Open failed with %v, and told %v, %s", err, told, said.String())
+				}
+				continue
+			}
+			ended = true
+			count.Store(nth) // what follows goes well
+			must(t, w.Close())
+			if want := fmt.Sprint(segment0, " ", at, " ", len(tail)); len(told) != 1 || told[0] != want || strings.Count(said.String(), "trimmed") != 1 {
+				t.Errorf("Open told %v, want %s; and said %s", told, want, said.String())
+			}
+		}
+		if failed < 5 {
+			t.Errorf("only %d operations could fail", failed)
+		}
 	}
 }
 

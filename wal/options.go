@@ -49,8 +49,8 @@ type Observer struct {
 	// Cut is called when a new segment has got its name, with that name. took is how long the cut held up the batch
 	// that needed the segment, its own write and sync apart.
 	Cut func(segment string, took time.Duration)
-	// Trimmed is called when Open has trimmed a torn tail or set aside an unborn segment: where it began, and how
-	// many bytes went.
+	// Trimmed is called when Open or Plan.Apply has trimmed a torn tail or set aside an unborn segment, and synced that: where it
+	// began, and how many bytes went.
 	Trimmed func(segment string, offset, n int64)
 	// Spare is called when a spare segment has been made in the background, or could not be.
 	Spare func(err error)

@@ -64,11 +64,15 @@ func readMark(fsys fileutil.FS, dir string) (mark, error) {
 		return mark{}, fmt.Errorf("wal: %w", err)
 	}
 	defer f.Close()
-	var b [markSize]byte
-	if _, err := f.ReadAt(b[:], 0); err != nil && !errors.Is(err, io.EOF) {
+	var b [markSize + 1]byte
+	n, err := f.ReadAt(b[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return mark{}, fmt.Errorf("wal: %w", err)
 	}
-	return parseMark(&b), nil
+	if n > markSize {
+		return mark{}, nil // somebody else's file
+	}
+	return parseMark((*[markSize]byte)(b[:])), nil
 }
 
 // beyond tells whether the mark lies behind a place of the log with that metadata.
@@ -102,7 +106,7 @@ func (k *marker) set(w *Writer, m mark) {
 	}
 	var err error
 	if k.file == nil {
-		k.file, err = w.opts.FS.OpenFile(filepath.Join(w.dir, markName), os.O_RDWR|os.O_CREATE, 0o600)
+		k.file, err = openMark(w.opts.FS, w.dir)
 	}
 	if err == nil {
 		m.put(&k.buf)
@@ -114,16 +118,42 @@ func (k *marker) set(w *Writer, m mark) {
 	}
 }
 
-func (k *marker) close() error {
+func (k *marker) close(w *Writer) {
 	if k.file == nil {
-		return nil
+		return
 	}
-	return k.file.Close()
+	if err := k.file.Close(); err != nil {
+		w.opts.Logger.Warn("wal: the mark may not be what was written", "dir", w.dir, "error", err)
+	}
 }
 
-// removeMark removes a mark of a log that was here before, for good.
+// openMark opens the file for the mark, or makes it.
+func openMark(fsys fileutil.FS, dir string) (fileutil.File, error) {
+	f, err := fsys.OpenFile(filepath.Join(dir, markName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	size, err := f.Size()
+	if err == nil && size > markSize {
+		err = fmt.Errorf("%s: %d bytes, which is somebody else's file", markName, size)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// removeMark removes a mark of a log that was here before, for good. A longer file is somebody else's.
 func removeMark(fsys fileutil.FS, dir string, sync bool) error {
-	err := fsys.Remove(filepath.Join(dir, markName))
+	name := filepath.Join(dir, markName)
+	info, err := fsys.Stat(name)
+	if err == nil && info.Size() > markSize {
+		return nil
+	}
+	if err == nil {
+		err = fsys.Remove(name)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -211,9 +211,66 @@ func TestCreateRemovesTheMarkOfTheLogBefore(t *testing.T) {
 	}
 }
 
+// A file that is longer than a mark is not the log's, whatever it is called and begins with. It is not removed, not written to, and not believed.
+func TestALongerFileThatIsCalledSyncedIsLeftAlone(t *testing.T) {
+	theirs := []byte("what somebody else has synced, and when: a list that is longer than a mark")
+	f := crashfs.Load(map[string][]byte{markFile: theirs})
+	var said bytes.Buffer
+	o := &wal.Options{FS: f, SegmentSize: 8 << 10, Logger: slog.New(slog.NewTextHandler(&said, nil))}
+	w, err := wal.Create(labDir, []byte("meta"), o)
+	must(t, err)
+	must(t, w.Save(state(1, 0), entries(1, 1, 3, 10)))
+	must(t, w.Close())
+	w, err = wal.Open(labDir, o)
+	must(t, err)
+	must(t, w.Save(state(1, 0), entries(1, 4, 5, 10)))
+	must(t, w.Close())
+	if b, err := f.ReadFile(markFile); err != nil || !bytes.Equal(b, theirs) {
+		t.Errorf("the file holds %q, %v", b, err)
+	}
+	if log, err := replay(f, walpb.Snapshot{}); err != nil || text(log.Entries) != text(entries(1, 1, 5, 0)) {
+		t.Errorf("%v, %v", log, err)
+	}
+	if n := strings.Count(said.String(), "level=WARN"); n != 2 {
+		t.Errorf("%d warnings of two Writers: %s", n, said.String())
+	}
+
+	_, files, _ := killed(t)
+	segment, offsets := ends(t, files)
+	files[segment] = files[segment][:offsets[len(offsets)-3]]
+	refused(t, crashfs.Load(files), path.Base(segment), offsets[len(offsets)-3], wal.LostEnd)
+	files[markFile] = append(files[markFile], 'x')
+	if _, err := replay(crashfs.Load(files), walpb.Snapshot{}); err != nil {
+		t.Errorf("a file that begins like a mark: %v", err)
+	}
+}
+
+// Who had the lock may have written until it was let go. The mark that counts is the one that is there then.
+func TestOpenGoesByTheMarkThatIsThereUnderTheLock(t *testing.T) {
+	_, files, _ := killed(t)
+	segment, offsets := ends(t, files)
+	end := offsets[len(offsets)-3]
+	files[segment] = files[segment][:end]
+	newer := files[markFile]
+	delete(files, markFile)
+	l := newLab(crashfs.Load(files))
+	l.onOp = func(op crashfs.Op) error {
+		if op.Kind == crashfs.OpLock {
+			l.WriteFile(markFile, newer)
+		}
+		return nil
+	}
+	_, err := wal.Open(labDir, &wal.Options{FS: l})
+	var corrupt *wal.CorruptError
+	if !errors.As(err, &corrupt) || corrupt.Kind != wal.LostEnd || corrupt.Offset != end {
+		t.Errorf("%v", err)
+	}
+	l.nothingLeft(t)
+}
+
 // The mark adds to the safety of a log; a disk that has no room for it does not take away from its use.
 func TestAMarkThatCannotBeWrittenIsNoFailure(t *testing.T) {
-	for _, kind := range []crashfs.OpKind{crashfs.OpCreate, crashfs.OpWrite} {
+	for _, kind := range []crashfs.OpKind{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpClose} {
 		var said bytes.Buffer
 		l := newLab(crashfs.New())
 		failed := 0

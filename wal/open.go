@@ -13,7 +13,8 @@ import (
 
 // Create makes a new, empty log in dir and opens it. metadata is whatever tells its owner apart from others; every segment
 // carries it, and it never changes. dir is made if it is not there, mode 0700, as are its parents. Other files are left alone, but
-// for the mark of an earlier log.
+// for the mark of an earlier log, a file called synced. If that has more than 64 bytes it is somebody else's: it is left alone, and the log
+// goes without a mark.
 //
 // Once Create has returned nil, the log survives a crash. After a crash before that, Create can be called again, unless the log
 // is there after all, whole and empty: the error is then ErrExists, which is also an fs.ErrExist, and Open opens it. The error
@@ -175,6 +176,7 @@ func lockLog(fsys fileutil.FS, dir string) (listing, error) {
 		l.close()
 		return l, err
 	}
+	l.mark, l.spares, l.copies = again.mark, again.spares, again.copies
 	return l, nil
 }
 

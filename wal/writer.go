@@ -24,6 +24,11 @@ type Writer struct {
 	opts     Options
 	metadata []byte
 
+	release sync.Mutex    // serialises Release, and the end of Close. It is taken before mu, and not held while a callback runs
+	spare   spare         // has a lock of its own, which is taken after mu
+	marker  marker        // of whoever flushes, and of Close when nobody does any more
+	ended   chan struct{} // closed at the end of Close
+
 	// mu guards everything below. It is not held while anything is synced.
 	mu       sync.Mutex
 	err      error // the first failure; nothing is written after it
@@ -42,11 +47,6 @@ type Writer struct {
 	waiting   [2]sync.Cond // for batches of even and of odd number
 
 	worker worker
-	spare  spare
-	marker marker
-
-	release sync.Mutex    // serialises Release, and the end of Close. It is taken before mu, and not held while a callback runs
-	ended   chan struct{} // closed at the end of Close
 }
 
 // recorded is a snapshot record, which segment it is in, and whether the log holds what follows.
@@ -178,7 +178,8 @@ func (w *Writer) Close() error {
 	w.worker.wait() // what it calls back may call Release
 	w.release.Lock()
 	defer w.release.Unlock()
-	err := errors.Join(w.spare.close(w), w.marker.close())
+	err := w.spare.close(w)
+	w.marker.close(w)
 	w.mu.Lock()
 	if last := w.segments[len(w.segments)-1]; last != w.gathering.seg {
 		w.segments = append(w.segments, w.gathering.seg) // after a failure only

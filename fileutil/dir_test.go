@@ -64,29 +64,35 @@ func TestADirectoryWhoseNameCannotBeSyncedIsAnError(t *testing.T) {
 	}
 }
 
-// locked is a file system in which a directory may be passed through, and its names not be read.
-type locked struct {
+// unsynced is a file system in which one directory cannot be synced.
+type unsynced struct {
 	fileutil.FS
 	dir string
+	err error
 }
 
-func (l locked) SyncDir(name string) error {
-	if name == l.dir {
-		return &fs.PathError{Op: "sync", Path: name, Err: fs.ErrPermission}
+func (u unsynced) SyncDir(name string) error {
+	if name == u.dir {
+		return &fs.PathError{Op: "sync", Path: name, Err: u.err}
 	}
-	return l.FS.SyncDir(name)
+	return u.FS.SyncDir(name)
 }
 
-func TestADirectoryThatMayNotBeReadIsPassedThroughUnlessOneIsMadeInIt(t *testing.T) {
-	fsys := crashfs.New()
-	if err := errors.Join(fsys.Mkdir("/a", 0o700), fsys.Mkdir("/a/b", 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	if err := fileutil.MkdirAll(locked{fsys, "/a"}, "/a/b/c"); err != nil {
-		t.Errorf("nothing was to be made there: %v", err)
-	}
-	if err := fileutil.MkdirAll(locked{fsys, "/a"}, "/a/x"); !errors.Is(err, fs.ErrPermission) {
-		t.Errorf("it may not last: %v", err)
+func TestADirectoryThatCannotBeSyncedIsPassedThroughUnlessOneIsMadeInIt(t *testing.T) {
+	for err, passed := range map[error]bool{
+		fs.ErrPermission: true, syscall.EACCES: true, syscall.EROFS: true, syscall.EINVAL: true, errors.ErrUnsupported: true,
+		syscall.EIO: false, syscall.ENOSPC: false,
+	} {
+		fsys := crashfs.New()
+		if err := errors.Join(fsys.Mkdir("/a", 0o700), fsys.Mkdir("/a/b", 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		if got := fileutil.MkdirAll(unsynced{fsys, "/a", err}, "/a/b/c"); (got == nil) != passed || !passed && !errors.Is(got, err) {
+			t.Errorf("%v, and nothing was to be made there: %v", err, got)
+		}
+		if got := fileutil.MkdirAll(unsynced{fsys, "/a", err}, "/a/x"); !errors.Is(got, err) {
+			t.Errorf("it may not last: %v", got)
+		}
 	}
 }
 

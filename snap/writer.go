@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -69,6 +70,9 @@ func (s *Store) newWriter(b Body, resume bool) (_ *Writer, err error) {
 	if err := s.notForeign(b.Index); err != nil {
 		return nil, err
 	}
+	if err := s.part(b.Index); err != nil {
+		return nil, fmt.Errorf("snap: %w", err)
+	}
 	if w.file, err = s.fs.OpenFile(w.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, fmt.Errorf("snap: %w", err)
 	}
@@ -95,6 +99,25 @@ func (s *Store) claim(index uint64) error {
 	}
 	s.writing[index] = true
 	return nil
+}
+
+// part sees to it that what is about to be written is not the body that is there: a crash in Commit can leave both names on
+// one file. Files of different sizes are two; of two of one size the unfinished one is forgotten.
+func (s *Store) part(index uint64) error {
+	var sizes [2]int64
+	for i, name := range []string{bodyName(index), partialName(index)} {
+		info, err := s.fs.Stat(filepath.Join(s.dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		sizes[i] = info.Size()
+	}
+	if sizes[0] != sizes[1] {
+		return nil
+	}
+	return s.fs.Remove(filepath.Join(s.dir, partialName(index)))
 }
 
 // begin empties the file and writes the header. The name is made durable so that what is synced can be resumed after a power

@@ -22,10 +22,11 @@ type Config struct {
 	States int
 	Lives  int
 
-	// SegmentSize is that of the logs, in bytes. The default differs from history to history, between 4 and 16 KiB.
+	// SegmentSize is that of the logs, in bytes. The default differs from history to history, or from life to life, between 4 and
+	// 16 KiB.
 	SegmentSize int64
 
-	// PlainEtcd makes every log one without witnesses. By default every fourth is.
+	// PlainEtcd makes every log one without witnesses. By default every fourth is, or in every fourth of its lives.
 	PlainEtcd bool
 
 	// Saboteur, if not nil, spoils the file system on which the log lives; not the one on which its remains are examined.
@@ -139,12 +140,9 @@ func (c *campaign) finish() (Result, error) {
 func (c *campaign) history(seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 0x57e1e))
 	h := newHistory(c, seed, rng)
-	h.size = c.cfg.SegmentSize
-	if h.size == 0 {
-		h.size = []int64{4 << 10, 4 << 10, 8 << 10, 16 << 10}[rng.IntN(4)]
-	}
-	h.plain = c.cfg.PlainEtcd || rng.IntN(4) == 0
-	h.noSync = rng.IntN(10) == 0
+	h.mixed = rng.IntN(2) == 0
+	h.vary()
+	h.scale = int(h.size)
 	if rng.IntN(2) == 0 {
 		h.files = newFiles(form(rng.IntN(3)), 1+rng.IntN(2))
 	}
@@ -153,11 +151,26 @@ func (c *campaign) history(seed uint64) {
 		// Many lives on one directory, and a look at few of the states on the way.
 		lives, h.look = 20+rng.IntN(40), 5
 	}
-	h.tracef("segments of %d, plain %v, no sync %v, files %v, %d lives", h.size, h.plain, h.noSync, h.files != nil, lives)
+	h.tracef("segments of %d, plain %v, no sync %v, mixed %v, files %v, %d lives", h.size, h.plain, h.noSync, h.mixed, h.files != nil, lives)
 	disk := crashfs.New()
 	for ; lives > 0 && disk != nil; lives-- {
 		disk = h.live(disk)
+		if h.mixed {
+			h.vary()
+		}
 	}
+}
+
+// vary draws the options of the lives to come.
+func (h *history) vary() {
+	cfg := &h.campaign.cfg
+	h.size = cfg.SegmentSize
+	if h.size == 0 {
+		h.size = []int64{4 << 10, 4 << 10, 8 << 10, 16 << 10}[h.rng.IntN(4)]
+	}
+	h.plain = cfg.PlainEtcd || h.rng.IntN(4) == 0
+	h.unsynced = h.unsynced || h.noSync
+	h.noSync = h.rng.IntN(10) == 0 || h.mixed && h.rng.IntN(4) == 0
 }
 
 // history is one log under attack.
@@ -165,9 +178,12 @@ type history struct {
 	campaign *campaign
 	seed     uint64
 	rng      *rand.Rand
+	mixed    bool // its lives differ in what follows
+	scale    int  // of the entries
 	size     int64
 	plain    bool
-	noSync   bool // the log is never synced, so its lives end in kills
+	noSync   bool // the log is not synced, so the life ends in a kill
+	unsynced bool // nor was it in an earlier life, and no Open has made up for that
 	look     int  // at one of how many boundaries states are opened
 
 	model   *model

@@ -25,7 +25,7 @@ func (h *history) sample(disk *crashfs.FS) []named {
 		}
 		return []named{{"nothing pending", crashfs.KeepAll}}
 	}
-	if h.trimmed && !h.noSync { // what was trimmed comes back here, if it does
+	if h.trimmed && !h.killsOnly() { // what was trimmed comes back here, if it does
 		chosen := []named{{"keep all", crashfs.KeepAll}, h.crash(disk, pending), h.crash(disk, pending)}
 		for i := range min(pending, 24) {
 			chosen = append(chosen, named{fmt.Sprintf("drop %d of %d", i, pending), crashfs.DropOne(i)})
@@ -37,7 +37,7 @@ func (h *history) sample(disk *crashfs.FS) []named {
 
 // crash returns one of the crashes that are possible. Two calls do not share random numbers, so that the crash can be made later.
 func (h *history) crash(disk *crashfs.FS, pending int) named {
-	if h.noSync {
+	if h.killsOnly() {
 		return named{"kill", crashfs.KeepAll}
 	}
 	n, seed := 0, h.rng.Uint64()
@@ -65,3 +65,6 @@ func (h *history) crash(disk *crashfs.FS, pending int) named {
 		return named{"tear", crashfs.Tear(rng)}
 	}
 }
+
+// killsOnly tells whether a power cut could take more than it is fair to ask for: what nobody has synced.
+func (h *history) killsOnly() bool { return h.noSync || h.unsynced }

@@ -125,6 +125,7 @@ func (l *life) open() (lost []record) {
 		return nil
 	}
 	l.opening = false
+	l.synced()
 	l.w = w
 	l.awaitSpare()
 	if l.ended {
@@ -147,6 +148,13 @@ func (l *life) open() (lost []record) {
 	l.cluster.restart(l.model.records)
 	l.check("after Open")
 	return lost
+}
+
+// synced takes note that an Open or a Repair has returned: all that earlier lives have left is durable.
+func (l *life) synced() {
+	if !l.ended && !l.noSync {
+		l.unsynced = false
+	}
 }
 
 // openStore opens the snapshots' files, which must be there. It returns whether the life goes on.
@@ -173,6 +181,7 @@ func (l *life) repairFirst() (lost []record) {
 	l.repairing = false
 	var seen *seen
 	if err == nil && done && !l.ended {
+		l.synced()
 		seen, err = observe(l.disk, asARestart)
 	}
 	if err == nil && seen != nil {
@@ -323,7 +332,7 @@ func (l *life) close() {
 func (l *life) cease() {
 	l.ended = true
 	pending := len(l.disk.Pending())
-	if pending == 0 || l.noSync || l.killed || l.rng.IntN(4) == 0 {
+	if pending == 0 || l.killsOnly() || l.killed || l.rng.IntN(4) == 0 {
 		l.tracef("kill")
 		l.remains = l.disk.Clone()
 		return

@@ -114,13 +114,13 @@ func (l *life) again(lost []record) []record {
 
 // entry returns the entry of an index and a term.
 func (l *life) entry(index, term uint64) walpb.Entry {
-	key := [3]uint64{index, term, uint64(l.size)}
+	key := [3]uint64{index, term, uint64(l.scale)}
 	e, ok := l.campaign.entries[key]
 	if !ok {
 		if len(l.campaign.entries) > 20000 {
 			clear(l.campaign.entries)
 		}
-		e = content(index, term, int(l.size))
+		e = content(index, term, l.scale)
 		l.campaign.entries[key] = e
 	}
 	return e

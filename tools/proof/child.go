@@ -110,6 +110,7 @@ var builds = []struct {
 	{"no-dir-sync", []string{"model"}},
 	{"ack-before-sync", []string{"model"}},
 	{"no-trim-sync", []string{"model"}},
+	{"last-sync-only", []string{"model"}},
 	{"early-witness", []string{"model"}},
 	{"early-mark", []string{"model"}},
 	{"go-on", []string{"faults"}},

@@ -177,8 +177,8 @@ func (l *life) overwrite(m *meaning) {
 	first := lowest + uint64(l.rng.IntN(int(m.last()-lowest)+1))
 	state := hardState(m.state)
 	term := max(state.Term, m.term(m.last())) + 1
-	if first <= l.cluster.last() {
-		term = max(m.term(first-1), l.cluster.terms[first-1]) // an old leader's, which cannot be committed
+	if lowest <= l.cluster.last() {
+		term = max(m.term(first-1), 1) // an old leader's, whose entries cannot be committed; a new one has what the cluster has
 	}
 	var entries []walpb.Entry
 	for i := range 1 + l.rng.IntN(4) {

@@ -93,14 +93,24 @@ func (l *line) admits(index, term uint64) error {
 	return nil
 }
 
-// takes tells whether the line ends with the last of consecutive entries once they are written: it does from the first on that it admits.
-func (l *line) takes(entries []walpb.Entry) bool {
+// takes returns the entries that the line takes of consecutive ones, which is all from the first on that it admits, and its last index
+// then.
+func (l *line) takes(entries []walpb.Entry) (taken []walpb.Entry, last uint64) {
 	for i := range entries {
 		if l.admits(entries[i].Index, entries[i].Term) == nil {
-			return true
+			return entries[i:], entries[len(entries)-1].Index
 		}
 	}
-	return false
+	return nil, l.last
+}
+
+// lacksAfter is lacks once the line has taken entries that end with its last index.
+func (l *line) lacksAfter(taken []walpb.Entry, index, term uint64) bool {
+	if len(taken) == 0 || index < taken[0].Index {
+		return l.lacks(index, term)
+	}
+	at := index - taken[0].Index
+	return at >= uint64(len(taken)) || taken[at].Term != term
 }
 
 // push appends an entry that the line admits, which voids every entry at or above its index.
@@ -142,16 +152,19 @@ func (h *history) admitsEntry(index, term uint64) error {
 	return err
 }
 
-// admitsState returns why a hard state cannot come next in a log whose last entry is at last, and at installed if the pending
-// snapshot replaced it, or nil. What lies between the two is in neither.
-func (h *history) admitsState(s walpb.HardState, last, installed uint64) error {
-	there := s.Commit <= last || h.pending != nil && s.Commit >= h.pending.snapshot.Index && s.Commit <= installed
+// admitsState returns why a hard state cannot come next behind entries, or nil. A commit that reaches the pending snapshot decides
+// whether that has replaced the log. What lies between the two logs is in neither.
+func (h *history) admitsState(s walpb.HardState, entries []walpb.Entry) error {
+	taken, last := h.line.takes(entries)
+	if p := h.pending; p != nil && s.Commit >= p.snapshot.Index && h.line.lacksAfter(taken, p.snapshot.Index, p.snapshot.Term) {
+		_, last = p.line.takes(entries)
+	}
 	switch {
 	case s.Term < h.state.Term:
 		return fmt.Errorf("the hard state's term falls from %d to %d", h.state.Term, s.Term)
 	case s.Commit < h.state.Commit:
 		return fmt.Errorf("the hard state's commit falls from %d to %d", h.state.Commit, s.Commit)
-	case !there && (h.line.started() || h.pending != nil):
+	case s.Commit > last && (h.line.started() || h.pending != nil):
 		return fmt.Errorf("the hard state commits %d, but the last entry is %d", s.Commit, last)
 	}
 	return nil
@@ -185,19 +198,7 @@ func (h *history) admits(s walpb.HardState, entries []walpb.Entry) error {
 	if s.IsZero() {
 		return nil
 	}
-	last, installed := h.line.last, uint64(0)
-	if h.pending != nil {
-		installed = h.pending.line.last
-	}
-	if n := len(entries); n > 0 {
-		if h.line.takes(entries) {
-			last = entries[n-1].Index
-		}
-		if h.pending != nil && h.pending.line.takes(entries) {
-			installed = entries[n-1].Index
-		}
-	}
-	return h.admitsState(s, last, installed)
+	return h.admitsState(s, entries)
 }
 
 // entry takes the next entry of the log, or returns why it cannot be.
@@ -217,11 +218,7 @@ func (h *history) entry(e walpb.Entry) error {
 
 // hardState takes the next hard state of the log, or returns why it cannot be.
 func (h *history) hardState(s walpb.HardState) error {
-	var installed uint64
-	if h.pending != nil {
-		installed = h.pending.line.last
-	}
-	if err := h.admitsState(s, h.line.last, installed); err != nil {
+	if err := h.admitsState(s, nil); err != nil {
 		return err
 	}
 	h.state = s

@@ -292,6 +292,28 @@ func TestACommitBeyondBothLogsIsRefused(t *testing.T) {
 	}
 }
 
+// A commit that reaches a snapshot that waits for it replaces a log that has another entry there. Then it must not be beyond the log that
+// follows the snapshot, even if it was not beyond the log before: the Writer would be stuck, and so would every reader.
+func TestACommitBeyondTheLogThatItInstallsIsRefused(t *testing.T) {
+	var h history
+	h.snapshot(walpb.Snapshot{})
+	for i := range uint64(5) {
+		if err := h.entry(walpb.Entry{Index: 1 + i, Term: 4}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.snapshot(walpb.Snapshot{Index: 3, Term: 5})
+	if err := h.admits(walpb.HardState{Term: 5, Commit: 5}, nil); err == nil {
+		t.Error("a commit of 5 was admitted, which would leave a log that ends with 3")
+	}
+	if err := h.admits(walpb.HardState{Term: 5, Commit: 5}, []walpb.Entry{{Index: 4, Term: 5}, {Index: 5, Term: 5}}); err != nil {
+		t.Error(err) // both logs have 5
+	}
+	if err := h.admits(walpb.HardState{Term: 5, Commit: 2}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func cmpErr(a, b error) error {
 	if a != nil {
 		return a

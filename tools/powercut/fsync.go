@@ -31,9 +31,7 @@ func (a *app) fsyncStage(ctx context.Context, kind rig.FileSystem, n int) result
 	}
 	p := &power{stage: s, kind: kind, fsys: a.fileSystem(), seed: a.seed}
 	outcomes := map[string]int{}
-	if err := p.fail(ctx, n, outcomes); err != nil {
-		s.broke(err)
-	}
+	err := p.fail(ctx, n, outcomes)
 	var notes []string
 	for name, n := range outcomes {
 		notes = append(notes, fmt.Sprintf("%d %s", n, name))
@@ -43,7 +41,7 @@ func (a *app) fsyncStage(ctx context.Context, kind rig.FileSystem, n int) result
 		notes = append(notes, fmt.Sprintf("%d times %s had said yes to a sync just after its journal failed", p.excused, kind.Name))
 	}
 	s.Note = strings.Join(notes, ", ")
-	return s.end()
+	return s.endAfter(err)
 }
 
 func (p *power) fail(ctx context.Context, n int, outcomes map[string]int) (err error) {

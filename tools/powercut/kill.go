@@ -22,10 +22,7 @@ import (
 // killStage lets a process save and kills it, over and over, on one store.
 func (a *app) killStage(ctx context.Context, kills int) result {
 	s := a.begin("kill")
-	if err := s.kill(ctx, kills); err != nil {
-		s.broke(err)
-	}
-	return s.end()
+	return s.endAfter(s.kill(ctx, kills))
 }
 
 func (s *stage) kill(ctx context.Context, kills int) (err error) {

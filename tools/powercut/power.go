@@ -44,10 +44,7 @@ func (a *app) powerStage(ctx context.Context, kind rig.FileSystem, cuts int) res
 		return s.skip(why)
 	}
 	p := &power{stage: s, kind: kind, fsys: a.fileSystem(), cuts: cuts, seed: a.seed}
-	if err := p.run(ctx); err != nil {
-		s.broke(err)
-	}
-	return s.end()
+	return s.endAfter(p.run(ctx))
 }
 
 func (p *power) run(ctx context.Context) (err error) {

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/stele-wal/stele/tools/powercut/disk"
 	"github.com/stele-wal/stele/tools/powercut/load"
+	"github.com/stele-wal/stele/tools/powercut/rig"
 )
 
 // A result is what a stage came to, as -json prints it.
@@ -91,10 +93,14 @@ func (s *stage) skip(why string) result {
 	return s.result
 }
 
-// broke says that the rig failed.
-func (s *stage) broke(err error) { s.Broken = err.Error() }
-
-func (s *stage) end() result {
+// endAfter returns the result. An error is one of the rig, and broke the stage, unless nothing was tested because the rig could not even be
+// set up here.
+func (s *stage) endAfter(err error) result {
+	if errors.Is(err, rig.ErrNotPermitted) && s.States == 0 {
+		return s.skip(err.Error())
+	} else if err != nil {
+		s.Broken = err.Error()
+	}
 	s.Seconds = time.Since(s.began).Seconds()
 	if s.Saboteur != "" {
 		s.Caught = s.first

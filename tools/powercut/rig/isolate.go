@@ -21,6 +21,8 @@ func Isolated() bool { return os.Getenv(isolated) != "" }
 // mounts nobody else sees, and it is gone with the process. The process is asked to end by SIGTERM when this one ends, and by the signals that
 // ask this one to. It is not killed: a thread that is killed while it waits for the disk, which the same process serves, keeps waiting,
 // and with it the loop device, until somebody aborts the connection in /sys/fs/fuse/connections.
+//
+// The error is ErrNotPermitted where root may have no such namespace, as in most containers.
 func Isolate() (int, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -36,7 +38,7 @@ func Isolate() (int, error) {
 	signal.Notify(asked, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(asked)
 	if err := cmd.Start(); err != nil {
-		return 0, err
+		return 0, notPermitted(err)
 	}
 	done := make(chan struct{})
 	defer close(done)

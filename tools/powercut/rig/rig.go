@@ -77,6 +77,9 @@ func (f FileSystem) Missing() string {
 	if os.Geteuid() != 0 {
 		return "needs root: sudo -E go run ./tools/powercut"
 	}
+	if !Isolated() {
+		return "no permission to mount: root lacks CAP_SYS_ADMIN, as in most containers"
+	}
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		return "there is no /dev/fuse: modprobe fuse"
 	}
@@ -118,7 +121,18 @@ type Rig struct {
 	mounted bool
 }
 
-// New sets up a Rig. Close it.
+// ErrNotPermitted is in the error of what the system does not let this process do, though it is root: mount, or use a loop device.
+var ErrNotPermitted = errors.New("no permission to mount")
+
+// notPermitted adds ErrNotPermitted to an error that is one of permissions.
+func notPermitted(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w: %w", ErrNotPermitted, err)
+	}
+	return err
+}
+
+// New sets up a Rig. Close it. The error may be ErrNotPermitted.
 func New(kind FileSystem) (*Rig, error) {
 	temp, err := os.MkdirTemp("", "powercut-")
 	if err != nil {
@@ -126,7 +140,7 @@ func New(kind FileSystem) (*Rig, error) {
 	}
 	r := &Rig{Disk: disk.New(kind.Size), kind: kind, temp: temp, point: filepath.Join(temp, "mnt")}
 	if err := r.setUp(); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up a disk: %w", err), r.Close())
+		return nil, errors.Join(fmt.Errorf("set up a disk: %w", notPermitted(err)), r.Close())
 	}
 	return r, nil
 }

@@ -17,13 +17,13 @@ import (
 
 // FaultConfig says what a campaign of faults does. Its zero fields are defaults.
 type FaultConfig struct {
-	// Seed is that of the power cuts that are chance. The runs are the same with every seed.
+	// Seed is that of the power cuts that are chance, and says with Every which runs are done. There are the same with every seed.
 	Seed uint64
 
 	// Only, if not empty, is the name of the one run to do, as a FaultFailure has it.
 	Only string
 
-	// Every takes one run of so many, in order, so that a sample of all can be had. The default is 1: all of them.
+	// Every takes one run of so many, in order, so that a sample of all can be had: others with the next Seed. The default is 1: all of them.
 	Every int
 
 	// Cuts is how many power cuts by chance to try wherever the power is cut, beside the one that loses all that was not synced
@@ -184,7 +184,7 @@ func Faults(cfg FaultConfig) (FaultResult, error) {
 		if c.done() {
 			break
 		}
-		if i%cfg.Every == 0 || cfg.Only != "" {
+		if (uint64(i)+cfg.Seed)%uint64(cfg.Every) == 0 || cfg.Only != "" {
 			next <- r
 		}
 	}

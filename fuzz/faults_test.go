@@ -2,6 +2,7 @@ package fuzz_test
 
 import (
 	"flag"
+	"fmt"
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -63,5 +64,21 @@ func TestAFaultIsSeenAgainByItsName(t *testing.T) {
 	}
 	if r, err := fuzz.Faults(fuzz.FaultConfig{Only: "no such run"}); err == nil {
 		t.Errorf("a run that is not there: %v", r)
+	}
+}
+
+// The runs of a sample are others with another seed, so that whoever changes the seed comes to see them all.
+func TestTheSeedChoosesWhichFaultsASampleHas(t *testing.T) {
+	const every = 400
+	all := map[string]int{}
+	for seed := range uint64(3) {
+		r, err := fuzz.Faults(fuzz.FaultConfig{Seed: seed, Every: every, Workers: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[fmt.Sprint(r.Failed)]++
+	}
+	if len(all) < 2 {
+		t.Errorf("three seeds have the same runs: %v", all)
 	}
 }

@@ -119,6 +119,8 @@ type RotResult struct {
 	Failed   int // faults of which a promise was broken; Silent and Panicked are among them
 	Failures []RotFailure
 	Took     time.Duration
+
+	due rotDue
 }
 
 // A RotFailure is damage on which a promise was broken.
@@ -184,6 +186,7 @@ func Rot(cfg RotConfig) (RotResult, error) {
 	}
 	running.Wait()
 	r := sum.result
+	r.due = cfg.due()
 	r.Took = time.Since(began)
 	position := func(name string) int {
 		return slices.IndexFunc(cfg.Logs, func(l *RotLog) bool { return l.Name == name })

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
 	"github.com/stele-wal/stele/snap"
@@ -25,7 +26,8 @@ const rotSnapDir = "snap"
 // seed is that of the garbage. The error is the first failure, a *RotFailure, or that of making the snapshots.
 func RotSnapshots(seed uint64) (RotResult, error) {
 	s, err := newRotSnapshots()
-	r := RotResult{Logs: map[string]RotCounts{}}
+	began := time.Now()
+	r := RotResult{Logs: map[string]RotCounts{}, due: rotDue{flips: 10_000, sectors: 10, cuts: 1000, reported: true}}
 	if err != nil {
 		return r, err
 	}
@@ -44,6 +46,7 @@ func RotSnapshots(seed uint64) (RotResult, error) {
 		r.add(c)
 		r.Logs[name] = c
 	}
+	r.Took = time.Since(began)
 	if r.Failed = len(r.Failures); r.Failed > 0 {
 		return r, &r.Failures[0]
 	}

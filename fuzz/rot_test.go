@@ -143,7 +143,7 @@ func TestARotCampaignDependsOnItsSeedAlone(t *testing.T) {
 func TestARotCampaignThatIsTooWeakOrExcusesTooMuchIsOutOfBounds(t *testing.T) {
 	logs := rotLogs(t)
 	good := func() fuzz.RotResult {
-		r, err := fuzz.Rot(fuzz.RotConfig{Seed: *seed, Logs: logs, Every: 3000, Workers: 2})
+		r, err := fuzz.Rot(fuzz.RotConfig{Seed: *seed, Logs: logs, Every: 100, Workers: 2})
 		if err == nil {
 			err = r.Bounds()
 		}
@@ -161,7 +161,7 @@ func TestARotCampaignThatIsTooWeakOrExcusesTooMuchIsOutOfBounds(t *testing.T) {
 		},
 		"a loss that the mark knows of": func(_ *fuzz.RotResult, closed, _ *fuzz.RotCounts) { closed.Lost = 1 },
 		"little is refused":             func(_ *fuzz.RotResult, closed, _ *fuzz.RotCounts) { closed.Refused = closed.States() / 4 },
-		"few bits":                      func(r *fuzz.RotResult, _, _ *fuzz.RotCounts) { r.Flips /= 10 },
+		"few bits":                      func(r *fuzz.RotResult, _, _ *fuzz.RotCounts) { r.Flips /= 4 },
 		"few sectors":                   func(r *fuzz.RotResult, _, _ *fuzz.RotCounts) { r.Sectors = 100 },
 	} {
 		r := good

@@ -157,6 +157,7 @@ var translation = []struct{ ours, theirs error }{
 	{node.ErrNotLeader, rpctypes.ErrGRPCNotLeader},
 	{node.ErrBadTransfer, rpctypes.ErrGRPCBadLeaderTransferee},
 	{node.ErrNotReady, rpctypes.ErrGRPCLearnerNotReady},
+	{node.ErrBadAlarm, status.Error(codes.InvalidArgument, node.ErrBadAlarm.Error())},
 	{node.ErrUnhealthy, rpctypes.ErrGRPCMemberNotEnoughStarted},
 	{member.ErrRemoved, rpctypes.ErrGRPCMemberNotFound},
 	{member.ErrNotFound, rpctypes.ErrGRPCMemberNotFound},

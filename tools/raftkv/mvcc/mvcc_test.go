@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"testing"
 
@@ -90,6 +91,16 @@ func TestNoBeginningOfAStateIsTakenForIt(t *testing.T) {
 		if _, err := ReadView(bufio.NewReader(bytes.NewReader(b[:n]))); !errors.Is(err, ErrMalformed) {
 			t.Fatalf("%d of %d bytes: %v", n, len(b), err)
 		}
+	}
+}
+
+func TestAKeyThatWouldNotBeReadIsNotWritten(t *testing.T) {
+	s := New()
+	if _, err := s.Put(&pb.PutRequest{Key: []byte("k"), Value: make([]byte, maxMessage)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.View().WriteTo(io.Discard); err == nil {
+		t.Error("it is written")
 	}
 }
 

@@ -81,10 +81,10 @@ func (v *View) Hash(rev int64) (Hash, error) {
 // Whoever stores them adds a checksum.
 const magic = "raftkv state 1\n"
 
-// Limits on what ReadView takes for sizes in bytes it has not seen yet.
+// maxMessage is the limit on the length of an encoded key and its value, in bytes.
 const maxMessage = 64 << 20
 
-// WriteTo writes the state. ReadView reads it.
+// WriteTo writes the state. ReadView reads it. The error says that it would not, or is the writer's.
 func (v *View) WriteTo(w io.Writer) (int64, error) {
 	out := &counter{w: w}
 	b := bufio.NewWriterSize(out, 1<<16)
@@ -103,6 +103,10 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 	v.keys.Scan(func(_ string, versions []version) bool {
 		for i := range versions {
 			if message, err = (proto.MarshalOptions{}).MarshalAppend(message[:0], versions[i].kv); err != nil {
+				return false
+			}
+			if len(message) > maxMessage {
+				err = fmt.Errorf("mvcc: a key of %d bytes, the limit is %d", len(message), maxMessage)
 				return false
 			}
 			sub := uint64(versions[i].sub) << 1

@@ -8,6 +8,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
 // alarms are what is wrong with the cluster, by its members' own word. They are part of the state.
@@ -66,6 +68,20 @@ func (a *alarms) set(list []*pb.AlarmMember) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.list = list
+}
+
+// unknown returns why an alarm cannot be raised: of whom or of what nobody knows, there could be any number. etcd takes them all.
+func (n *Node) unknown(r *pb.AlarmRequest) error {
+	if r.Action != pb.AlarmRequest_ACTIVATE || r.Alarm == pb.AlarmType_NONE {
+		return nil
+	}
+	if _, ok := pb.AlarmType_name[int32(r.Alarm)]; !ok {
+		return ErrBadAlarm
+	}
+	if _, ok := n.members.Get(r.MemberID); !ok {
+		return member.ErrNotFound
+	}
+	return nil
 }
 
 // Alarms returns the alarms that are active.

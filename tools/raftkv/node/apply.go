@@ -218,6 +218,9 @@ func (n *Node) applyRequest(r *pb.InternalRaftRequest) (proto.Message, error) {
 		}
 		return &pb.CompactionResponse{Header: &pb.ResponseHeader{Revision: n.store.Rev()}}, nil
 	case r.Alarm != nil:
+		if err := n.unknown(r.Alarm); err != nil {
+			return nil, err
+		}
 		return n.alarms.apply(r.Alarm), nil
 	case r.ClusterMemberAttrSet != nil:
 		attr := r.ClusterMemberAttrSet

@@ -15,6 +15,7 @@ var (
 	ErrNotLeader   = errors.New("raftkv: not the leader")                             // it takes no effect
 	ErrBadTransfer = errors.New("raftkv: bad leader transferee")                      // it takes no effect
 	ErrNotReady    = errors.New("raftkv: the learner is not in sync with the leader") // it takes no effect
+	ErrBadAlarm    = errors.New("raftkv: unknown alarm")                              // it takes no effect
 	ErrUnhealthy   = errors.New("raftkv: not enough started members")                 // it takes no effect
 )
 

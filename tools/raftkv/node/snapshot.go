@@ -29,14 +29,17 @@ type Head struct {
 	Alarms    []*pb.AlarmMember `json:"alarms,omitempty"`
 }
 
-// maxHead is the limit on the length of an encoded Head, in bytes.
-const maxHead = 1 << 20
+// maxHead is the limit on the length of an encoded Head, in bytes. Every member that was ever removed takes some 20 of them.
+const maxHead = 64 << 20
 
-// WriteState writes the content of a snapshot.
+// WriteState writes the content of a snapshot. The error says that ReadState would not read it, or is the writer's.
 func WriteState(w io.Writer, h Head, v *mvcc.View) error {
 	b, err := json.Marshal(h)
 	if err != nil {
 		return err
+	}
+	if len(b) > maxHead {
+		return fmt.Errorf("raftkv: a head of %d bytes, the limit is %d", len(b), maxHead)
 	}
 	if _, err := w.Write(append(binary.AppendUvarint(nil, uint64(len(b))), b...)); err != nil {
 		return err
@@ -49,11 +52,17 @@ func WriteState(w io.Writer, h Head, v *mvcc.View) error {
 func ReadState(r io.Reader) (h Head, v *mvcc.View, err error) {
 	br := bufio.NewReaderSize(r, 1<<16)
 	size, err := binary.ReadUvarint(br)
-	if err != nil || size > maxHead {
+	if err != nil {
 		return h, nil, fmt.Errorf("%w: no head: %w", mvcc.ErrMalformed, err)
 	}
-	b := make([]byte, size)
-	if _, err := io.ReadFull(br, b); err != nil {
+	if size > maxHead {
+		return h, nil, fmt.Errorf("%w: a head of %d bytes", mvcc.ErrMalformed, size)
+	}
+	b, err := io.ReadAll(io.LimitReader(br, int64(size))) // a length is not believed before its bytes are there
+	if err == nil && len(b) < int(size) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
 		return h, nil, fmt.Errorf("%w: head: %w", mvcc.ErrMalformed, err)
 	}
 	h.Members = member.NewSet()

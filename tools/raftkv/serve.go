@@ -238,9 +238,23 @@ func or(a, b string) string {
 
 func (o *options) dir() string { return filepath.Join(or(o.dataDir, o.name+".etcd"), "member") }
 
+// maxMaxRequest is the largest --max-request-bytes: what the log takes in a record, and some room.
+const maxMaxRequest = 8 << 20
+
+// check returns why a member cannot be as the flags say.
+func (o *options) check() error {
+	if o.maxRequest > maxMaxRequest {
+		return fmt.Errorf("--max-request-bytes %d: the log takes no more than %d", o.maxRequest, maxMaxRequest)
+	}
+	return nil
+}
+
 // start starts everything. What was started when it fails is for stop to end.
 func (s *server) start(ctx context.Context) error {
 	o := s.o
+	if err := o.check(); err != nil {
+		return err
+	}
 	keep, err := parseRetention(o.compactMode, o.compactRetention)
 	if err != nil {
 		return err

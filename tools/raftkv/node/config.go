@@ -36,7 +36,7 @@ type Config struct {
 	SnapshotBytes   uint64 // or after so many bytes of them
 	CatchUpEntries  uint64 // that stay in memory behind a snapshot, for slow followers
 	KeepSnapshots   int
-	MaxRequest      int   // in bytes
+	MaxRequest      int   // in bytes; no more than the log takes in a record counts
 	Quota           int64 // of the state, in bytes
 	RequestTimeout  time.Duration
 
@@ -70,6 +70,9 @@ type Observer struct {
 	Snapshot      func(took time.Duration, err error)
 }
 
+// recordOverhead is more than a record has beside a request, in bytes.
+const recordOverhead = 4 << 10
+
 func (c *Config) setDefaults() {
 	if c.FS == nil {
 		c.FS = fileutil.OS{}
@@ -100,6 +103,11 @@ func (c *Config) setDefaults() {
 	if c.MaxRequest == 0 {
 		c.MaxRequest = 3 << 19
 	}
+	record := c.WAL.MaxRecord
+	if record <= 0 {
+		record = wal.DefaultMaxRecord
+	}
+	c.MaxRequest = min(c.MaxRequest, record-recordOverhead) // a larger one would be the end of every member
 	if c.Quota == 0 {
 		c.Quota = 2 << 30
 	}

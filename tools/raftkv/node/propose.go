@@ -29,6 +29,17 @@ type proposal struct {
 	change raftpb.ConfChangeI // instead of data
 }
 
+// size returns how much room it takes until it is decided, in bytes.
+func (p *proposal) size() int {
+	switch c := p.change.(type) {
+	case *raftpb.ConfChange:
+		return len(c.Context)
+	case *raftpb.ConfChangeV2:
+		return len(c.Context)
+	}
+	return len(p.data)
+}
+
 // Propose has a request written in the log and applied, and returns the answer, which is of the type that belongs
 // to the request. The request is decided and durable then. If the error is one of the request itself, mvcc's or ErrNoSpace, it was decided
 // that it takes no effect. With ErrTooMany and ErrTooLarge it was not even proposed. With any other error it may take effect, now or later, or never.
@@ -55,7 +66,7 @@ func (n *Node) await(ctx context.Context, p proposal) (proto.Message, error) {
 		return nil, n.why()
 	default:
 	}
-	w, err := n.pending.add(p.id, len(p.data))
+	w, err := n.pending.add(p.id, p.size())
 	if err != nil {
 		return nil, err
 	}

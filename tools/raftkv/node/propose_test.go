@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
 // abandoned proposes a write for which nobody waits.
@@ -32,6 +36,27 @@ func TestRequestsThatNobodyWaitsForAreLetGoWithoutALeaderToo(t *testing.T) {
 	if n.pending.bytes != 0 {
 		t.Errorf("%d bytes are still counted", n.pending.bytes)
 	}
+}
+
+func TestARequestThatTheLogWouldNotTakeIsRefusedAndNobodyStops(t *testing.T) {
+	s := newSim(t, 1, Config{MaxRequest: 20 << 20})
+	n := s.start(1)
+	s.leader()
+	long := string(make([]byte, 10<<20))
+	if _, err := n.put(timeout(t), "k", long); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("put: %v", err)
+	}
+	c := member.Change{Member: member.Member{ID: 2, PeerURLs: []string{long[:2<<20]}}} // each of them is six in JSON
+	if err := n.Reconfigure(timeout(t), raftpb.ConfChangeAddNode, 2, c); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a change of the members: %v", err)
+	}
+	if err := n.ReconfigureJoint(timeout(t), []Step{{raftpb.ConfChangeAddNode, 2, c}}); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("several changes of the members: %v", err)
+	}
+	if _, err := n.put(timeout(t), "k", long[:n.cfg.MaxRequest-100]); err != nil {
+		t.Errorf("one that is just small enough: %v", err)
+	}
+	must(t, n.Err())
 }
 
 // The loop may hang on a disk that does. What it is to take is in memory as long, whoever still waits.

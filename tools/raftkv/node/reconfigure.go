@@ -23,6 +23,9 @@ func (n *Node) Reconfigure(ctx context.Context, t raftpb.ConfChangeType, id uint
 			return err
 		}
 	}
+	if len(context) > n.cfg.MaxRequest {
+		return ErrTooLarge
+	}
 	request := n.nextID()
 	_, err := n.await(ctx, proposal{id: request, change: &raftpb.ConfChange{Type: &t, NodeId: &id, Context: context, Id: &request}})
 	return err
@@ -48,6 +51,9 @@ func (n *Node) ReconfigureJoint(ctx context.Context, steps []Step) error {
 	b, err := json.Marshal(joint{request, steps})
 	if err != nil {
 		return err
+	}
+	if len(b) > n.cfg.MaxRequest {
+		return ErrTooLarge
 	}
 	cc := &raftpb.ConfChangeV2{Transition: raftpb.ConfChangeTransitionJointImplicit.Enum(), Context: b}
 	for _, s := range steps {

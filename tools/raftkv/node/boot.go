@@ -117,14 +117,8 @@ func (n *Node) resume(from walpb.Snapshot, l *wal.Log) error {
 	if err := n.storage.Append(toRaft(l.Entries)); err != nil {
 		return err
 	}
-	if len(n.members.List()) == 0 {
-		for _, m := range n.cfg.Members { // whom to ask and to answer until the log has told
-			n.connect(m)
-		}
-	}
-	for _, m := range n.members.List() {
-		n.connect(m)
-	}
+	n.Meet(n.cfg.Members)
+	n.reach()
 	var err error
 	n.raft, err = raft.NewRawNode(&raft.Config{
 		ID:                        n.cfg.ID,
@@ -144,10 +138,4 @@ func (n *Node) resume(from walpb.Snapshot, l *wal.Log) error {
 		Logger:                    raftLogger{n.log},
 	})
 	return err
-}
-
-func (n *Node) connect(m member.Member) {
-	if m.ID != n.cfg.ID {
-		n.cfg.Transport.SetPeer(m.ID, m.PeerURLs)
-	}
 }

@@ -43,6 +43,7 @@ type Node struct {
 	pending pending
 	applier applier
 	alarms  alarms
+	reached reached
 
 	lead      leadership
 	term      atomic.Uint64
@@ -74,6 +75,7 @@ func Start(cfg Config) (*Node, error) {
 	n.reads.init()
 	n.pending.init()
 	n.applier.init()
+	n.reached.init()
 	n.ids.Store(rand.Uint64())
 	if err := n.boot(); err != nil {
 		if n.wal != nil {

@@ -164,6 +164,28 @@ func TestAFollowerFarBehindGetsASnapshotAndTheSameState(t *testing.T) {
 	s.agree()
 }
 
+func TestWhoWasRemovedBeforeASnapshotIsNoPeerBehindIt(t *testing.T) {
+	s := newSim(t, 4, Config{SnapshotEntries: 50, CatchUpEntries: 5})
+	s.startAll()
+	lead := s.leader()
+	behind, gone := lead.id%4+1, (lead.id+1)%4+1
+	s.eventually("the follower to have begun", func() bool { return len(s.get(behind).Members().List()) == 4 })
+	s.crash(behind, crashfs.KeepAll)
+	must(t, lead.Reconfigure(timeout(t), raftpb.ConfChangeRemoveNode, gone, member.Change{}))
+	for i := range 300 {
+		if _, err := s.leader().put(timeout(t), "k", fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := s.start(behind)
+	s.eventually("the follower to have a snapshot", func() bool { return n.Status().Snapshot > 200 && n.Status().Applied > 200 })
+	for id := uint64(1); id <= 4; id++ {
+		if _, forgot := n.gone.Load(id); forgot != (id == gone) {
+			t.Errorf("member %d: forgotten: %v, removed: %v", id, forgot, id == gone)
+		}
+	}
+}
+
 func TestANodeWhoseDiskFailsStopsAndTheOthersGoOn(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
 		t.Run(errno.Error(), func(t *testing.T) {

@@ -159,20 +159,6 @@ func (n *Node) applyJoint(cc *raftpb.ConfChangeV2) error {
 	return nil
 }
 
-// follow has the transport know who there is.
-func (n *Node) follow(t raftpb.ConfChangeType, id uint64) {
-	if id == n.cfg.ID {
-		return
-	}
-	if t == raftpb.ConfChangeRemoveNode {
-		n.cfg.Transport.RemovePeer(id)
-		return
-	}
-	if m, ok := n.members.Get(id); ok {
-		n.connect(m)
-	}
-}
-
 // configure has raft take a change of the members, which only the loop may do, and waits for it.
 func (n *Node) configure(cc raftpb.ConfChangeI) error {
 	done := make(chan []byte, 1)

@@ -50,6 +50,7 @@ type simNode struct {
 	disk  *crashfs.FS
 	alive atomic.Bool // no: the power is off, whatever the goroutines still do
 	sim   *sim
+	gone  sync.Map // the peers that it was told to forget
 }
 
 // link delivers what one member sends to another, in order.
@@ -298,7 +299,7 @@ func (n *simNode) SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, err
 }
 
 func (n *simNode) SetPeer(uint64, []string) {}
-func (n *simNode) RemovePeer(uint64)        {}
+func (n *simNode) RemovePeer(id uint64)     { n.gone.Store(id, true) }
 
 // errUnheard is of an answer that nobody heard, because the power was off by then.
 var errUnheard = errors.New("the node lost power")

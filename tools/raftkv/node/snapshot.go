@@ -163,9 +163,7 @@ func (n *Node) replace(s *raftpb.Snapshot) {
 	a.mu.Lock()
 	a.conf = marshal(s.GetMetadata().GetConfState())
 	a.mu.Unlock()
-	for _, m := range n.members.List() {
-		n.connect(m)
-	}
+	n.reach()
 	a.reached(n, index, s.GetMetadata().GetTerm())
 	// What happened to requests of ours between the two states is not known any more.
 	n.pending.lost(s.GetMetadata().GetTerm() + 1)

@@ -27,8 +27,10 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/stele-wal/stele/tools/raftkv/peer"
+	"github.com/stele-wal/stele/wal"
 )
 
 const election = time.Second // as the flags have it
@@ -166,6 +168,39 @@ func TestAMemberThatWasRemovedWhileItWasDownStops(t *testing.T) {
 	if err := c.ends("n3"); err == nil || !strings.Contains(c.members["n3"].log.String(), "removed from the cluster") {
 		t.Errorf("it ended with %v, and does not say why", err)
 	}
+}
+
+// A member that is killed right after its first start has a log that says whose it is, and nothing else.
+func TestAMemberWhoseLogIsStillEmptyJoinsAfterARestart(t *testing.T) {
+	c := newCluster(t, raftkv(), 1, 1)
+	c.start()
+	c.settle()
+	if err := put(c.conn("n1"), "a", "b", 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), enough)
+	defer cancel()
+	n2 := c.members["n2"]
+	added, err := pb.NewClusterClient(c.conn("n1")).MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{n2.peer}, IsLearner: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	metadata, err := proto.Marshal(&pb.Metadata{NodeID: &added.Member.ID, ClusterID: &added.Header.ClusterId})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := wal.Create(filepath.Join(n2.dir, "member", "wal"), metadata, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n2")
+	eventually(t, "n2 to have what n1 has", func() bool {
+		r, err := pb.NewKVClient(c.conn("n2")).Range(ctx, &pb.RangeRequest{Key: []byte("a"), Serializable: true})
+		return err == nil && r.Count == 1
+	})
 }
 
 // Each member in turn is killed in the middle of writes, and what was acknowledged is on all three.

@@ -148,8 +148,8 @@ type server struct {
 	api       *api.Server
 	grpc      []*grpc.Server
 	http      []*http.Server
-	failed    chan error // of a listener
-	compactor sync.WaitGroup
+	failed    chan error     // of a listener
+	beside    sync.WaitGroup // what ends with the node
 }
 
 // ballastSize is how much garbage there may be at least before it is collected, in bytes.
@@ -321,8 +321,9 @@ func (s *server) start(ctx context.Context) error {
 		go s.run(func() error { return web.Serve(l) })
 	}
 	if keep != (retention{}) {
-		s.compactor.Go(func() { s.compact(keep) })
+		s.beside.Go(func() { s.compact(keep) })
 	}
+	s.beside.Go(func() { s.meet(dialTLS) })
 	go s.introduce(split(or(o.advertiseClient, o.clientURLs)))
 	return nil
 }
@@ -391,9 +392,7 @@ func (o *options) identify(ctx context.Context, cfg *node.Config, dialTLS *tls.C
 			if slices.Equal(m.PeerURLs, self.PeerURLs) {
 				continue
 			}
-			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-			info, err := peer.Ask(ctx, m.PeerURLs[0], dialTLS)
-			cancel()
+			info, err := whoBelongs(ctx, m, dialTLS)
 			if err != nil {
 				last = err
 				continue
@@ -408,6 +407,61 @@ func (o *options) identify(ctx context.Context, cfg *node.Config, dialTLS *tls.C
 		return fmt.Errorf("no member of the cluster to join answers: %w", last)
 	}
 	return fmt.Errorf("--initial-cluster-state: %q is neither new nor existing", o.state)
+}
+
+// whoBelongs asks a member who belongs to its cluster.
+func whoBelongs(ctx context.Context, m member.Member, dialTLS *tls.Config) (peer.Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	info, err := peer.Ask(ctx, m.PeerURLs[0], dialTLS)
+	if err == nil && len(info.Members) == 0 {
+		err = fmt.Errorf("the member at %s does not know yet who belongs to its cluster", m.PeerURLs[0])
+	}
+	return info, err
+}
+
+// meet asks who belongs to the cluster until this member's log says so. A crash may have left a log that says only whose it is; then
+// nothing but the flags tells whom to ask.
+func (s *server) meet(dialTLS *tls.Config) {
+	all, self, err := s.o.members()
+	if err != nil {
+		return // a member needs these flags only until its log tells
+	}
+	ctx, cancel := s.living()
+	defer cancel()
+	ticker := time.NewTicker(retryEvery)
+	defer ticker.Stop()
+	for len(s.node.Members().List()) == 0 {
+		for _, m := range all {
+			if slices.Equal(m.PeerURLs, self.PeerURLs) {
+				continue
+			}
+			if info, err := whoBelongs(ctx, m, dialTLS); err == nil && info.ClusterID == s.node.Status().ClusterID {
+				s.node.Meet(info.Members)
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// retryEvery is how often a member tries again what it is to do when it starts.
+const retryEvery = time.Second
+
+// living returns a context that is done when the node is stopped.
+func (s *server) living() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.beside.Go(func() {
+		select {
+		case <-s.node.Stopped():
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, cancel
 }
 
 // introduce tells the cluster this member's name and where clients reach it.
@@ -451,7 +505,7 @@ func (s *server) stop() error {
 	case <-ctx.Done():
 	}
 	err := s.node.Stop()
-	s.compactor.Wait()
+	s.beside.Wait()
 	for _, g := range s.grpc {
 		g.Stop()
 	}

@@ -2,6 +2,7 @@ package fuzz
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/maphash"
 
 	"github.com/stele-wal/stele/walpb"
@@ -70,6 +71,31 @@ type meaning struct {
 	state          record
 	snapshots      []place // all records of snapshots
 	pending        int     // the position of the record of a snapshot that waits for its commit, or -1
+}
+
+// mayRelease takes note of the segments that a log may begin with once Release was called with an index: those up to the last
+// that begins at or below it and at or below the newest usable snapshot, and whose beginning is not behind that one's record. s is the
+// log before that.
+func (m *model) mayRelease(s *seen, index uint64) {
+	known := fold(m.records)
+	newest := place{at: -1}
+	for _, n := range known.snapshots {
+		if n.index <= known.state.index && n.index >= newest.index {
+			newest = n
+		}
+	}
+	last := -1
+	at := func(s1 start) int { return s.count - len(s.records) + s1.at }
+	for i, start := range s.starts {
+		var seq, first uint64
+		fmt.Sscanf(start.segment, "%x-%x.wal", &seq, &first)
+		if first <= min(index, newest.index) && at(start) <= newest.at {
+			last = i
+		}
+	}
+	for _, start := range s.starts[:last+1] {
+		m.starts[start.segment] = at(start)
+	}
 }
 
 // place is a record with its position.

@@ -301,7 +301,9 @@ func (l *life) release(m *meaning) {
 }
 
 func (l *life) releaseTo(index uint64) {
-	l.sync() // then what stands in the segments is known
+	if l.rng.IntN(2) == 0 {
+		l.sync()
+	}
 	if l.ended || l.failed {
 		return
 	}
@@ -313,9 +315,7 @@ func (l *life) releaseTo(index uint64) {
 		l.report(err, "before a release")
 		return
 	}
-	for _, s := range before.starts {
-		l.model.starts[s.segment] = before.count - len(before.records) + s.at
-	}
+	l.model.mayRelease(before, index)
 	l.tracef("release %d", index)
 	if l.call(func() error { return l.w.Release(index) }) != nil || l.ended {
 		return

@@ -15,5 +15,6 @@ const (
 	noHeaderCRC    saboteur = "no-header-crc"   // header_crc is written and not looked at
 	earlyWitness   saboteur = "early-witness"   // a record says of itself that it was synced
 	lastSyncOnly   saboteur = "last-sync-only"  // Open syncs the last segment and no other
+	noReleaseSync  saboteur = "no-release-sync" // Release does not sync what it relies on
 	earlyMark      saboteur = "early-mark"      // the mark is written before the sync
 )

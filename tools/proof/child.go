@@ -111,6 +111,7 @@ var builds = []struct {
 	{"ack-before-sync", []string{"model"}},
 	{"no-trim-sync", []string{"model"}},
 	{"last-sync-only", []string{"model"}},
+	{"no-release-sync", []string{"model"}},
 	{"early-witness", []string{"model"}},
 	{"early-mark", []string{"model"}},
 	{"go-on", []string{"faults"}},

@@ -125,9 +125,9 @@ func (l *life) open() (lost []record) {
 		return nil
 	}
 	l.opening = false
-	l.synced()
 	l.w = w
 	l.awaitSpare()
+	l.synced() // not while the spare's maker is at work, which asks for crashes
 	if l.ended {
 		return nil
 	}

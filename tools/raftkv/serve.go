@@ -76,7 +76,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.Uint64Var(&o.snapshotCount, "snapshot-count", 100_000, "entries until a snapshot is made; more than etcd's 10000, because each holds the whole state")
 	f.Uint64Var(&o.catchUp, "snapshot-catchup-entries", 5_000, "entries kept in memory behind a snapshot, for slow members")
 	f.UintVar(&o.keepSnapshots, "max-snapshots", 2, "snapshots to keep")
-	f.Int64Var(&o.quota, "quota-backend-bytes", 2<<30, "how large the state may grow before the alarm")
+	f.Int64Var(&o.quota, "quota-backend-bytes", 2<<30, "how large the state may grow before the alarm; without a limit if negative")
 	f.UintVar(&o.maxTxnOps, "max-txn-ops", api.DefaultMaxTxnOps, "operations in a transaction at most")
 	f.UintVar(&o.maxRequest, "max-request-bytes", 3<<19, "bytes in a request at most")
 	f.BoolVar(&o.preVote, "pre-vote", true, "ask before an election whether it could be won")

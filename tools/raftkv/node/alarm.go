@@ -95,7 +95,7 @@ func (n *Node) spacious(r *pb.InternalRaftRequest) error {
 	if n.alarms.active(pb.AlarmType_NOSPACE) {
 		return ErrNoSpace
 	}
-	if n.store.Stats().Size+int64(proto.Size(r)) <= n.cfg.Quota {
+	if n.cfg.Quota < 0 || n.store.Stats().Size+int64(proto.Size(r)) <= n.cfg.Quota {
 		return nil
 	}
 	raise := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: n.cfg.ID, Alarm: pb.AlarmType_NOSPACE}

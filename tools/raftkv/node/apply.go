@@ -23,7 +23,8 @@ type applier struct {
 	waiting     []awaited
 
 	// The goroutine's own.
-	since, bytes uint64 // entries applied since the newest snapshot, and their size
+	changed      []func() // answer who changed the members, once raft has heard that the change is applied
+	since, bytes uint64   // entries applied since the newest snapshot, and their size
 	leaderTerm   uint64
 }
 
@@ -137,6 +138,7 @@ func (n *Node) apply(m *raftpb.Message) {
 		}
 		if e.GetTerm() > a.leaderTerm {
 			a.leaderTerm = e.GetTerm()
+			a.answer()
 			n.pending.lost(e.GetTerm())
 		}
 		began := time.Now()
@@ -154,9 +156,19 @@ func (n *Node) apply(m *raftpb.Message) {
 		a.reached(n, e.GetIndex(), e.GetTerm())
 	}
 	n.deliver(m.Responses)
+	a.answer()
 	if a.since >= n.cfg.SnapshotEntries || a.bytes >= n.cfg.SnapshotBytes {
 		n.snapshot()
 	}
+}
+
+// answer answers those who changed the members. They may go on to the next change, which raft drops if it does not know yet that the
+// one before was applied.
+func (a *applier) answer() {
+	for _, decide := range a.changed {
+		decide()
+	}
+	a.changed = nil
 }
 
 // applyEntry applies one entry. An error says that the entry makes no sense: then no member can go on.

@@ -369,6 +369,15 @@ func TestTheStateIsNotAddedToWhenItIsFull(t *testing.T) {
 	s.agree()
 }
 
+// As in etcd.
+func TestANegativeQuotaIsNone(t *testing.T) {
+	s := newSim(t, 1, Config{Quota: -1})
+	s.startAll()
+	if _, err := s.leader().put(timeout(t), "a", "b"); err != nil {
+		t.Error(err)
+	}
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

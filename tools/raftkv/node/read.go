@@ -38,7 +38,8 @@ type reads struct {
 	mu     sync.Mutex
 	next   *round // gathers
 	asked  *round // raft is being asked
-	number uint64
+	first  uint64 // the number of the first question for the reads that it is asked for
+	number uint64 // of the last question
 	ticks  int
 }
 
@@ -69,10 +70,12 @@ func (r *reads) ask(n *Node) {
 	}
 	r.asked, r.next = r.next, nil
 	r.mu.Unlock()
+	r.first = r.number + 1
 	r.put(n)
 }
 
-// put asks raft under a new number: answers to earlier questions do not count any more.
+// put asks raft under a new number. Answers to what was asked before for the same reads count as well; those to what was asked for
+// others do not.
 func (r *reads) put(n *Node) {
 	r.number++
 	r.ticks = 0
@@ -106,7 +109,7 @@ func (r *reads) again() { r.ticks = 1 << 20 }
 
 // confirmed takes an answer of raft.
 func (r *reads) confirmed(n *Node, s raft.ReadState) {
-	if r.asked == nil || len(s.RequestCtx) != 8 || binary.BigEndian.Uint64(s.RequestCtx) != r.number {
+	if r.asked == nil || len(s.RequestCtx) != 8 || binary.BigEndian.Uint64(s.RequestCtx)-r.first > r.number-r.first {
 		return
 	}
 	asked := r.asked

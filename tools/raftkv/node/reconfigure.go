@@ -116,7 +116,7 @@ func (n *Node) applyChange(cc *raftpb.ConfChange) error {
 	if err := n.configure(cc); err != nil {
 		return err // the Node is stopped, and raft has not heard of it
 	}
-	n.pending.decide(cc.GetId(), &pb.EmptyResponse{}, refused)
+	n.applier.changed = append(n.applier.changed, func() { n.pending.decide(cc.GetId(), &pb.EmptyResponse{}, refused) })
 	return nil
 }
 
@@ -155,7 +155,7 @@ func (n *Node) applyJoint(cc *raftpb.ConfChangeV2) error {
 	if err := n.configure(cc); err != nil {
 		return err
 	}
-	n.pending.decide(j.Request, &pb.EmptyResponse{}, refused)
+	n.applier.changed = append(n.applier.changed, func() { n.pending.decide(j.Request, &pb.EmptyResponse{}, refused) })
 	return nil
 }
 

@@ -64,6 +64,7 @@ func (p *peer) sendSnapshot(m *raftpb.Message, open func() (*snap.Reader, error)
 	if err := send(first); err != nil {
 		return refused(stream, err)
 	}
+	watchdog.Reset(patience + reading(body.Size())) // the peer reads what it has of it
 	var from wrapperspb.UInt64Value
 	if err := stream.RecvMsg(&from); err != nil {
 		return err
@@ -92,9 +93,12 @@ func (p *peer) sendSnapshot(m *raftpb.Message, open func() (*snap.Reader, error)
 	if err := stream.CloseSend(); err != nil {
 		return err
 	}
-	watchdog.Reset(6 * patience) // the peer writes and syncs
+	watchdog.Reset(6*patience + reading(body.Size())) // the peer writes and syncs
 	return stream.RecvMsg(new(wrapperspb.UInt64Value))
 }
+
+// reading returns how long a slow disk takes to read or write a body.
+func reading(size int64) time.Duration { return time.Duration(size/(8<<20)) * time.Second }
 
 // refused returns why the other side ended a stream.
 func refused(stream grpc.ClientStream, err error) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/stele-wal/stele/fuzz"
@@ -42,9 +45,9 @@ func power(ctx context.Context, s *settings, p *progress) []row {
 		return []row{{stage: "power", broken: err.Error()}}
 	}
 	defer remove()
-	fsyncs := s.of(20)
-	cmd := exec.CommandContext(ctx, binary, "-json", "-seed", fmt.Sprint(s.seed), "-cuts", fmt.Sprint(s.of(powerCuts)),
-		"-fsync", fmt.Sprint(fsyncs), "-kills", fmt.Sprint(s.of(kills)))
+	asked := map[string]int{"power": s.of(powerCuts), "fsync": s.of(faultFsyncs), "kill": s.of(kills)}
+	cmd := exec.CommandContext(ctx, binary, "-json", "-seed", fmt.Sprint(s.seed), "-cuts", fmt.Sprint(asked["power"]),
+		"-fsync", fmt.Sprint(asked["fsync"]), "-kills", fmt.Sprint(asked["kill"]))
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it has file systems to unmount
 	cmd.WaitDelay = 30 * time.Second
 	stdout, err := cmd.StdoutPipe()
@@ -56,10 +59,10 @@ func power(ctx context.Context, s *settings, p *progress) []row {
 	if err := cmd.Start(); err != nil {
 		return []row{{stage: "power", broken: err.Error()}}
 	}
-	rows := powerRows(stdout)
+	rows := fewer(powerRows(stdout), asked)
 	if err := cmd.Wait(); err != nil {
 		last := &rows[len(rows)-1]
-		if !last.bad() {
+		if !slices.ContainsFunc(rows, func(r row) bool { return r.failed() || r.broken != "" }) {
 			last.broken = err.Error()
 		}
 		last.details = append(last.details, said.String())
@@ -81,14 +84,49 @@ func powerRows(from io.Reader) (rows []row) {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return append(rows, row{stage: "power", broken: fmt.Sprintf("%q: %v", lines.Text(), err)})
 		}
-		rows = append(rows, row{stage: r.Stage, states: r.States, seconds: r.Seconds, lost: r.Lost, refused: r.Refused, silent: r.Silent,
-			skipped: r.Skipped, broken: r.Broken})
+		line := row{stage: r.Stage, states: r.States, seconds: r.Seconds, lost: r.Lost, refused: r.Refused, silent: r.Silent,
+			skipped: r.Skipped, broken: r.Broken}
+		if r.Note != "" {
+			line.notes = []string{r.Note}
+		}
+		rows = append(rows, line)
 	}
 	if len(rows) == 0 {
 		rows = append(rows, row{stage: "power", broken: "it printed nothing"})
 	}
 	return rows
 }
+
+// fewer says of which of its stages tools/powercut did less than it was asked: cuts, failures of a sync, kills. The cuts are shared by the
+// file systems, and each of these has all the failures, and power cuts after each.
+func fewer(rows []row, asked map[string]int) []row {
+	for _, kind := range []string{"power", "fsync", "kill"} {
+		var last *row
+		done, systems, excused := 0, 0, false
+		for i := range rows {
+			r := &rows[i]
+			if !strings.Contains(r.stage, kind) {
+				continue
+			}
+			last = r
+			done, systems, excused = done+r.states, systems+1, excused || r.bad() || r.skipped != ""
+		}
+		want := asked[kind]
+		if kind == "fsync" {
+			want *= cutsPerFailure * systems
+		}
+		switch {
+		case last == nil && !slices.ContainsFunc(rows, func(r row) bool { return r.bad() }):
+			rows = append(rows, row{stage: kind, broken: "it was not run"})
+		case last != nil && !excused:
+			last.atLeast("states of "+kind, done, want)
+		}
+	}
+	return rows
+}
+
+// cutsPerFailure is how many power cuts tools/powercut makes after each failed sync.
+const cutsPerFailure = 6
 
 // progressOf shows the last of what another program says of its progress.
 type progressOf struct{ p *progress }
@@ -160,11 +198,11 @@ func saboteurs(ctx context.Context, s *settings, p *progress) []row {
 	}
 	for _, saboteur := range fuzz.Saboteurs() {
 		r, err := fuzz.Run(fuzz.Config{Seed: s.seed, States: huntStates, Saboteur: &saboteur, Workers: s.workers})
-		note("model", saboteur.Name, r.States, err != nil)
+		note("model", saboteur.Name, r.States, err != nil && r.Bad() > 0)
 	}
 	for _, saboteur := range fuzz.FaultSaboteurs() {
 		r, err := fuzz.Faults(fuzz.FaultConfig{Seed: s.seed, Saboteur: &saboteur, Workers: s.workers})
-		note("faults", saboteur.Name, r.States, err != nil)
+		note("faults", saboteur.Name, r.States, err != nil && len(r.Failures) > 0)
 	}
 	var rows []row
 	for _, name := range []string{"model", "rot", "faults"} {
@@ -180,6 +218,8 @@ const huntStates = 60_000
 func hunted(ctx context.Context, s *settings, binary, saboteur, stage string) (states int, caught bool, err error) {
 	cmd := exec.CommandContext(ctx, binary, "-hunt", "-stages", stage, "-seed", fmt.Sprint(s.seed), "-workers", fmt.Sprint(s.workers))
 	cmd.Env = append(os.Environ(), "STELE_SABOTEUR="+saboteur)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // so that it says what hangs
+	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -188,7 +228,14 @@ func hunted(ctx context.Context, s *settings, binary, saboteur, stage string) (s
 	var r hunting
 	if jerr := json.Unmarshal(out, &r); jerr != nil {
 		// It may have broken the campaign itself, by a panic for one. That is noticed too, but nobody would know why.
-		return 0, false, errors.Join(err, jerr)
+		err = errors.Join(err, jerr)
+		if exit != nil {
+			err = fmt.Errorf("%w\n%s", err, exit.Stderr)
+		}
+		return 0, false, err
+	}
+	if r.Broken != "" && !r.Caught {
+		return r.States, false, errors.New(r.Broken)
 	}
 	return r.States, r.Caught, nil
 }
@@ -196,7 +243,8 @@ func hunted(ctx context.Context, s *settings, binary, saboteur, stage string) (s
 // hunting is what a build that is wrong says of itself.
 type hunting struct {
 	States int
-	Caught bool
+	Caught bool   // it was seen to lose something, refuse it, or show what is wrong
+	Broken string // why a stage could not go on
 }
 
 // hunt runs the stages of a build that is wrong, and prints whether that was noticed.
@@ -207,7 +255,8 @@ func hunt(ctx context.Context, s *settings, stdout io.Writer) int {
 		if s.only[st.name] {
 			for _, r := range st.run(ctx, s, &progress{w: io.Discard}) {
 				h.States += r.states
-				h.Caught = h.Caught || r.bad()
+				h.Caught = h.Caught || r.failed()
+				h.Broken = cmp.Or(h.Broken, r.broken)
 			}
 		}
 	}

@@ -9,7 +9,8 @@ import (
 // The whole form of what etcd is put to. It reads real files, which is slow.
 const (
 	controlStates = 20_000
-	controlEvery  = 8 // of bits, words and lengths, one in so many; sectors and files all
+	controlEvery  = 8   // of bits, words and lengths, one in so many; sectors and files all
+	controlFaults = 500 // these, and so at the least
 )
 
 // control puts etcd's own log package to the same crashes and the same rot as ours, of logs with the same content. What it does not
@@ -19,12 +20,14 @@ func control(_ context.Context, s *settings, p *progress) []row {
 	p.at("crashes")
 	crashes, err := interop.ControlCrashes(cfg)
 	rows := []row{beside("model, beside etcd", crashes, "stele, etcd's bytes", err)}
+	rows[0].atLeast("states", rows[0].states, cfg.States)
 	p.at("rot")
 	rot, err := interop.ControlRot(cfg)
 	line := beside("rot, beside etcd", rot, "stele", err)
 	if line.etcd != nil {
 		line.refused, line.etcd.refused = 0, -1 // to refuse what is damaged is right
 	}
+	line.atLeast("faults", line.states, controlFaults)
 	return append(rows, line)
 }
 

@@ -19,6 +19,9 @@
 // open though nothing but a crash has happened to it; silent is wrong content of which no reader says so. All must be 0,
 // and the exit code is then 0. A stage that cannot be run, for want of root, is named in the last lines. Each failure says how to
 // meet it again.
+//
+// A stage that has not ended after a quarter of an hour, or so many times that as -scale says, is broken. What its goroutines
+// do is printed, and nothing is run after it.
 package main
 
 import (
@@ -105,8 +108,14 @@ func prove(ctx context.Context, s *settings, stdout, stderr io.Writer) int {
 		}
 		if s.only == nil || s.only[st.name] {
 			p.begin(st.name)
-			t.add(st.run(ctx, s, p)...)
+			rows, ended := watch(ctx, st, s, p, stderr)
 			p.end()
+			again(rows, st.name, s)
+			t.add(rows...)
+			if !ended {
+				fmt.Fprintln(stderr, "proof: the stages after it are not run")
+				break
+			}
 		}
 	}
 	t.print(stdout)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/stele-wal/stele/fuzz"
@@ -41,6 +42,13 @@ const (
 	kills       = 100
 	rotEvery    = 3 // of bits, words and lengths, one in so many; sectors and files all
 	faultEvery  = 3 // of the runs, one in so many
+	faultFsyncs = 20
+)
+
+// What there is to do where nobody says how much, at the least. It is less than there is, and says when a campaign has come to nothing.
+const (
+	exhaustiveStates = 15_000
+	faultRuns        = 18_000 // one in so many of them
 )
 
 // model cuts the power of a file system in memory.
@@ -57,6 +65,11 @@ func model(_ context.Context, s *settings, p *progress) []row {
 	r, _ := fuzz.Run(cfg)
 	line := crashed("model", r)
 	line.what = fmt.Sprintf("states, %s lives", grouped(r.Lives))
+	line.atLeast("states", r.States, cfg.States)
+	line.atLeast("lives", r.Lives, cfg.Lives)
+	for i := range r.Failures {
+		line.replay(i, "go test ./fuzz -run TestNoCrashLosesOrInventsOrRefusesAnything -seed %d -states 1 -lives 1", r.Failures[i].Seed)
+	}
 	return []row{line}
 }
 
@@ -65,10 +78,15 @@ func exhaustive(_ context.Context, s *settings, p *progress) []row {
 	r, _ := fuzz.RunExhaustive(fuzz.Config{Seed: s.seed, Failures: 3})
 	line := crashed("exhaustive", r)
 	line.what = fmt.Sprintf("states, all of %d of %d moments", r.Whole, r.Moments)
+	line.atLeast("states", r.States, exhaustiveStates)
+	line.atLeast("moments of which all was tried", r.Whole, r.Moments*95/100)
+	for i := range r.Failures {
+		line.replay(i, "go run ./tools/proof -stages exhaustive -seed %d", s.seed)
+	}
 	return []row{line}
 }
 
-// crashed is the row of a campaign of crashes.
+// crashed is the row of a campaign of crashes. How to meet its failures again is not in it yet.
 func crashed(name string, r fuzz.Result) row {
 	line := row{stage: name, states: r.States, seconds: r.Took.Seconds(), lost: r.Lost, refused: r.Refused, silent: r.Invented}
 	for i := range r.Failures {
@@ -83,8 +101,14 @@ func rot(_ context.Context, s *settings, p *progress) []row {
 	cfg.Progress = func(r fuzz.RotResult) { p.at("%s", grouped(r.States())) }
 	r, err := fuzz.Rot(cfg)
 	line := rotted("rot", r, err)
+	for i, f := range r.Failures {
+		line.replay(i, "go test ./fuzz -run '^TestNoRotIsSilent$' -seed %d -rot '%s/%d' -long", s.seed, f.Log, f.Number)
+	}
 	snaps, err := fuzz.RotSnapshots(s.seed)
 	other := rotted("rot of snapshots", snaps, err)
+	for i := range snaps.Failures {
+		other.replay(i, "go test ./fuzz -run TestNoRotOfASnapshotIsSilent -seed %d", s.seed)
+	}
 	return []row{line, other}
 }
 
@@ -93,18 +117,24 @@ func rot(_ context.Context, s *settings, p *progress) []row {
 func rotted(name string, r fuzz.RotResult, err error) row {
 	line := row{stage: name, states: r.States(), seconds: r.Took.Seconds(), lost: r.Failed - r.Silent - r.Panicked, silent: r.Silent + r.Panicked}
 	line.what = fmt.Sprintf("faults: %s flips, %s of sectors, %s cuts", grouped(r.Flips), grouped(r.Sectors), grouped(r.Cuts))
+	for _, e := range slices.Sorted(maps.Keys(r.Excused)) {
+		line.notes = append(line.notes, fmt.Sprintf("%d not to be detected: %s", r.Excused[e], e))
+	}
 	for i := range r.Failures {
 		line.details = append(line.details, r.Failures[i].Error())
 	}
 	if err != nil && len(r.Failures) == 0 {
 		line.broken = err.Error()
+	} else if err := r.Bounds(); err != nil {
+		line.weak = append(line.weak, err.Error())
 	}
 	return line
 }
 
 // faults has operations of the file system fail.
 func faults(_ context.Context, s *settings, _ *progress) []row {
-	r, err := fuzz.Faults(fuzz.FaultConfig{Seed: s.seed, Every: s.sample(faultEvery), Workers: s.workers, Failures: 3})
+	every := s.sample(faultEvery)
+	r, err := fuzz.Faults(fuzz.FaultConfig{Seed: s.seed, Every: every, Workers: s.workers, Failures: 3})
 	line := row{stage: "faults", states: r.States, what: fmt.Sprintf("states of %s runs", grouped(r.Runs)), seconds: r.Took.Seconds()}
 	for v, n := range r.Bad {
 		switch v {
@@ -116,8 +146,10 @@ func faults(_ context.Context, s *settings, _ *progress) []row {
 			line.silent += n
 		}
 	}
+	line.atLeast("runs", r.Runs, faultRuns/every)
 	for i := range r.Failures {
 		line.details = append(line.details, r.Failures[i].Error())
+		line.replay(i, "go test ./fuzz -run TestNoFaultIsForgottenOrLosesAnything -seed %d -fault '%s'", r.Failures[i].Seed, r.Failures[i].Run)
 	}
 	if err != nil && len(r.Failures) == 0 {
 		line.broken = err.Error()

@@ -18,13 +18,28 @@ type row struct {
 	etcd    *row     // the same of etcd's log, nil if it was not put to the test
 	caught  []string // the saboteurs that this stage caught
 	missed  []string // and those that it should have
+	weak    []string // why a count of zero means less than it should
+	notes   []string // what else is to be known
 	skipped string   // why nothing was tested
 	broken  string   // why the stage could not go on
 	details []string // failures, and how to meet them again
 }
 
-func (r *row) bad() bool {
-	return r.lost+r.refused+r.silent+len(r.missed) > 0 || r.broken != ""
+// failed tells whether the stage has found something.
+func (r *row) failed() bool { return r.lost+r.refused+r.silent > 0 }
+
+func (r *row) bad() bool { return r.failed() || len(r.missed)+len(r.weak) > 0 || r.broken != "" }
+
+// atLeast says that the stage is weak if fewer of something were done than there should be. A stage that failed may have ended early.
+func (r *row) atLeast(what string, done, asked int) {
+	if done < asked && !r.bad() && r.skipped == "" {
+		r.weak = append(r.weak, fmt.Sprintf("only %s %s, not %s", grouped(done), what, grouped(asked)))
+	}
+}
+
+// replay says how to meet a failure again, in its detail.
+func (r *row) replay(detail int, format string, args ...any) {
+	r.details[detail] += "\n\tagain: " + fmt.Sprintf(format, args...)
 }
 
 type table struct{ rows []row }
@@ -63,11 +78,17 @@ func (t *table) print(w io.Writer) {
 		if len(r.caught) > 0 {
 			fmt.Fprintf(w, "\n%s, caught: %s\n", r.stage, strings.Join(r.caught, "; "))
 		}
+		if len(r.notes) > 0 {
+			fmt.Fprintf(w, "\n%s: %s\n", r.stage, strings.Join(r.notes, "; "))
+		}
 		for _, d := range r.details {
 			fmt.Fprintf(w, "\n%s: %s\n", r.stage, d)
 		}
 		for _, m := range r.missed {
 			fmt.Fprintf(w, "\n%s: NOT CAUGHT: %s\n", r.stage, m)
+		}
+		for _, why := range r.weak {
+			fmt.Fprintf(w, "\n%s: TOO LITTLE: %s\n", r.stage, why)
 		}
 		if r.broken != "" {
 			fmt.Fprintf(w, "\n%s: BROKEN: %s\n", r.stage, r.broken)

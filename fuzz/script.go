@@ -247,6 +247,9 @@ func (l *life) install(m *meaning) {
 		}
 	}
 	l.save(state, entries)
+	if !l.ended && !l.failed && l.rng.IntN(3) == 0 {
+		l.releaseTo(index) // the commit may not be durable yet
+	}
 }
 
 // tidy makes a log short that has become long.

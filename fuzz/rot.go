@@ -26,7 +26,7 @@ type RotConfig struct {
 	// sectors and whole files is always done in full.
 	Every int
 
-	// Fault, if not 0, is the number of the one fault to do, as a RotFailure says it.
+	// Fault, if not 0, is the number of the one fault to do, as a RotFailure says it. Every then means nothing.
 	Fault int
 
 	// Recover, if not nil, is judged in the place of package wal. See RotRecover.
@@ -143,7 +143,8 @@ func (f *RotFailure) Error() string {
 //   - Open, Check and Records do not agree; and any panic.
 //
 // The result is of use with an error too. The error is the first failure, a *RotFailure, of the log and the number that come
-// first; or that of making the logs, or that cfg.Recover does not read one before it is damaged.
+// first; or that of making the logs, or that cfg.Recover does not read one before it is damaged, or that no
+// log has the fault cfg.Fault.
 func Rot(cfg RotConfig) (RotResult, error) {
 	if cfg.Logs == nil {
 		logs, err := RotLogs()
@@ -172,8 +173,8 @@ func Rot(cfg RotConfig) (RotResult, error) {
 		running.Go(func() {
 			for _, l := range cfg.Logs {
 				j := newRotJudge(l, cfg.Recover)
-				for n, f := range l.faults(cfg.Seed, cfg.Every) {
-					if n%workers == i && (cfg.Fault == 0 || cfg.Fault == n) {
+				for n, f := range l.faults(cfg.Seed, cfg.Every, cfg.Fault) {
+					if n%workers == i {
 						j.try(n, &f)
 					}
 					if j.counts.States() >= 256 {
@@ -196,6 +197,9 @@ func Rot(cfg RotConfig) (RotResult, error) {
 	})
 	if len(r.Failures) > 0 {
 		return r, &r.Failures[0]
+	}
+	if cfg.Fault != 0 && r.States() == 0 {
+		return r, fmt.Errorf("fuzz: of %d logs none has a fault %d", len(cfg.Logs), cfg.Fault)
 	}
 	return r, nil
 }

@@ -119,13 +119,15 @@ func (e *rotEdit) apply(disk *crashfs.FS, name string) error {
 }
 
 // faults yields all the damage there is, in an order that depends on the log and the seed alone, and numbers it. Of bits, words and
-// lengths it leaves out all but one of each every.
-func (l *RotLog) faults(seed uint64, every int) iter.Seq2[int, rotFault] {
+// lengths it leaves out all but one of each every. If only is not 0, it yields the fault of that number and no other.
+func (l *RotLog) faults(seed uint64, every, only int) iter.Seq2[int, rotFault] {
 	return func(yield func(int, rotFault) bool) {
 		n := 0
 		all := func(faults iter.Seq[rotFault]) bool {
 			for f := range faults {
-				n++
+				if n++; only != 0 && n != only {
+					continue
+				}
 				if !yield(n, f) {
 					return false
 				}
@@ -135,8 +137,10 @@ func (l *RotLog) faults(seed uint64, every int) iter.Seq2[int, rotFault] {
 		some := func(count int, fault func(int) rotFault) bool {
 			every := uint64(max(every, 1) * max(l.Every, 1))
 			for i := range count {
-				n++
-				if every > 1 && mix(uint64(n)^seed<<32)%every != 0 {
+				if n++; only != 0 && n != only {
+					continue
+				}
+				if only == 0 && every > 1 && mix(uint64(n)^seed<<32)%every != 0 {
 					continue
 				}
 				if f := fault(i); !f.idle(l.files) && !yield(n, f) {

@@ -39,6 +39,9 @@ func rot(t *testing.T, logs []*fuzz.RotLog, short int) fuzz.RotResult {
 		cfg.Logs = named(logs, log)
 	}
 	r, err := fuzz.Rot(cfg)
+	if err != nil && len(r.Failures) == 0 {
+		t.Fatal(err)
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Logs)) {
 		t.Logf("%s: %v", name, r.Logs[name])
 	}
@@ -172,6 +175,39 @@ func TestARotCampaignThatIsTooWeakOrExcusesTooMuchIsOutOfBounds(t *testing.T) {
 		if r.Bounds() == nil {
 			t.Errorf("%s is in bounds", name)
 		}
+	}
+}
+
+func TestARotFaultIsSeenAgainByItsNumber(t *testing.T) {
+	careless := func(disk *crashfs.FS, dir string) (*wal.Log, bool, error) {
+		log, err := wal.Replay(wal.Records(dir, 0, &wal.Options{FS: disk}), walpb.Snapshot{})
+		if log == nil {
+			return nil, false, err
+		}
+		return log, false, nil
+	}
+	log := *named(rotLogs(t), "closed")[0]
+	log.Every = 7
+	cfg := fuzz.RotConfig{Seed: *seed, Logs: []*fuzz.RotLog{&log}, Every: 500, Recover: careless}
+	r, err := fuzz.Rot(cfg)
+	if err == nil {
+		t.Fatalf("not caught: %v", r)
+	}
+	log.Every = 0
+	for _, every := range []int{1, 500, 100_000} {
+		cfg.Fault, cfg.Every = r.Failures[0].Number, every
+		again, err := fuzz.Rot(cfg)
+		if again.States() != 1 || err == nil || err.Error() != r.Failures[0].Error() {
+			t.Errorf("one of %d: %v, and then %v of %d states", every, &r.Failures[0], err, again.States())
+		}
+	}
+	cfg.Fault = 1 << 40
+	if r, err := fuzz.Rot(cfg); err == nil {
+		t.Errorf("a fault that is not there: %v", r)
+	}
+	cfg.Fault, cfg.Logs = 1, named(rotLogs(t), "no such log")
+	if r, err := fuzz.Rot(cfg); err == nil {
+		t.Errorf("a log that is not there: %v", r)
 	}
 }
 

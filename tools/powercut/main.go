@@ -14,7 +14,8 @@
 //   - fsync: the disk answers one write of an entry, or one flush, with an error, so that a real fdatasync fails. The store is closed and opened
 //     again, as by a process that starts again, with the page cache as the failure left it; it saves, and then the power is cut.
 //     When a flush fails for good, file systems give up, and say no from then on. Then only what had been acknowledged before is owed.
-//   - kill: a process saves from many goroutines and is killed by SIGKILL, over and over. Needs no root.
+//   - kill: a process saves from many goroutines and is killed by SIGKILL, over and over, now and then while it creates or opens the store.
+//     Needs no root.
 //
 // The first two need root that may mount, which root of a container mostly may not, and what mkfs comes from: apt-get install e2fsprogs xfsprogs
 // btrfs-progs. What cannot be tested is said so, and is no failure. Nothing is left behind, even if this process is killed, but for the image of the first failure.

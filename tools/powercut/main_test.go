@@ -10,10 +10,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/stele-wal/stele/tools/powercut/load"
 	"github.com/stele-wal/stele/tools/powercut/rig"
 	"golang.org/x/sys/unix"
 )
@@ -144,6 +147,23 @@ func TestNoKillLosesAnything(t *testing.T) {
 		t.Errorf("exit code %d\n%s%s", code, out, complaints)
 	}
 	t.Log(out)
+}
+
+func TestAKillBeforeTheStoreIsOpenIsNoFailure(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	life, err := runMember(t.Context(), dir, true, 0)
+	if err != nil || life.opened {
+		t.Fatalf("opened %v, %v", life.opened, err)
+	}
+	if life, err = runMember(t.Context(), dir, false, 0); err != nil || !life.opened {
+		t.Fatalf("the next: opened %v, %v", life.opened, err)
+	}
+	if err := os.WriteFile(dir+"2", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := runMember(t.Context(), dir+"2", true, time.Hour); !errors.As(err, new(*load.Failure)) {
+		t.Errorf("a process that could not open its store: %v", err)
+	}
 }
 
 // TestEverySaboteurIsCaught is why a count of zero means something.

@@ -81,6 +81,10 @@ type campaign struct {
 	counted Result    // what of the result is in the sum
 	began   time.Time
 	entries map[[3]uint64]walpb.Entry // what content returned
+
+	// A history that does nothing for the patience is stuck.
+	patience time.Duration
+	stuck    func(report string)
 }
 
 func newCampaign(cfg Config) *campaign {
@@ -94,7 +98,8 @@ func newCampaign(cfg Config) *campaign {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	now := time.Now()
-	return &campaign{cfg: cfg, began: now, sum: &progress{told: now, began: now}, entries: map[[3]uint64]walpb.Entry{}}
+	return &campaign{cfg: cfg, began: now, sum: &progress{told: now, began: now}, entries: map[[3]uint64]walpb.Entry{},
+		patience: patience, stuck: func(report string) { panic(report) }}
 }
 
 func (c *campaign) done() bool {
@@ -152,6 +157,11 @@ func (c *campaign) history(seed uint64) {
 		lives, h.look = 20+rng.IntN(40), 5
 	}
 	h.tracef("segments of %d, plain %v, no sync %v, mixed %v, files %v, %d lives", h.size, h.plain, h.noSync, h.mixed, h.files != nil, lives)
+	c.guard(h, func() { h.lead(lives) })
+}
+
+// lead leads lives, one after the other on what the one before has left.
+func (h *history) lead(lives int) {
 	disk := crashfs.New()
 	for ; lives > 0 && disk != nil; lives-- {
 		disk = h.live(disk)
@@ -192,7 +202,9 @@ type history struct {
 	states  int
 	lives   int
 	opened  map[image]struct{} // in this life
+	tracing *sync.Mutex
 	trace   []string
+	alarm   *time.Timer // see guard; nil if nobody waits
 	failed  bool
 	trimmed bool // the last Open has trimmed a torn tail, and little was written since
 
@@ -202,11 +214,13 @@ type history struct {
 
 func newHistory(c *campaign, seed uint64, rng *rand.Rand) *history {
 	c.result.Histories++
-	h := &history{campaign: c, seed: seed, rng: rng, look: 1, model: newModel(), opened: map[image]struct{}{}}
+	h := &history{campaign: c, seed: seed, rng: rng, look: 1, model: newModel(), tracing: &sync.Mutex{}, opened: map[image]struct{}{}}
 	h.choose = h.sample
 	return h
 }
 
 func (h *history) tracef(format string, args ...any) {
+	h.tracing.Lock()
+	defer h.tracing.Unlock()
 	h.trace = append(h.trace, fmt.Sprintf(format, args...))
 }

@@ -108,6 +108,7 @@ func (h *history) examine(disk *crashfs.FS, what string, depth int) {
 		h.campaign.result.Repeats++
 		return
 	}
+	h.alive()
 	h.states++
 	h.campaign.result.States++
 	if h.states%256 == 0 {
@@ -117,9 +118,11 @@ func (h *history) examine(disk *crashfs.FS, what string, depth int) {
 		h.examineWith(r, disk, what)
 		return
 	}
-	if err := h.tryOpen(disk, depth, what); err != nil {
-		h.report(err, what)
-	}
+	h.protect(func() {
+		if err := h.tryOpen(disk, depth, what); err != nil {
+			h.report(err, what)
+		}
+	})
 }
 
 // image is a state with what there must be in it.

@@ -9,7 +9,7 @@
 // The lives of half of the histories differ in their options. The same files are opened once in a life.
 // Three things are counted, and each must be zero:
 //
-//   - refused: a log that did not open by itself after a mere crash, or that said no to a legal call,
+//   - refused: a log that did not open by itself after a mere crash, or that said no to a legal call, or a panic,
 //   - lost: what was acknowledged, or what an earlier Open had shown, and is not there,
 //   - invented: what was never saved, or was not there at an earlier Open and has come back.
 //

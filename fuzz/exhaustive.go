@@ -28,7 +28,7 @@ func RunExhaustive(cfg Config) (Result, error) {
 			}
 			h.choose = h.everyCrash
 			h.tracef("script %d, plain %v, files %v", i, plain, files)
-			c.script(h, s)
+			c.guard(h, func() { c.script(h, s) })
 		}
 	}
 	return c.finish()

@@ -3,7 +3,6 @@ package fuzz
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -114,7 +113,7 @@ func (h *history) count(v Verdict, detail string) {
 	if len(r.Failures) >= h.campaign.cfg.Failures {
 		return
 	}
-	f := Failure{Verdict: v, Detail: detail, Seed: h.seed, States: h.states, Trace: slices.Clone(h.trace)}
+	f := Failure{Verdict: v, Detail: detail, Seed: h.seed, States: h.states, Trace: h.told()}
 	r.Failures = append(r.Failures, f)
 	h.campaign.cfg.Logger.Error("campaign", "failure", &f)
 }

@@ -293,20 +293,7 @@ func (w *Writer) flush() {
 	b, end := w.gathering, w.mark()
 	w.gathering, w.idle = w.next(b), nil
 	w.flushing = true
-	w.mu.Unlock()
-	if sabotaged(earlyMark) {
-		w.marker.set(w, end)
-	}
-	err := w.write(b, !w.opts.NoSync)
-	if err == nil {
-		w.mu.Lock()
-		err = w.err // see fail
-		w.mu.Unlock()
-	}
-	if err == nil {
-		w.marker.set(w, end)
-	}
-	w.mu.Lock()
+	err := w.unlocked(b, end)
 	w.flushing = false
 	w.idle = b
 	if last := w.segments[len(w.segments)-1]; last != b.seg {
@@ -332,6 +319,25 @@ func (w *Writer) flush() {
 	} else {
 		w.waiting[(b.number+1)%2].Signal() // one of them leads
 	}
+}
+
+// unlocked is the part of flush that does not hold the lock.
+func (w *Writer) unlocked(b *batch, end mark) error {
+	w.mu.Unlock()
+	defer w.mu.Lock() // also if the file system panics, so that the panic is what is seen
+	if sabotaged(earlyMark) {
+		w.marker.set(w, end)
+	}
+	if err := w.write(b, !w.opts.NoSync); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	err := w.err // see fail
+	w.mu.Unlock()
+	if err == nil {
+		w.marker.set(w, end)
+	}
+	return err
 }
 
 // fail makes err the Writer's error, unless it has one already, and returns that. It is for failures outside flush. The lock is

@@ -242,11 +242,25 @@ func (h *history) uninstalled(from uint64) bool {
 	return h.ahead > 0 && h.line.base == h.ahead && from < h.ahead && h.state.Commit == from
 }
 
-// settle ends the reading of a log whose usable snapshot records are among these: if it holds no entry, it begins with the newest.
+// settle ends the reading of a log with these snapshot records: if it holds no entry, it begins with the newest that is usable, and one
+// beyond the commit waits for it.
 func (h *history) settle(records []recorded) {
-	if newest := newestUsable(records, h.state.Commit); newest >= 0 && !h.line.started() {
-		h.line.startsAt(records[newest].index, records[newest].term)
+	newest := newestUsable(records, h.state.Commit)
+	if newest < 0 || h.line.started() {
+		return
 	}
+	h.line.startsAt(records[newest].index, records[newest].term)
+	for _, r := range records {
+		if r.index > h.state.Commit {
+			h.await(walpb.Snapshot{Index: r.index, Term: r.term})
+		}
+	}
+}
+
+// await has a snapshot that the log lacks wait for its commit.
+func (h *history) await(s walpb.Snapshot) {
+	h.pending = &install{snapshot: s, line: line{keep: h.line.keep, after: h.line.after}}
+	h.pending.line.startsAt(s.Index, s.Term)
 }
 
 // adopt makes the line that follows the pending snapshot the log.
@@ -274,8 +288,7 @@ func (h *history) snapshot(s walpb.Snapshot) error {
 			h.ahead = s.Index
 		}
 	case s.Index > h.state.Commit && h.line.lacks(s.Index, s.Term):
-		h.pending = &install{snapshot: s, line: line{keep: h.line.keep, after: h.line.after}}
-		h.pending.line.startsAt(s.Index, s.Term)
+		h.await(s)
 	}
 	return nil
 }

@@ -212,7 +212,7 @@ func saboteurs(ctx context.Context, s *settings, p *progress) []row {
 }
 
 // huntStates is after how many states a saboteur has escaped.
-const huntStates = 60_000
+const huntStates = 400_000
 
 // hunted runs a stage of a build that is wrong, and tells whether the stage failed as it must.
 func hunted(ctx context.Context, s *settings, binary, saboteur, stage string) (states int, caught bool, err error) {

@@ -249,7 +249,10 @@ type hunting struct {
 
 // hunt runs the stages of a build that is wrong, and prints whether that was noticed.
 func hunt(ctx context.Context, s *settings, stdout io.Writer) int {
-	s.scale = float64(huntStates) / modelStates
+	s.scale = 0.05
+	if s.only["model"] {
+		s.scale = float64(huntStates) / modelStates
+	}
 	var h hunting
 	for _, st := range stages {
 		if s.only[st.name] {

@@ -2,13 +2,17 @@ package fuzz
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math"
+	"slices"
 	"strings"
 
+	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
 	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/walpb"
@@ -23,6 +27,7 @@ type files struct {
 	keep  int // how many of them Keep keeps
 	saved map[snapshotID]saves
 	gone  map[string]bool // files that must not come back: their removal was acknowledged
+	floor uint64          // the lowest index that Keep leaves alone
 	steps int             // changes of the model; see image
 }
 
@@ -109,10 +114,16 @@ func (f *files) judge(store *snap.Store, disk *crashfs.FS, recorded []walpb.Snap
 	if found.Index != newest.Index || found.Term != newest.Term || !bytes.Equal(found.ConfState, newest.ConfState) {
 		return failf(Lost, "the newest snapshot with a file is %d/%d, not %d/%d", found.Index, found.Term, newest.Index, newest.Term)
 	}
-	if newest.Index == 0 {
-		return nil
+	if newest.Index > 0 {
+		if err := f.judgeState(snapshotID{newest.Index, newest.Term}, data); err != nil {
+			return err
+		}
 	}
-	of := snapshotID{newest.Index, newest.Term}
+	return f.judgeOlder(store)
+}
+
+// judgeState compares what a snapshot holds with what was saved.
+func (f *files) judgeState(of snapshotID, data []byte) error {
 	saves := f.saved[of]
 	for n := saves.attempted; n > 0 && n >= saves.acked; n-- {
 		if bytes.Equal(data, f.state(of, n)) {
@@ -120,6 +131,32 @@ func (f *files) judge(store *snap.Store, disk *crashfs.FS, recorded []walpb.Snap
 		}
 	}
 	return failf(Lost, "snapshot %d/%d holds %d bytes, and not those that were saved", of.index, of.term, len(data))
+}
+
+// judgeOlder reads as many of the newest snapshots whose saving was acknowledged as Keep keeps.
+func (f *files) judgeOlder(store *snap.Store) error {
+	terms := map[uint64]int{} // a body has a name for its index alone, and the last term's is there
+	var acked []snapshotID
+	for of, saves := range f.saved {
+		terms[of.index]++
+		if saves.acked > 0 && of.index >= f.floor {
+			acked = append(acked, of)
+		}
+	}
+	slices.SortFunc(acked, func(a, b snapshotID) int { return cmp.Compare(b.index, a.index) })
+	for _, of := range acked[:min(f.keep, len(acked))] {
+		if terms[of.index] > 1 {
+			continue
+		}
+		_, data, err := f.newest(store, []walpb.Snapshot{{Index: of.index, Term: of.term}})
+		if err != nil {
+			return failf(Lost, "snapshot %d/%d, which was saved: %v", of.index, of.term, err)
+		}
+		if err := f.judgeState(of, data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // newest reads the newest snapshot that is recorded and has a file.
@@ -193,6 +230,10 @@ func (l *life) keepFiles(walpb.Snapshot) {
 		l.fail(Refused, "list the snapshots: %v", err)
 		return
 	}
+	if kept := indexesOf(before, newest.Index); len(kept) > 0 {
+		f.floor = max(f.floor, kept[max(0, len(kept)-f.keep)])
+		f.steps++
+	}
 	l.tracef("keep %d snapshots up to %d/%d", f.keep, newest.Index, newest.Term)
 	if l.call(func() error { return l.store.Keep(f.keep, newest) }) != nil || l.ended {
 		return
@@ -209,4 +250,24 @@ func (l *life) keepFiles(walpb.Snapshot) {
 		delete(f.gone, e.Name())
 	}
 	f.steps++
+	if kept, were := indexesOf(after, newest.Index), indexesOf(before, newest.Index); !slices.Equal(kept, were[max(0, len(were)-f.keep):]) {
+		l.fail(Lost, "keep %d snapshots up to %d: of %d it keeps %d", f.keep, newest.Index, were, kept)
+	}
+}
+
+// indexesOf returns the indexes of the snapshots that have files, up to one.
+func indexesOf(names []fs.DirEntry, upTo uint64) (indexes []uint64) {
+	for _, e := range names {
+		name, ok := strings.CutSuffix(e.Name(), ".snap.db")
+		if !ok {
+			if name, ok = strings.CutSuffix(e.Name(), ".snap"); ok {
+				_, name, ok = strings.Cut(name, "-")
+			}
+		}
+		if index, is := fileutil.ParseHex(name); ok && is && index <= upTo {
+			indexes = append(indexes, index)
+		}
+	}
+	slices.Sort(indexes)
+	return slices.Compact(indexes)
 }

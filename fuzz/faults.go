@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -101,6 +102,14 @@ type fault struct {
 	partial bool // a part is done before
 }
 
+// strikes tells whether it can happen to an operation. A file system that cannot be written can be read.
+func (f *fault) strikes(op crashfs.Op) bool {
+	if op.Kind == crashfs.OpOpen && errors.Is(f.err, syscall.EROFS) && op.Flag&(os.O_WRONLY|os.O_RDWR) == 0 {
+		return false
+	}
+	return slices.Contains(f.kinds, op.Kind)
+}
+
 var (
 	changing = []crashfs.OpKind{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpTruncate, crashfs.OpPreallocate, crashfs.OpSyncData, crashfs.OpSyncDir,
 		crashfs.OpRename, crashfs.OpRemove, crashfs.OpMkdir}
@@ -118,8 +127,7 @@ func faults() []fault {
 		{name: "EINTR", err: syscall.EINTR, is: syscall.EINTR, kinds: all},
 		{name: "ENOSPC", err: enospc, is: enospc, kinds: changing},
 		{name: "ENOSPC-lasting", err: enospc, is: enospc, lasts: true, kinds: growing},
-		{name: "EROFS-lasting", err: syscall.EROFS, is: syscall.EROFS, lasts: true,
-			kinds: append([]crashfs.OpKind{crashfs.OpTruncate, crashfs.OpRename, crashfs.OpRemove}, growing...)},
+		{name: "EROFS-lasting", err: syscall.EROFS, is: syscall.EROFS, lasts: true, kinds: append([]crashfs.OpKind{crashfs.OpOpen}, changing...)},
 		{name: "EMFILE", err: syscall.EMFILE, is: syscall.EMFILE, kinds: opening},
 		{name: "ENFILE-lasting", err: syscall.ENFILE, is: syscall.ENFILE, kinds: opening, lasts: true},
 		{name: "short-write", err: crashfs.ShortWrite(100), is: io.ErrShortWrite, kinds: []crashfs.OpKind{crashfs.OpWrite}, partial: true},
@@ -221,13 +229,13 @@ func (c *faultCampaign) plan() ([]run, error) {
 			return nil, &c.result.Failures[0]
 		}
 		c.result.Operations += len(t.seen)
-		for op, kind := range t.seen {
+		for i, op := range t.seen {
 			for _, f := range faults() {
-				if !slices.Contains(f.kinds, kind) {
+				if !f.strikes(op) {
 					continue
 				}
 				for _, p := range policies {
-					if r := (run{w, op, f, p}); c.cfg.Only == "" || c.cfg.Only == r.String() {
+					if r := (run{w, i, f, p}); c.cfg.Only == "" || c.cfg.Only == r.String() {
 						runs = append(runs, r)
 					}
 				}

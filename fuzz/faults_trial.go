@@ -56,8 +56,8 @@ type trial struct {
 
 	mu      sync.Mutex
 	changed sync.Cond
-	seen    []crashfs.OpKind // every operation so far
-	mended  bool             // nothing fails any more
+	seen    []crashfs.Op // every operation so far
+	mended  bool         // nothing fails any more
 	fired   []firing
 	calling bool // a call on the Writer is at work, and the maker of the spare waits
 	making  bool // the maker is at work
@@ -141,9 +141,9 @@ func (t *trial) strike(op crashfs.Op) error {
 	}
 	defer func() { t.late = t.late || op.Kind == crashfs.OpSyncDir }()
 	n := len(t.seen)
-	t.seen = append(t.seen, op.Kind)
+	t.seen = append(t.seen, op)
 	f := t.run.fault
-	if t.run.op < 0 || n < t.run.op || t.mended || n > t.run.op && (!f.lasts || !slices.Contains(f.kinds, op.Kind)) {
+	if t.run.op < 0 || n < t.run.op || t.mended || n > t.run.op && (!f.lasts || !f.strikes(op)) {
 		return nil
 	}
 	// Files keep the name that they were opened by, so a segment that was a spare still has that one.
@@ -352,6 +352,8 @@ func (t *trial) excused(s step, fired []firing) {
 			// There is nothing to learn from closing what was only read, or was synced, or is gone.
 		case filepath.Base(f.Name) == "synced" && (s.kind == onWriter || f.late):
 			// A mark that is not written leaves the one before, which is as true.
+		case f.Kind == crashfs.OpSyncDir && errors.Is(t.run.fault.err, syscall.EROFS) && f.Name != dir && f.Name != snapDir:
+			// Nobody can have changed a parent that cannot be written.
 		case f.Kind == crashfs.OpPreallocate && s.name == "open":
 			// Space is reserved if there is any; appends find out.
 		case f.Kind == crashfs.OpRead && t.run.fault.partial:

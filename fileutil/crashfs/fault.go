@@ -45,6 +45,7 @@ type Op struct {
 	NewName string // of a rename
 	Off     int64  // in bytes
 	N       int64  // in bytes
+	Flag    int    // of an OpenFile
 }
 
 // String returns the operation as one line.

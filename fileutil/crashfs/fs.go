@@ -284,7 +284,7 @@ func (f *FS) sum(h *maphash.Hash, dir inodeID) {
 
 // OpenFile opens a file; see [fileutil.FS]. A directory can be opened for reading, and then neither read nor written.
 func (f *FS) OpenFile(name string, flag int, perm fs.FileMode) (fileutil.File, error) {
-	op := Op{Kind: OpOpen, Name: name}
+	op := Op{Kind: OpOpen, Name: name, Flag: flag}
 	f.mu.Lock()
 	switch id, err := f.lookup(name); {
 	case err != nil && flag&os.O_CREATE != 0:

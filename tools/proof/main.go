@@ -3,7 +3,7 @@
 //
 //	go run ./tools/proof
 //
-// It takes about seven minutes of processor time, less than five minutes on two idle cores. The stages:
+// It takes about seven minutes of processor time, about five minutes on two idle cores. The stages:
 //
 //   - model: power cuts of a file system in memory, before, after and inside every operation of a log and its snapshots;
 //   - exhaustive: short histories, and of each moment all that a crash could leave;

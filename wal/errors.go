@@ -17,7 +17,7 @@ var (
 	// ErrExists says that Create found a log. It is also an fs.ErrExist.
 	ErrExists error = exists{}
 
-	// ErrClosed is what a Writer returns after Close. It is fs.ErrClosed.
+	// ErrClosed is what a Writer returns after Close, and the zero Writer always. It is fs.ErrClosed.
 	ErrClosed = fs.ErrClosed
 
 	// ErrLocked says that another Writer, or an etcd, has the log open. It is fileutil.ErrLocked.

@@ -19,7 +19,7 @@ import (
 // Once Create has returned nil, the log survives a crash. After a crash before that, Create can be called again, unless the log
 // is there after all, whole and empty: the error is then ErrExists, which is also an fs.ErrExist, and Open opens it. The error
 // is ErrLocked if another Create is at work in dir, and ErrForeign if dir holds a .wal file that is not a segment.
-func Create(dir string, metadata []byte, opts *Options) (*Writer, error) {
+func Create(dir string, metadata []byte, opts *Options) (_ *Writer, err error) {
 	o := opts.withDefaults()
 	if len(metadata)+maxHead > o.MaxRecord {
 		return nil, fmt.Errorf("wal: metadata: %w: %d bytes, the limit is %d", ErrTooLarge, len(metadata)+maxHead, o.MaxRecord)
@@ -44,10 +44,17 @@ func Create(dir string, metadata []byte, opts *Options) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
+	created := false
+	defer func() {
+		if !created { // an Observer that panics has got here, too
+			err = errors.Join(err, file.Close())
+		}
+	}()
 	w, err := create(dir, file, metadata, o)
 	if err != nil {
-		return nil, errors.Join(err, file.Close())
+		return nil, err
 	}
+	created = true
 	w.spare.prepare(w)
 	return w, nil
 }
@@ -134,11 +141,17 @@ func Open(dir string, opts *Options) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	opened := false
+	defer func() {
+		if !opened { // an Observer that panics has got here, too
+			l.close()
+		}
+	}()
 	w, err := open(dir, l, o)
 	if err != nil {
-		l.close()
 		return nil, err
 	}
+	opened = true
 	w.spare.prepare(w)
 	return w, nil
 }

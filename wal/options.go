@@ -40,7 +40,7 @@ type Options struct {
 
 // An Observer is a set of functions that a log calls as it works. Each may be nil. They are called from whichever
 // goroutine does the work, never two of one Writer at once but for Spare, and hold up the log while they run. They must
-// not call the log.
+// not call the log. One that panics ends the log; see [Writer].
 type Observer struct {
 	// Wrote is called after each write to a segment, with its size in bytes.
 	Wrote func(n int, took time.Duration)

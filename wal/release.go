@@ -17,6 +17,14 @@ import (
 func (w *Writer) Release(index uint64) error {
 	w.release.Lock()
 	defer w.release.Unlock()
+	returned := false
+	defer w.unlessReturned(&returned)
+	err := w.releaseTo(index)
+	returned = true
+	return err
+}
+
+func (w *Writer) releaseTo(index uint64) error {
 	// What is to be relied on in their place must be durable: chosen first, and synced then. What comes in between is not relied on.
 	dropped := w.releasable(index)
 	if !sabotaged(noReleaseSync) {

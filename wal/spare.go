@@ -54,6 +54,8 @@ func (s *spare) begin(w *Writer) {
 }
 
 func (s *spare) run(w *Writer, name string) {
+	returned := false
+	defer w.unlessReturned(&returned)
 	file, err := w.makeSpare(name)
 	if errors.Is(err, errSpareSync) {
 		w.mu.Lock()
@@ -71,6 +73,7 @@ func (s *spare) run(w *Writer, name string) {
 	if f := w.opts.Observer.Spare; f != nil {
 		f(err)
 	}
+	returned = true
 }
 
 // take hands the spare over. The caller has seen it ready.

@@ -57,26 +57,49 @@ func (k *worker) wait() {
 }
 
 func (k *worker) run() {
-	defer close(k.done)
 	w := k.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	returned := false
+	defer func() {
+		if returned {
+			close(k.done)
+			return
+		}
+		// Something that was called did not return. If it panicked, the process ends with this goroutine's stack. If it called
+		// runtime.Goexit, the goroutine ends, and the other callbacks are still to be called.
+		w.fail(errNotReturned)
+		go k.run()
+	}()
 	for {
 		switch {
 		case len(k.results) > 0:
-			results := k.results
-			k.results = nil
-			w.mu.Unlock()
-			for _, r := range results {
-				r.done(r.err)
-			}
-			w.mu.Lock()
+			k.callBack()
 		case len(w.gathering.acked) > 0 && w.err == nil && !w.flushing && !w.closed:
 			w.flush()
 		case k.stopped:
+			returned = true
 			return
 		default:
 			k.wake.Wait()
 		}
+	}
+}
+
+// callBack calls the callbacks whose time has come. The lock is held when it is called and when it returns, and not in between.
+func (k *worker) callBack() {
+	results := k.results
+	k.results = nil
+	k.w.mu.Unlock()
+	defer func() {
+		k.w.mu.Lock()
+		if len(results) > 0 { // one of them did not return
+			k.results = append(results, k.results...)
+		}
+	}()
+	for len(results) > 0 {
+		r := results[0]
+		results = results[1:]
+		r.done(r.err)
 	}
 }

@@ -19,6 +19,12 @@ import (
 // left on disk is not known, and a sync that is tried again may return nil for bytes that were dropped. Close the Writer
 // and Open the log to find out what is there. That the next segment cannot be prepared is not such a failure, for want of space say:
 // appends then go on in the last one as long as they find room. That it cannot be synced is one, unless for want of space.
+//
+// Code of the caller's that the Writer calls and that does not return is such a failure too: an Observer, a callback of Append, the
+// Logger's handler or the FS that panics, or calls runtime.Goexit. The panic goes its way up the goroutine in which it was called, so that
+// its stack is seen: that of a Save, or one of the Writer's own, and then it is the end of the process.
+//
+// The zero Writer is of no log; its methods return ErrClosed.
 type Writer struct {
 	dir      string
 	opts     Options
@@ -102,7 +108,8 @@ func (w *Writer) Save(state walpb.HardState, entries []walpb.Entry) error {
 // Append is Save that does not wait. It returns once the entries have their place in the log, and calls done when they
 // are durable, with nil, or when they cannot be any more, with the error that Save would have returned. Calls
 // of done are in the order of Append, from one goroutine, and a done that is slow delays those that follow; it may call
-// any method but Close. Even a commit alone is synced before done is called. done may be nil.
+// any method but Close. A done that panics ends the process, as nothing above it could recover; after one that calls runtime.Goexit the others
+// are called all the same. Even a commit alone is synced before done is called. done may be nil.
 //
 // If Append returns an error, done is not called. Append waits while the batch before is being synced and the next one
 // is full.
@@ -155,7 +162,7 @@ func (w *Writer) Sync() error {
 // Close makes durable all that was saved, appends the last witness, removes the spare and releases the lock. It waits for
 // what the Writer does in the background, callbacks of Append and a Release at work among it. Any other Close waits for the first, and does
 // nothing else. The error is the first failure to write, if there was one, every time.
-func (w *Writer) Close() error {
+func (w *Writer) Close() (err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -164,23 +171,39 @@ func (w *Writer) Close() error {
 		w.mu.Lock()
 		return w.err
 	}
+	if w.gathering == nil {
+		return w.usable()
+	}
 	defer close(w.ended)
 	w.closed = true // whatever comes from here on is turned away
+	// Each of these three steps is done also if what the one before calls does not return.
+	defer func() { err = w.closeFiles(err) }()
+	defer func() { err = w.settle() }()
 	for w.flushing || w.err == nil && w.durable < w.pendingNumber() {
 		w.advance(w.pendingNumber())
 	}
-	w.worker.ready(w.gathering, w.err)
-	w.worker.stop()
 	if w.err == nil {
 		w.lastWitness()
 	}
+	return nil
+}
+
+// settle ends what runs in the background. The lock is held when it is called and when it returns.
+func (w *Writer) settle() error {
+	w.worker.ready(w.gathering, w.err)
+	w.worker.stop()
 	w.mu.Unlock()
+	defer w.mu.Lock()
 	w.worker.wait() // what it calls back may call Release
 	w.release.Lock()
 	defer w.release.Unlock()
 	err := w.spare.close(w)
 	w.marker.close(w)
-	w.mu.Lock()
+	return err
+}
+
+// closeFiles closes the segments. It returns what Close is to return; err is an error of settling.
+func (w *Writer) closeFiles(err error) error {
 	if last := w.segments[len(w.segments)-1]; last != w.gathering.seg {
 		w.segments = append(w.segments, w.gathering.seg) // after a failure only
 	}
@@ -242,6 +265,9 @@ func (w *Writer) usable() error {
 	if w.closed {
 		return fmt.Errorf("wal: %w", ErrClosed)
 	}
+	if w.gathering == nil {
+		return fmt.Errorf("wal: %w: this Writer is not from Create or Open", ErrClosed)
+	}
 	return nil
 }
 
@@ -293,7 +319,13 @@ func (w *Writer) flush() {
 	b, end := w.gathering, w.mark()
 	w.gathering, w.idle = w.next(b), nil
 	w.flushing = true
-	err := w.unlocked(b, end)
+	err := errNotReturned
+	defer func() { w.flushed(b, err) }()
+	err = w.unlocked(b, end)
+}
+
+// flushed tells those concerned what has become of a batch.
+func (w *Writer) flushed(b *batch, err error) {
 	w.flushing = false
 	w.idle = b
 	if last := w.segments[len(w.segments)-1]; last != b.seg {
@@ -324,7 +356,7 @@ func (w *Writer) flush() {
 // unlocked is the part of flush that does not hold the lock.
 func (w *Writer) unlocked(b *batch, end mark) error {
 	w.mu.Unlock()
-	defer w.mu.Lock() // also if the file system panics, so that the panic is what is seen
+	defer w.mu.Lock() // also if what is called does not return
 	if sabotaged(earlyMark) {
 		w.marker.set(w, end)
 	}
@@ -338,6 +370,18 @@ func (w *Writer) unlocked(b *batch, end mark) error {
 		w.marker.set(w, end)
 	}
 	return err
+}
+
+// errNotReturned is the failure of a Writer that called code which did not return.
+var errNotReturned = errors.New("wal: an Observer, a callback of Append, the Logger's handler or the FS panicked, or called runtime.Goexit")
+
+// unlessReturned makes that the Writer's error. It is deferred around what the Writer calls of others' code. The lock is not held.
+func (w *Writer) unlessReturned(returned *bool) {
+	if !*returned {
+		w.mu.Lock()
+		w.fail(errNotReturned)
+		w.mu.Unlock()
+	}
 }
 
 // fail makes err the Writer's error, unless it has one already, and returns that. It is for failures outside flush. The lock is
@@ -478,6 +522,7 @@ func (w *Writer) lastWitness() {
 	}
 	b := w.gathering
 	w.encoder.frame(b, walpb.TypeCRC, nil, nil)
+	w.err = errNotReturned // until it has
 	w.err = w.write(b, false)
 }
 

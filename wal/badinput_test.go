@@ -75,7 +75,8 @@ func TestBadDirectoriesAreNamedWithTheReason(t *testing.T) {
 		{name: "too few digits", files: add("1-5.wal", good["log/"+segment0]), is: wal.ErrForeign, says: []string{"1-5.wal"}},
 		{name: "upper case", files: add("000000000000000A-0000000000000001.wal", nil), is: wal.ErrForeign, says: []string{"000000000000000A"}},
 		{name: "longer suffix", files: add("0000000000000003-0000000000000001.walx.wal", nil), is: wal.ErrForeign, says: []string{".walx.wal"}},
-		{name: "a directory with a segment's name", files: add("0000000000000003-0000000000000001.wal/", nil), is: wal.ErrForeign, says: []string{"0000000000000003"}},
+		{name: "a directory with a segment's name", files: add("0000000000000003-0000000000000001.wal/", nil), is: wal.ErrForeign, says: []string{"0000000000000003-0000000000000001.wal: not a segment but a directory"}},
+		{name: "nothing but a directory with a segment's name", files: map[string][]byte{"log/" + segment0 + "/a": nil}, is: wal.ErrForeign, says: []string{segment0, "directory: move it away"}},
 		{name: "one number twice", files: add("0000000000000001-0000000000000000.wal", good["log/"+segments[1]]), kind: wal.DoubleSegment, says: []string{"0000000000000001-"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

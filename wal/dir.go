@@ -25,7 +25,7 @@ type segment struct {
 type listing struct {
 	segments []segment
 	preceded bool     // segments before these were left out
-	strays   []string // names that end in .wal and are no segment's
+	stray    error    // the error of the first name that ends in .wal and is no segment's
 	spares   []string // what writers, ours or etcd, had in preparation: never read
 	copies   []string // what Open and Repair kept of what they cut off
 	mark     mark     // how far the log was durable at the least when it was listed
@@ -39,11 +39,12 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 		return listing{}, fmt.Errorf("wal: %w", err)
 	}
 	if !info.IsDir() {
-		seq, index, ok := parseSegmentName(filepath.Base(path))
-		if !ok {
-			return listing{}, foreign(filepath.Dir(path), filepath.Base(path))
+		name := filepath.Base(path)
+		seq, index, ok := parseSegmentName(name)
+		if what := special(info.Mode()); what != "" || !ok {
+			return listing{}, foreign(filepath.Dir(path), name, what)
 		}
-		return listing{segments: []segment{{name: filepath.Base(path), seq: seq, index: index}}}, nil
+		return listing{segments: []segment{{name: name, seq: seq, index: index}}}, nil
 	}
 	var l listing
 	// The mark first: a log that is being written is beyond it by the time the rest is read.
@@ -55,13 +56,15 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 		return listing{}, fmt.Errorf("wal: %w", err)
 	}
 	for _, entry := range names {
-		name := entry.Name()
+		name, what := entry.Name(), special(entry.Type())
 		switch seq, index, ok := parseSegmentName(name); {
-		case ok && !entry.IsDir():
+		case ok && what == "":
 			l.segments = append(l.segments, segment{name: name, seq: seq, index: index})
 		case strings.HasSuffix(name, segmentSuffix):
-			l.strays = append(l.strays, name)
-		case isSpareName(name):
+			if l.stray == nil {
+				l.stray = foreign(path, name, what)
+			}
+		case isSpareName(name) && what == "":
 			l.spares = append(l.spares, name)
 		case isCopyName(name):
 			l.copies = append(l.copies, name)
@@ -70,10 +73,21 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 	return l, nil
 }
 
+// special returns what cannot be a file of ours by its mode, or "". A pipe would stop whoever opens it.
+func special(mode fs.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "a directory"
+	case mode&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice) != 0:
+		return "a pipe, a socket or a device"
+	}
+	return ""
+}
+
 // check returns the error of a directory that cannot be taken for one log: it holds none, or more.
 func (l *listing) check(dir string) error {
-	if len(l.strays) > 0 {
-		return foreign(dir, l.strays[0])
+	if l.stray != nil {
+		return l.stray
 	}
 	if len(l.segments) == 0 {
 		return fmt.Errorf("wal: %s: %w", dir, ErrNoLog)

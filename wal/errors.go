@@ -40,9 +40,9 @@ var (
 	// later snapshot took their place: replay from that one.
 	ErrSnapshotOutdated = errors.New("a later snapshot replaced what followed")
 
-	// ErrForeign says that a directory holds a file that ends in .wal but is no segment's name. What made it, and
-	// whether it belongs to the log, cannot be known: move it away.
-	ErrForeign = errors.New("not a segment's name")
+	// ErrForeign says that a directory holds a name that ends in .wal but is no segment's, or what is no file under one that is. What
+	// made it, and whether it belongs to the log, cannot be known: move it away.
+	ErrForeign = errors.New("not a segment")
 )
 
 type noLog struct{}
@@ -117,7 +117,10 @@ func contradiction(r *Record, err error) *CorruptError {
 	return &CorruptError{Segment: r.Segment, Offset: r.Offset, Kind: Contradiction, Detail: r.Type.String() + " record: " + err.Error(), Because: because}
 }
 
-// foreign is the error of a file that ends in .wal but is no segment's.
-func foreign(dir, name string) error {
-	return fmt.Errorf("wal: %s: %s: %w: move it away", dir, name, ErrForeign)
+// foreign is the error of a name that ends in .wal and is no segment's, or under which there is something special.
+func foreign(dir, name, special string) error {
+	if special != "" {
+		return fmt.Errorf("wal: %s: %s: %w but %s: move it away", dir, name, ErrForeign, special)
+	}
+	return fmt.Errorf("wal: %s: %s: %w's name: move it away", dir, name, ErrForeign)
 }

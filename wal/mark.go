@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/walpb"
@@ -66,6 +67,9 @@ func readMark(fsys fileutil.FS, dir string) (mark, error) {
 	defer f.Close()
 	var b [markSize + 1]byte
 	n, err := f.ReadAt(b[:], 0)
+	if errors.Is(err, syscall.EISDIR) {
+		return mark{}, nil // somebody else's directory
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return mark{}, fmt.Errorf("wal: %w", err)
 	}
@@ -144,11 +148,11 @@ func openMark(fsys fileutil.FS, dir string) (fileutil.File, error) {
 	return f, nil
 }
 
-// removeMark removes a mark of a log that was here before, for good. A longer file is somebody else's.
+// removeMark removes a mark of a log that was here before, for good. A longer file, or a directory, is somebody else's.
 func removeMark(fsys fileutil.FS, dir string, sync bool) error {
 	name := filepath.Join(dir, markName)
 	info, err := fsys.Stat(name)
-	if err == nil && info.Size() > markSize {
+	if err == nil && (info.IsDir() || info.Size() > markSize) {
 		return nil
 	}
 	if err == nil {

@@ -113,8 +113,8 @@ func vacant(fsys fileutil.FS, dir string) error {
 	if err != nil {
 		return err
 	}
-	if len(l.strays) > 0 {
-		return foreign(dir, l.strays[0])
+	if l.stray != nil {
+		return l.stray
 	}
 	if len(l.segments) > 0 {
 		return fmt.Errorf("wal: %s: %w", dir, ErrExists)
@@ -245,19 +245,19 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 	return resume(dir, l, end, sum, recs, o)
 }
 
-// sync makes durable what whoever wrote the log may have left in memory: all segments and, with its parents, the directory.
+// sync makes durable what whoever wrote the log may have left in memory: all segments and, with its parents, the directory. With NoSync it
+// sees to it, all the same, that what the disk never got is not taken for the log.
 func (l *listing) sync(dir string, o Options) error {
-	if o.NoSync {
-		return nil
-	}
 	for i := range l.segments {
 		if i < len(l.segments)-1 && sabotaged(lastSyncOnly) {
 			continue
 		}
 		// Read what is on the disk, not what a process that did not sync it, or failed to, left in memory.
 		seg := &l.segments[i]
-		if err := seg.file.SyncData(); err != nil {
-			return fmt.Errorf("wal: %s: %w", seg.name, err)
+		if !o.NoSync {
+			if err := seg.file.SyncData(); err != nil {
+				return fmt.Errorf("wal: %s: %w", seg.name, err)
+			}
 		}
 		if sabotaged(noCacheDrop) {
 			continue
@@ -265,6 +265,9 @@ func (l *listing) sync(dir string, o Options) error {
 		if err := seg.file.DropCache(); err != nil {
 			return fmt.Errorf("wal: %s: %w", seg.name, err)
 		}
+	}
+	if o.NoSync {
+		return nil
 	}
 	if err := fileutil.MkdirAll(o.FS, dir); err != nil { // it is there, but it may not last
 		return fmt.Errorf("wal: %w", err)

@@ -2,8 +2,10 @@ package wal_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path"
+	"syscall"
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -90,5 +92,38 @@ func beginFrame(t *testing.T, disk *crashfs.FS) {
 	defer f.Close()
 	if _, err := f.WriteAt([]byte{100, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3}, end); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What a failed sync could not write can be read until the cache is dropped.
+func TestOpenReadsWhatTheDiskHasAlsoWithoutSync(t *testing.T) {
+	for _, noSync := range []bool{false, true} {
+		disk := crashfs.New()
+		w, err := wal.Create(deep, nil, &wal.Options{FS: disk})
+		must(t, err)
+		must(t, w.Save(state(1, 0), entries(1, 1, 5, 100)))
+		disk.SetFault(func(op crashfs.Op) error {
+			if op.Kind == crashfs.OpSyncData {
+				return syscall.EIO
+			}
+			return nil
+		})
+		if err := w.Save(state(1, 0), entries(1, 6, 9, 2000)); !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+		w.Close()
+		disk.SetFault(nil)
+		o := &wal.Options{FS: disk, NoSync: noSync}
+		before, err := wal.Replay(wal.Records(deep, 0, o), walpb.Snapshot{})
+		if err != nil || len(before.Entries) != 9 {
+			t.Fatalf("what was not written can be read until the cache is dropped: %v, %v", before, err)
+		}
+		w, err = wal.Open(deep, o)
+		must(t, err)
+		after, err := wal.Replay(wal.Records(deep, 0, o), walpb.Snapshot{})
+		if err != nil || len(after.Entries) != 5 {
+			t.Errorf("NoSync %v: %v, %v", noSync, after, err)
+		}
+		must(t, w.Close())
 	}
 }

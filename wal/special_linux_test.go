@@ -1,0 +1,74 @@
+package wal_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stele-wal/stele/wal"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// What is no file under a name of the log's stops Create and every reader, with an error that names it, and stays. Whoever opens a pipe waits
+// for its other end.
+func TestASegmentsNameOfWhatIsNoFileIsNamed(t *testing.T) {
+	for what, put := range map[string]func(name string) error{
+		"a directory":                  func(name string) error { return os.MkdirAll(filepath.Join(name, "of somebody"), 0o700) },
+		"a pipe, a socket or a device": func(name string) error { return syscall.Mkfifo(name, 0o600) },
+	} {
+		dir := t.TempDir()
+		name := filepath.Join(dir, segment0)
+		must(t, put(name))
+		_, replayed := wal.Replay(wal.Records(dir, 0, nil), walpb.Snapshot{})
+		_, checked := wal.Check(dir, nil)
+		_, planned := wal.PlanRepair(dir, nil)
+		_, created := wal.Create(dir, nil, nil)
+		_, opened := wal.Open(dir, nil)
+		errs := map[string]error{"Replay": replayed, "Check": checked, "PlanRepair": planned, "Create": created, "Open": opened}
+		if what != "a directory" { // which can have any name
+			_, errs["Check of it alone"] = wal.Check(name, nil)
+		}
+		for how, err := range errs {
+			if !errors.Is(err, wal.ErrForeign) || !strings.Contains(err.Error(), segment0+": not a segment but "+what) {
+				t.Errorf("%s: %v", how, err)
+			}
+		}
+		if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
+			t.Errorf("%v, %v", list, err)
+		}
+	}
+}
+
+func TestDirectoriesWithNamesOfTheLogsOtherFilesAreLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	theirs := []string{"synced", "1.tmp", segment0 + ".100.torn"}
+	for _, name := range theirs {
+		must(t, os.MkdirAll(filepath.Join(dir, name, "of somebody"), 0o700))
+	}
+	o := &wal.Options{SegmentSize: 4096}
+	w, err := wal.Create(dir, nil, o)
+	must(t, err)
+	last := uint64(0)
+	for range 3 {
+		for range 10 {
+			last++
+			must(t, w.Save(state(1, last-1), entries(1, last, last, 1000)))
+		}
+		must(t, w.Close())
+		w, err = wal.Open(dir, o)
+		must(t, err)
+	}
+	must(t, w.Close())
+	if report, err := wal.Check(dir, nil); err != nil || report.Verdict != wal.Clean || report.LastIndex != last || len(report.Segments) < 3 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	for _, name := range theirs {
+		if _, err := os.Stat(filepath.Join(dir, name, "of somebody")); errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is gone", name)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -346,14 +347,14 @@ func TestWithTLSNobodyGetsInWithoutACertificateOfTheAuthority(t *testing.T) {
 	c.start()
 	config := func(cert, key string) *tls.Config {
 		o := tlsOptions{cert: cert, key: key, ca: ca}
-		config, err := o.client()
+		config, err := o.client(slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return config
 	}
 	bare := config(cert, key)
-	bare.Certificates = nil
+	bare.GetClientCertificate = nil
 	n1 := c.members["n1"]
 	try := func(url string, config *tls.Config) error {
 		conn, err := peer.Dial(url, config)

@@ -22,7 +22,12 @@ func restoreCommand() *cobra.Command {
 		Long: "Restore makes the data directory of one member of a new cluster, which starts with the keys in FILE, as etcdctl snapshot save\n" +
 			"wrote it from a raftkv. Run it once for each member, with the same file and the flags that raftkv serve will be given.",
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return restore(args[0], &o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := environment(cmd.Flags(), os.Environ()); err != nil {
+				return err
+			}
+			return restore(args[0], &o)
+		},
 	}
 	o.register(c.Flags())
 	return c

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,7 +19,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/membershippb"
 	"go.etcd.io/raft/v3/raftpb"
@@ -34,90 +31,6 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
-// options are the flags of raftkv serve. Their names and meanings are etcd's, but for the last few.
-type options struct {
-	name, dataDir                     string
-	clientURLs, peerURLs, metricsURLs string
-	advertiseClient, advertisePeer    string
-	cluster, state, token             string
-	heartbeat, election               uint
-	snapshotCount, catchUp            uint64
-	keepSnapshots                     uint
-	quota                             int64
-	maxTxnOps, maxRequest             uint
-	preVote, strict                   bool
-	logLevel, logFormat               string
-	client, peer                      tlsOptions
-	snapshotBytes                     uint64
-	snapshotRate, segmentSize         int64
-	noSync, pprof                     bool
-	compactMode, compactRetention     string
-}
-
-type tlsOptions struct {
-	cert, key, ca string
-	auth          bool
-	allowedCN     string
-}
-
-func (o *options) register(f *pflag.FlagSet) {
-	f.StringVar(&o.name, "name", "default", "name of this member")
-	f.StringVar(&o.dataDir, "data-dir", "", "where the log and the snapshots are (default <name>.etcd)")
-	f.StringVar(&o.clientURLs, "listen-client-urls", "http://localhost:2379", "where to listen for clients")
-	f.StringVar(&o.peerURLs, "listen-peer-urls", "http://localhost:2380", "where to listen for peers")
-	f.StringVar(&o.metricsURLs, "listen-metrics-urls", "", "where else to serve /metrics and /healthz")
-	f.StringVar(&o.advertiseClient, "advertise-client-urls", "", "where clients reach this member (default: where it listens)")
-	f.StringVar(&o.advertisePeer, "initial-advertise-peer-urls", "", "where peers reach this member (default: where it listens)")
-	f.StringVar(&o.cluster, "initial-cluster", "", "name=URL of all members, separated by commas (default: this one)")
-	f.StringVar(&o.state, "initial-cluster-state", "new", "new, or existing for a member that was added to a cluster")
-	f.StringVar(&o.token, "initial-cluster-token", "etcd-cluster", "what tells clusters of the same URLs apart")
-	f.UintVar(&o.heartbeat, "heartbeat-interval", 100, "milliseconds between two heartbeats of a leader")
-	f.UintVar(&o.election, "election-timeout", 1000, "milliseconds without a leader until an election")
-	f.Uint64Var(&o.snapshotCount, "snapshot-count", 100_000, "entries until a snapshot is made; more than etcd's 10000, because each holds the whole state")
-	f.Uint64Var(&o.catchUp, "snapshot-catchup-entries", 5_000, "entries kept in memory behind a snapshot, for slow members")
-	f.UintVar(&o.keepSnapshots, "max-snapshots", 2, "snapshots to keep")
-	f.Int64Var(&o.quota, "quota-backend-bytes", 2<<30, "how large the state may grow before the alarm; without a limit if negative")
-	f.UintVar(&o.maxTxnOps, "max-txn-ops", api.DefaultMaxTxnOps, "operations in a transaction at most")
-	f.UintVar(&o.maxRequest, "max-request-bytes", 3<<19, "bytes in a request at most")
-	f.BoolVar(&o.preVote, "pre-vote", true, "ask before an election whether it could be won")
-	f.BoolVar(&o.strict, "strict-reconfig-check", true, "refuse changes of the members that would cost the quorum")
-	f.StringVar(&o.compactMode, "auto-compaction-mode", "periodic", "periodic or revision: what --auto-compaction-retention counts")
-	f.StringVar(&o.compactRetention, "auto-compaction-retention", "0", "hours, a duration, or revisions that are kept, 0 for all")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", "console", "console or json")
-	for prefix, t := range map[string]*tlsOptions{"": &o.client, "peer-": &o.peer} {
-		f.StringVar(&t.cert, prefix+"cert-file", "", "certificate")
-		f.StringVar(&t.key, prefix+"key-file", "", "its key")
-		f.StringVar(&t.ca, prefix+"trusted-ca-file", "", "who signs the certificates of the others")
-		f.BoolVar(&t.auth, prefix+"client-cert-auth", false, "let nobody in without a certificate")
-	}
-	f.StringVar(&o.peer.allowedCN, "peer-cert-allowed-cn", "", "let only peers with this common name in")
-	f.Uint64Var(&o.snapshotBytes, "snapshot-bytes", 64<<20, "bytes of entries until a snapshot is made (not etcd's)")
-	f.Int64Var(&o.snapshotRate, "snapshot-send-rate", 0, "bytes a second of a snapshot to a peer, 0 for no limit (not etcd's)")
-	f.Int64Var(&o.segmentSize, "wal-segment-bytes", 0, "bytes in a segment of the log, 0 for the default (not etcd's)")
-	f.BoolVar(&o.noSync, "unsafe-no-fsync", false, "do not sync: a power cut loses what was acknowledged")
-	f.BoolVar(&o.pprof, "enable-pprof", false, "serve profiles at /debug/pprof/ of the client URLs")
-	// What etcd has and this program has no use for is accepted, so that a member's command line works as it is.
-	for _, name := range []string{"logger", "log-outputs", "max-wals"} {
-		f.String(name, "", "")
-		_ = f.MarkHidden(name)
-	}
-}
-
-// environment sets the flags that were not given from ETCD_NAME and so on.
-func environment(f *pflag.FlagSet) error {
-	var err error
-	f.VisitAll(func(flag *pflag.Flag) {
-		name := "ETCD_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
-		if value, ok := os.LookupEnv(name); ok && !flag.Changed && err == nil {
-			if e := f.Set(flag.Name, value); e != nil {
-				err = fmt.Errorf("%s: %w", name, e)
-			}
-		}
-	})
-	return err
-}
-
 func serveCommand() *cobra.Command {
 	var o options
 	c := &cobra.Command{
@@ -127,12 +40,13 @@ func serveCommand() *cobra.Command {
 			"SIGTERM and SIGINT end it gracefully: a leader first has another take over.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := environment(cmd.Flags()); err != nil {
+			notices, err := environment(cmd.Flags(), os.Environ())
+			if err != nil {
 				return err
 			}
 			ctx, cancel := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer cancel()
-			return serve(ctx, &o)
+			return serve(ctx, &o, notices)
 		},
 	}
 	o.register(c.Flags())
@@ -155,20 +69,26 @@ type server struct {
 // ballastSize is how much garbage there may be at least before it is collected, in bytes.
 const ballastSize = 64 << 20
 
-// serve is a member until ctx is done or it fails.
-func serve(ctx context.Context, o *options) error {
-	s := &server{o: o, log: o.logger(), failed: make(chan error, 8)}
+// serve is a member until ctx is done or it fails. It begins with telling notices.
+func serve(ctx context.Context, o *options, notices []string) error {
+	s := &server{o: o, log: o.newLogger(), failed: make(chan error, 8)}
+	for _, notice := range notices {
+		s.log.Warn(notice)
+	}
+	set, err := o.check(s.log)
+	if err != nil {
+		return err
+	}
 	// The collector takes this for state, and so leaves garbage alone until there is as much of it. Nobody writes to it, so that it takes
 	// no memory. Without it a member with little state collects every few hundred calls.
 	ballast := make([]byte, ballastSize)
 	defer runtime.KeepAlive(ballast)
-	if err := s.start(ctx); err != nil {
+	if err := s.start(ctx, set); err != nil {
 		s.stop()
 		return err
 	}
 	s.log.Info("ready to serve", "member", fmt.Sprintf("%x", s.node.Status().ID), "cluster", fmt.Sprintf("%x", s.node.Status().ClusterID),
 		"clients", o.clientURLs, "peers", o.peerURLs)
-	var err error
 	select {
 	case <-ctx.Done():
 		s.log.Info("stopping")
@@ -179,39 +99,17 @@ func serve(ctx context.Context, o *options) error {
 	return errors.Join(err, s.stop())
 }
 
-func (o *options) logger() *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(o.logLevel)) // what is unknown is info
-	h := &slog.HandlerOptions{Level: level}
-	if o.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, h))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, h))
-}
-
-func split(list string) []string {
-	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
-}
-
 // members returns the members in an --initial-cluster and which of them this one is.
 func (o *options) members() (all []member.Member, self member.Member, err error) {
 	own, err := member.ParseURLs(split(or(o.advertisePeer, o.peerURLs)))
 	if err != nil {
 		return nil, self, err
 	}
-	urls := map[string][]string{}
-	for _, part := range split(or(o.cluster, o.name+"="+strings.Join(own, ","+o.name+"="))) {
-		name, u, ok := strings.Cut(part, "=")
-		if !ok {
-			return nil, self, fmt.Errorf("--initial-cluster: %q is not name=URL", part)
-		}
-		urls[name] = append(urls[name], u)
+	founders, err := o.founders()
+	if err != nil {
+		return nil, self, err
 	}
-	for name, list := range urls {
-		list, err := member.ParseURLs(list)
-		if err != nil {
-			return nil, self, fmt.Errorf("--initial-cluster: %s: %w", name, err)
-		}
+	for name, list := range founders {
 		m := member.New(name, o.token, list)
 		if name == o.name {
 			self = m
@@ -229,60 +127,22 @@ func (o *options) members() (all []member.Member, self member.Member, err error)
 	return all, self, nil
 }
 
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
-func (o *options) dir() string { return filepath.Join(or(o.dataDir, o.name+".etcd"), "member") }
-
-// maxMaxRequest is the largest --max-request-bytes: what the log takes in a record, and some room.
-const maxMaxRequest = 8 << 20
-
-// check returns why a member cannot be as the flags say.
-func (o *options) check() error {
-	if o.maxRequest > maxMaxRequest {
-		return fmt.Errorf("--max-request-bytes %d: the log takes no more than %d", o.maxRequest, maxMaxRequest)
-	}
-	return nil
-}
-
 // start starts everything. What was started when it fails is for stop to end.
-func (s *server) start(ctx context.Context) error {
+func (s *server) start(ctx context.Context, set settings) error {
 	o := s.o
-	if err := o.check(); err != nil {
-		return err
-	}
-	keep, err := parseRetention(o.compactMode, o.compactRetention)
-	if err != nil {
-		return err
-	}
-	clientTLS, err := o.client.server("")
-	if err != nil {
-		return fmt.Errorf("certificates for clients: %w", err)
-	}
-	peerTLS, err := o.peer.server(o.peer.allowedCN)
-	if err != nil {
-		return fmt.Errorf("certificates for peers: %w", err)
-	}
-	dialTLS, err := o.peer.client()
-	if err != nil {
-		return fmt.Errorf("certificates for peers: %w", err)
-	}
+	var err error
 	metrics := api.NewMetrics()
 	cfg := node.Config{
 		Dir: o.dir(), Logger: s.log, Observer: metrics.Node(),
 		WAL:  wal.Options{SegmentSize: o.segmentSize, NoSync: o.noSync, Observer: metrics.Log()},
-		Tick: time.Duration(o.heartbeat) * time.Millisecond, HeartbeatTicks: 1, ElectionTicks: int(o.election / max(o.heartbeat, 1)), NoPreVote: !o.preVote,
+		Tick: time.Duration(o.heartbeat) * time.Millisecond, HeartbeatTicks: 1, ElectionTicks: int(o.election / o.heartbeat), NoPreVote: !o.preVote,
 		SnapshotEntries: o.snapshotCount, SnapshotBytes: o.snapshotBytes, CatchUpEntries: o.catchUp, KeepSnapshots: int(o.keepSnapshots),
 		MaxRequest: int(o.maxRequest), Quota: o.quota,
 	}
-	if err := o.identify(ctx, &cfg, dialTLS); err != nil {
+	if err := o.identify(ctx, &cfg, set.dialTLS); err != nil {
 		return err
 	}
-	s.transport = peer.New(cfg.ClusterID, cfg.ID, dialTLS, o.snapshotRate, s.log)
+	s.transport = peer.New(cfg.ClusterID, cfg.ID, set.dialTLS, o.snapshotRate, s.log)
 	cfg.Transport = s.transport
 	if s.node, err = node.Start(cfg); err != nil {
 		return err
@@ -291,8 +151,8 @@ func (s *server) start(ctx context.Context) error {
 	self := reachable{s.node, s.api}
 	s.transport.Serve(self)
 	metrics.Watch(s.node, s.transport)
-	for _, u := range split(o.peerURLs) {
-		l, err := api.Listen(u, peerTLS)
+	for _, u := range set.listenPeers {
+		l, err := api.Listen(u, set.peerTLS)
 		if err != nil {
 			return err
 		}
@@ -304,8 +164,8 @@ func (s *server) start(ctx context.Context) error {
 	s.grpc = append(s.grpc, g)
 	web := &http.Server{Handler: s.api.HTTP(), ReadHeaderTimeout: 10 * time.Second}
 	s.http = append(s.http, web)
-	for _, u := range split(o.clientURLs) {
-		l, err := api.Listen(u, clientTLS)
+	for _, u := range set.listenClients {
+		l, err := api.Listen(u, set.clientTLS)
 		if err != nil {
 			return err
 		}
@@ -313,18 +173,18 @@ func (s *server) start(ctx context.Context) error {
 		go s.run(func() error { return g.Serve(closing{forGRPC, l}) })
 		go s.run(func() error { return web.Serve(forHTTP) })
 	}
-	for _, u := range split(o.metricsURLs) {
-		l, err := api.Listen(u, clientTLS)
+	for _, u := range set.listenMetrics {
+		l, err := api.Listen(u, set.clientTLS)
 		if err != nil {
 			return err
 		}
 		go s.run(func() error { return web.Serve(l) })
 	}
-	if keep != (retention{}) {
-		s.beside.Go(func() { s.compact(keep) })
+	if set.retention != (retention{}) {
+		s.beside.Go(func() { s.compact(set.retention) })
 	}
-	s.beside.Go(func() { s.meet(dialTLS) })
-	go s.introduce(split(or(o.advertiseClient, o.clientURLs)))
+	s.beside.Go(func() { s.meet(set.dialTLS) })
+	go s.introduce(set.clients)
 	return nil
 }
 
@@ -514,69 +374,4 @@ func (s *server) stop() error {
 	}
 	s.transport.Close()
 	return err
-}
-
-// server returns what to listen with, nil if there is no certificate.
-func (t *tlsOptions) server(allowedCN string) (*tls.Config, error) {
-	if t.cert == "" && t.key == "" {
-		if t.auth || t.ca != "" {
-			return nil, errors.New("to ask others for certificates takes one")
-		}
-		return nil, nil
-	}
-	cert, err := tls.LoadX509KeyPair(t.cert, t.key)
-	if err != nil {
-		return nil, err
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
-	if t.ca != "" {
-		if c.ClientCAs, err = pool(t.ca); err != nil {
-			return nil, err
-		}
-	}
-	if t.auth || t.ca != "" {
-		if c.ClientCAs == nil {
-			return nil, errors.New("to check certificates takes a trusted CA file")
-		}
-		c.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	if allowedCN != "" {
-		c.VerifyPeerCertificate = func(_ [][]byte, chains [][]*x509.Certificate) error {
-			for _, chain := range chains {
-				if len(chain) > 0 && chain[0].Subject.CommonName == allowedCN {
-					return nil
-				}
-			}
-			return fmt.Errorf("the certificate's common name is not %q", allowedCN)
-		}
-	}
-	return c, nil
-}
-
-// client returns what to connect with, nil if there is no certificate.
-func (t *tlsOptions) client() (*tls.Config, error) {
-	if t.cert == "" {
-		return nil, nil
-	}
-	cert, err := tls.LoadX509KeyPair(t.cert, t.key)
-	if err != nil {
-		return nil, err
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
-	if t.ca != "" {
-		c.RootCAs, err = pool(t.ca)
-	}
-	return c, err
-}
-
-func pool(file string) (*x509.CertPool, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	p := x509.NewCertPool()
-	if !p.AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("%s: no certificate in it", file)
-	}
-	return p, nil
 }

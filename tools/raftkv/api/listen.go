@@ -10,16 +10,17 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"net/url"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
 // Listen listens at a URL: for TLS with config if the URL is https.
 func Listen(address string, config *tls.Config) (net.Listener, error) {
-	u, err := url.Parse(address)
+	u, err := member.ParseURL(address)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -12,11 +13,22 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
+// free returns an address that nobody listens at.
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 // What is no gRPC is served over HTTP/1.1, so a client that speaks both, as most do, must come to that.
 func TestOverTLSOneURLServesGRPCAndClientsThatPreferHTTP2(t *testing.T) {
 	source := httptest.NewTLSServer(http.NotFoundHandler()) // has a certificate, and clients that trust it
 	defer source.Close()
-	l, err := Listen("https://127.0.0.1:0", source.TLS)
+	l, err := Listen("https://"+free(t), source.TLS)
 	if err != nil {
 		t.Fatal(err)
 	}

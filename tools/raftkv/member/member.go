@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,26 +61,6 @@ func identity(peerURLs []string, salt string) uint64 {
 	sorted := slices.Sorted(slices.Values(peerURLs))
 	sum := sha1.Sum([]byte(strings.Join(sorted, "") + salt))
 	return binary.BigEndian.Uint64(sum[:8])
-}
-
-// ParseURLs checks a list of URLs and returns it sorted. They are http or https, with a host and a port and nothing else.
-func ParseURLs(list []string) ([]string, error) {
-	if len(list) == 0 {
-		return nil, errors.New("no URLs given")
-	}
-	urls := slices.Sorted(slices.Values(list))
-	for _, s := range urls {
-		u, err := url.Parse(strings.TrimSpace(s))
-		switch {
-		case err != nil:
-			return nil, err
-		case u.Scheme != "http" && u.Scheme != "https":
-			return nil, fmt.Errorf("URL %q: the scheme must be http or https", s)
-		case u.Port() == "" || u.Path != "":
-			return nil, fmt.Errorf("URL %q: it must be a host and a port", s)
-		}
-	}
-	return urls, nil
 }
 
 // A Set is the members of one cluster. Its methods may be called concurrently.

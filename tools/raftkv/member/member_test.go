@@ -197,18 +197,3 @@ func TestAMemberIsFoundByItsURLs(t *testing.T) {
 		}
 	}
 }
-
-func TestURLsAreAHostAndAPort(t *testing.T) {
-	got, err := ParseURLs([]string{"https://b:2", "http://a:1"})
-	if err != nil || !slices.Equal(got, []string{"http://a:1", "https://b:2"}) {
-		t.Errorf("%v, %v", got, err)
-	}
-	for _, bad := range []string{"", "a:1", "ftp://a:1", "http://a", "http://a:1/", "http://a:1/b", "http://%", "unix://a:1"} {
-		if got, err := ParseURLs([]string{"http://a:1", bad}); err == nil {
-			t.Errorf("%q: %v", bad, got)
-		}
-	}
-	if _, err := ParseURLs(nil); err == nil {
-		t.Error("no URLs at all")
-	}
-}

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"net/url"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,11 +14,13 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
 // Dial returns a connection to a peer or client URL. It connects when it is used.
 func Dial(address string, config *tls.Config) (*grpc.ClientConn, error) {
-	u, err := url.Parse(address)
+	u, err := member.ParseURL(address)
 	if err != nil {
 		return nil, err
 	}

@@ -390,7 +390,7 @@ func TestBadInputIsNamed(t *testing.T) {
 				t.Fatal(err)
 			}
 			return dir
-		}, exitFailed, "not a segment's name"},
+		}, exitFailed, first + ": not a segment but a directory"},
 		{"an archive that is none", func(t *testing.T) string { return filepath.Join(file(t, t.TempDir(), "a.tar.gz", noise), "a.tar.gz") }, exitFailed, "gzip: invalid header"},
 		{"an archive of several logs", func(t *testing.T) string {
 			return filepath.Join(repository(t), "testdata", "testlogs", "defects.tar.gz")

@@ -20,8 +20,7 @@ const rotSnapDir = "snap"
 
 // RotSnapshots damages the newest of two snapshots that a log records, one fault at a time: every bit of its file, every length, every
 // sector zeroed, set and random; and so for a body. Of each it counts what a program finds that starts again: Same if
-// the file is good all the same; Reported if the older one was found, and the damaged file is still there, under its name or set
-// aside; Silent if anything else was. There is always an older one, so Refused is a failure too.
+// the file is good all the same; Reported if the older one was found, and the damaged file is set aside; Silent if anything else was. There is always an older one, so Refused is a failure too.
 //
 // seed is that of the garbage. The error is the first failure, a *RotFailure, or that of making the snapshots.
 func RotSnapshots(seed uint64) (RotResult, error) {
@@ -186,10 +185,8 @@ func (s *rotSnapshots) judge(f *rotFault, find func(*snap.Store) (uint64, []byte
 		return fmt.Errorf("it found %d", index)
 	}
 	c.Reported++
-	for _, left := range []string{name, name + ".broken"} {
-		if b, err := disk.ReadFile(left); err == nil && bytes.Equal(b, damaged) {
-			return nil
-		}
+	if b, err := disk.ReadFile(name + ".broken"); err != nil || !bytes.Equal(b, damaged) {
+		return errors.New("the damaged file was not set aside")
 	}
-	return errors.New("the damaged file is not there any more")
+	return nil
 }

@@ -50,6 +50,7 @@ const BlockSize = 64 << 10
 const (
 	bodyMagic   = "\x89stele\r\n"
 	bodyVersion = 1
+	maxVersion  = 255 // what is above will never be one
 
 	fixedHeaderSize = 52 // up to the conf state
 	sumSize         = 4
@@ -95,13 +96,13 @@ func readHeader(f io.ReaderAt, size int64) (b Body, identity uint32, length int6
 		return b, 0, 0, err
 	}
 	if n := min(len(fixed), len(bodyMagic)); string(fixed[:n]) != bodyMagic[:n] {
-		return b, 0, 0, fmt.Errorf("%w: it begins with %x", ErrForeign, fixed[:n])
+		return b, 0, 0, strange(f, size, fixed, fmt.Sprintf("it begins with %x", fixed[:n]))
 	}
 	if len(fixed) < fixedHeaderSize {
 		return b, 0, 0, corrupt(size, "the file ends inside its header")
 	}
 	if v := binary.LittleEndian.Uint32(fixed[8:]); v != bodyVersion {
-		return b, 0, 0, fmt.Errorf("%w: it has version %d", ErrForeign, v)
+		return b, 0, 0, strange(f, size, fixed, fmt.Sprintf("it has version %d", v))
 	}
 	n := int64(binary.LittleEndian.Uint32(fixed[48:]))
 	if n > maxConfState || n > size-fixedHeaderSize-sumSize {
@@ -125,6 +126,42 @@ func readHeader(f io.ReaderAt, size int64) (b Body, identity uint32, length int6
 		b.ConfState = body[fixedHeaderSize:]
 	}
 	return b, sum, int64(len(header)), nil
+}
+
+// strange returns the error of a file that does not begin as a body does, for the reason that is given. It is damage, and not
+// ErrForeign, if the header is good but for the magic and the version, or if the file is not of a later version and ends as only a body does.
+func strange(f io.ReaderAt, size int64, fixed []byte, reason string) error {
+	foreign := fmt.Errorf("%w: %s", ErrForeign, reason)
+	if len(fixed) < fixedHeaderSize {
+		return foreign
+	}
+	damaged := corrupt(0, "%s, but it is a body", reason)
+	if n := int64(binary.LittleEndian.Uint32(fixed[48:])); n <= min(maxConfState, size-fixedHeaderSize-sumSize) {
+		header := make([]byte, fixedHeaderSize+n+sumSize)
+		if err := readFull(f, header, 0); err != nil {
+			return err
+		}
+		binary.LittleEndian.PutUint32(header[copy(header, bodyMagic):], bodyVersion)
+		body := header[:fixedHeaderSize+n]
+		if checksum(0, body) == binary.LittleEndian.Uint32(header[len(body):]) {
+			return damaged
+		}
+	}
+	if v := binary.LittleEndian.Uint32(fixed[8:]); string(fixed[:len(bodyMagic)]) == bodyMagic && bodyVersion < v && v <= maxVersion {
+		return foreign
+	}
+	// Without the identity the trailer's checksum is of no use, but the lengths in it are: they state the file's.
+	var trailer [trailerSize]byte
+	if err := readFull(f, trailer[:], size-trailerSize); err != nil {
+		return err
+	}
+	stated, blocks := binary.LittleEndian.Uint64(trailer[0:]), binary.LittleEndian.Uint64(trailer[8:])
+	l := layout{size: int64(min(stated, uint64(size)))}
+	start := size - trailerSize - l.end()
+	if stated > 0 && uint64(l.blocks()) == blocks && fixedHeaderSize+sumSize <= start && start <= fixedHeaderSize+maxConfState+sumSize {
+		return damaged
+	}
+	return foreign
 }
 
 // A layout is where the blocks of a body are in its file.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -139,9 +140,8 @@ func TestForeignFilesStay(t *testing.T) {
 	page := make([]byte, 4096)
 	page[8] = 4
 	copy(page[16:], "\xed\xda\x0c\xed\x02\x00\x00\x00\x00\x10")
-	later := (&Body{Index: 2, Term: 2}).appendHeader(nil)
-	later[8] = 2
-	for _, content := range [][]byte{page, later, []byte("x"), []byte("\x89steam")} {
+	later := laterVersion(bodyFileOf(t, 1000))
+	for _, content := range [][]byte{page, later, later[:1000], []byte("x"), []byte("\x89steam"), make([]byte, 4096), make([]byte, 24)} {
 		fsys := crashfs.New()
 		s := open(t, fsys)
 		writeBody(t, s, 1, 10)
@@ -180,6 +180,64 @@ func TestForeignFilesStay(t *testing.T) {
 		w.Close()
 		if b, err := fsys.ReadFile("snap/" + bodyName(9)); err != nil || !bytes.Equal(b, content) {
 			t.Errorf("it was replaced: %v", err)
+		}
+	}
+}
+
+// bodyFileOf returns the file of a body of so many bytes, of index 2.
+func bodyFileOf(t *testing.T, size int) []byte {
+	fsys := crashfs.New()
+	writeBody(t, open(t, fsys), 2, size)
+	b, err := fsys.ReadFile("snap/" + bodyName(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// laterVersion returns a file as it would be if only the version were another.
+func laterVersion(file []byte) []byte {
+	header := bytes.Clone(file[:fixedHeaderSize+2]) // with a conf state of two bytes
+	header[8] = 2
+	header = binary.LittleEndian.AppendUint32(header, checksum(0, header))
+	return append(header, file[len(header):]...)
+}
+
+// A body whose beginning is damaged was foreign for ever: never removed, and nothing could be written under its name.
+func TestABodyWithADamagedBeginningIsSetAside(t *testing.T) {
+	const sector = 512
+	for _, size := range []int{1000, BlockSize, 3*BlockSize + 1} {
+		good := bodyFileOf(t, size)
+		cases := map[string][]byte{}
+		for bit := range 8 * 12 {
+			damaged := bytes.Clone(good)
+			damaged[bit/8] ^= 1 << (bit % 8)
+			cases[fmt.Sprintf("bit %d of byte %d", bit%8, bit/8)] = damaged
+		}
+		for _, fill := range []byte{0, 0xff, 0x5a} {
+			cases[fmt.Sprintf("a sector of %x", fill)] = append(bytes.Repeat([]byte{fill}, sector), good[sector:]...)
+		}
+		for what, damaged := range cases {
+			fsys := crashfs.New()
+			s := open(t, fsys)
+			writeBody(t, s, 1, 10)
+			fsys.WriteFile("snap/"+bodyName(2), damaged)
+			if _, err := s.OpenBody(2); !isCorrupt(err) || errors.Is(err, ErrForeign) {
+				t.Errorf("%s: %v", what, err)
+			}
+			r, err := s.NewestBody(records(1, 2))
+			if err != nil || r.Body().Index != 1 {
+				t.Fatalf("%s: %v", what, err)
+			}
+			r.Close()
+			if b, err := fsys.ReadFile("snap/" + bodyName(2) + brokenSuffix); err != nil || !bytes.Equal(b, damaged) {
+				t.Errorf("%s: not set aside: %v", what, err)
+			}
+			fsys.WriteFile("snap/"+bodyName(2), damaged)
+			writeBody(t, s, 2, 10)
+			if _, err := s.OpenBody(2); err != nil {
+				t.Errorf("%s: not replaced: %v", what, err)
+			}
 		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// These tests crash a program that uses a log and a Store together: snapshot file, then record, then release, then Keep. They
+// These tests crash a program that uses a log and a Store together: snapshot file, then record, then Keep, then release. They
 // crash it around every operation that changes the file system, in many ways, and start it again.
 
 var seed = flag.Uint64("seed", 1, "of the crashes")
@@ -36,6 +36,8 @@ type program struct {
 	steps []step // in which order
 	size  int    // of the state, in bytes
 	wrap  func(fileutil.FS) fileutil.FS
+
+	noPrune bool
 }
 
 type step string
@@ -43,16 +45,18 @@ type step string
 const (
 	file    step = "file"
 	record  step = "record"
-	release step = "release"
 	keep    step = "keep"
+	release step = "release"
+	newest  step = "release up to the newest"
 	again   step = "again" // the same snapshot in other bytes takes the place of the one that is relied on
 )
 
-var rightOrder = []step{file, record, release, keep, again}
+var rightOrder = []step{file, record, keep, release, again}
 
 // promises are what was acknowledged, or seen after a restart: none of it may be lost.
 type promises struct {
 	snapshot uint64 // the newest that was recorded
+	older    uint64 // the one before, from which the program goes on if the newest is damaged
 	entry    uint64 // the last
 }
 
@@ -64,7 +68,7 @@ func (p *program) life(fsys fileutil.FS, promised promises, rounds int, kept fun
 	}
 	// The log makes its spare in the background. Waiting for it makes the order of all operations the same each time.
 	spares, cuts := make(chan error, 100), 0
-	opts := &wal.Options{FS: fsys, SegmentSize: 4096, Observer: wal.Observer{
+	opts := &wal.Options{FS: fsys, SegmentSize: 2048, Observer: wal.Observer{
 		Spare: func(err error) { spares <- err },
 		Cut:   func(string, time.Duration) { cuts++ },
 	}}
@@ -92,40 +96,46 @@ func (p *program) life(fsys fileutil.FS, promised promises, rounds int, kept fun
 	if err != nil {
 		return err
 	}
-	newest, err := p.load(store, records)
+	from, last, err := p.restart(store, records, opts)
 	if err != nil {
 		return fmt.Errorf("%+v was promised: %w", promised, err)
 	}
-	if newest.Index < promised.snapshot {
-		return fmt.Errorf("snapshot %d was promised, %d is there", promised.snapshot, newest.Index)
-	}
-	log, err := wal.Replay(wal.Records("data/wal", newest.Index, opts), newest)
-	if err != nil {
-		return err
-	}
-	last := newest.Index
-	for _, e := range log.Entries {
-		last++
-		if e.Index != last || !bytes.Equal(e.Data, command(last)) {
-			return fmt.Errorf("entry %d is %d with %d bytes", last, e.Index, len(e.Data))
+	if !p.noPrune {
+		if err := store.Prune(records); err != nil {
+			return err
 		}
 	}
-	if last < promised.entry {
-		return fmt.Errorf("entry %d was promised, the last is %d", promised.entry, last)
+	if from < promised.snapshot || last < promised.entry {
+		return fmt.Errorf("%+v was promised, from %d to %d is there", promised, from, last)
+	}
+	older := promised.older
+	if p.keep > 1 && from > 0 {
+		records = slices.DeleteFunc(records, func(r walpb.Snapshot) bool { return r.Index >= from }) // as if it was damaged
+		other, err := snap.Open("data/snap", &snap.Options{FS: fsys})
+		if err != nil {
+			return err
+		}
+		var end uint64
+		if older, end, err = p.restart(other, records, opts); err != nil {
+			return fmt.Errorf("without the newest snapshot, %+v was promised: %w", promised, err)
+		} else if older < promised.older || end != last {
+			return fmt.Errorf("without the newest snapshot, %+v was promised, from %d to %d is there", promised, older, end)
+		}
 	}
 	if l, err := store.List(); err != nil {
 		return err
 	} else if len(l.Broken)+len(l.Strays) > 0 {
 		return fmt.Errorf("a crash is no damage: %q %q", l.Broken, l.Strays)
 	}
-	promised = promises{snapshot: newest.Index, entry: last}
+	promised = promises{snapshot: from, older: older, entry: last}
 	kept(promised)
 
 	for range rounds {
-		entries := []walpb.Entry{{Term: 1, Index: last + 1, Data: command(last + 1)}, {Term: 1, Index: last + 2, Data: command(last + 2)}}
-		last += 2
-		if err := w.Save(walpb.HardState{Term: 1, Vote: 1, Commit: last}, entries); err != nil {
-			return err
+		for range 2 { // so that a segment may end between two snapshots
+			last++
+			if err := w.Save(walpb.HardState{Term: 1, Vote: 1, Commit: last}, []walpb.Entry{{Term: 1, Index: last, Data: command(last)}}); err != nil {
+				return err
+			}
 		}
 		promised.entry = last
 		kept(promised)
@@ -139,11 +149,16 @@ func (p *program) life(fsys fileutil.FS, promised promises, rounds int, kept fun
 				err = p.save(store, of, 1)
 			case record:
 				if err = w.SaveSnapshot(of); err == nil {
-					promised.snapshot = last
+					promised.older, promised.snapshot = promised.snapshot, last
 					kept(promised)
 				}
-			case release:
+			case newest:
 				err = w.Release(last)
+			case release:
+				var oldest uint64
+				if oldest, err = store.Oldest(p.keep, of); err == nil {
+					err = w.Release(oldest)
+				}
 			case keep:
 				if err = store.Keep(p.keep, of); errors.Is(err, fs.ErrNotExist) {
 					err = nil // of a program that is wrong on purpose
@@ -156,6 +171,26 @@ func (p *program) life(fsys fileutil.FS, promised promises, rounds int, kept fun
 		}
 	}
 	return nil
+}
+
+// restart returns from which of the recorded snapshots the program goes on, and the last entry after it.
+func (p *program) restart(store *snap.Store, records []walpb.Snapshot, opts *wal.Options) (from, last uint64, err error) {
+	newest, err := p.load(store, records)
+	if err != nil {
+		return 0, 0, err
+	}
+	log, err := wal.Replay(wal.Records("data/wal", newest.Index, opts), newest)
+	if err != nil {
+		return 0, 0, err
+	}
+	last = newest.Index
+	for _, e := range log.Entries {
+		last++
+		if e.Index != last || !bytes.Equal(e.Data, command(last)) {
+			return 0, 0, fmt.Errorf("entry %d is %d with %d bytes", last, e.Index, len(e.Data))
+		}
+	}
+	return newest.Index, last, nil
 }
 
 func (p *program) save(store *snap.Store, of walpb.Snapshot, variant byte) error {
@@ -384,14 +419,19 @@ func TestSaboteursAreCaught(t *testing.T) {
 	inSnap := func(name string) bool { return strings.Contains(name, "snap") }
 	for _, state := range []string{"snapshot", "body", "both"} {
 		for name, p := range map[string]program{
-			"record before file":                 {steps: []step{record, file, release, keep}},
+			"record before file":                 {steps: []step{record, file, keep, release}},
 			"keep before record":                 {steps: []step{file, keep, record, release}},
+			"release to the newest of two":       {steps: []step{file, record, keep, newest}, keep: 2},
 			"files are not synced":               {steps: rightOrder, wrap: func(f fileutil.FS) fileutil.FS { return &saboteur{FS: f, noData: inSnap} }},
 			"directory is not synced":            {steps: rightOrder, wrap: func(f fileutil.FS) fileutil.FS { return &saboteur{FS: f, noDir: inSnap} }},
 			"file gets its name before its sync": {steps: rightOrder, wrap: func(f fileutil.FS) fileutil.FS { return &saboteur{FS: f, late: inSnap} }},
 		} {
-			p.state, p.size, p.keep = state, 700, 1
-			states, err := p.everywhere(3, 6)
+			p.state, p.size, p.keep = state, 700, max(p.keep, 1)
+			rounds := 3
+			if p.keep > 1 {
+				rounds = 5 // until a segment is released
+			}
+			states, err := p.everywhere(rounds, 6)
 			if err == nil || states == 0 { // states of 0: it does not even run
 				t.Errorf("%s, %s: not caught in %d states: %v", state, name, states, err)
 			} else {
@@ -399,6 +439,16 @@ func TestSaboteursAreCaught(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Nor may a file that no record names take the place of one that is kept.
+func TestARestartWithoutPruneIsCaught(t *testing.T) {
+	p := program{state: "snapshot", size: 700, keep: 2, steps: rightOrder, noPrune: true}
+	lives, err := p.lives(100)
+	if err == nil {
+		t.Errorf("not caught in %d lives", lives)
+	}
+	t.Log(err)
 }
 
 // A saboteur is a file system that leaves out what it should do.

@@ -1,13 +1,18 @@
 // Package snap keeps snapshots: the state of a consensus system at an index, in files, so that the log before it can be
 // released. It knows no log. The order in which the two are written is the caller's, and it matters:
 //
-//	err = store.Save(s)             // 1. the snapshot, durable on return
-//	err = log.SaveSnapshot(...)     // 2. its record in the log, which says that there is one
-//	err = log.Release(s.Index)      // 3. what the snapshot stands for is no longer needed
-//	err = store.Keep(2, s.Record()) // 4. nor are the snapshots before it
+//	err = store.Save(s)                          // 1. the snapshot, durable on return
+//	err = log.SaveSnapshot(s.Record())           // 2. its record in the log, which says that there is one
+//	err = store.Keep(2, s.Record())              // 3. older snapshots than these two are no longer needed
+//	oldest, err := store.Oldest(2, s.Record())   // 4. the older of the two
+//	err = log.Release(oldest)                    // 5. nor is what it stands for
 //
 // A crash after any of these steps leaves a log and a snapshot that fit: a file without a record is not looked at, and
 // a record is never written without its file.
+//
+// The log is released up to the oldest snapshot that is kept, not up to the newest. A restart that finds the newest damaged goes on from an
+// older one, and needs every entry after that. With a log that goes back no further than the newest, the older files would be of no use.
+// A restart also calls [Store.Prune], so that no file without a record passes for one of those that are kept.
 //
 // # Two kinds of files
 //

@@ -23,7 +23,8 @@ func tempDir() (dir string, remove func()) {
 	return dir, func() { os.RemoveAll(dir) }
 }
 
-// A snapshot takes the place of the log before it, and a restart begins with it.
+// A snapshot takes the place of the log before it, and a restart begins with it: with the newest, or should that be damaged with the one
+// before.
 func Example() {
 	dir, remove := tempDir()
 	defer remove()
@@ -35,56 +36,73 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	var entries []walpb.Entry
-	for i, s := range []string{"a=1", "b=2", "a=3"} {
-		entries = append(entries, walpb.Entry{Term: 1, Index: uint64(i + 1), Data: []byte(s)})
-	}
-	if err := w.Save(walpb.HardState{Term: 1, Commit: 3}, entries); err != nil {
-		log.Fatal(err)
-	}
-
-	// The order is what matters: file, record, release.
-	s := snap.Snapshot{Index: 2, Term: 1, Data: []byte("a=1 b=2")}
-	if err := store.Save(s); err != nil {
-		log.Fatal(err)
-	}
-	if err := w.SaveSnapshot(s.Record()); err != nil {
-		log.Fatal(err)
-	}
-	if err := w.Release(s.Index); err != nil {
-		log.Fatal(err)
-	}
-	if err := store.Keep(2, s.Record()); err != nil {
-		log.Fatal(err)
+	for i, command := range []string{"a=1", "b=2", "a=3", "c=4", "b=5"} {
+		index := uint64(i + 1)
+		if err := w.Save(walpb.HardState{Term: 1, Commit: index}, []walpb.Entry{{Term: 1, Index: index, Data: []byte(command)}}); err != nil {
+			log.Fatal(err)
+		}
+		state, due := map[uint64]string{2: "a=1 b=2", 4: "a=3 b=2 c=4"}[index]
+		if !due {
+			continue
+		}
+		// The order is what matters: file, record, and only then what they make unnecessary.
+		s := snap.Snapshot{Index: index, Term: 1, Data: []byte(state)}
+		if err := store.Save(s); err != nil {
+			log.Fatal(err)
+		}
+		if err := w.SaveSnapshot(s.Record()); err != nil {
+			log.Fatal(err)
+		}
+		if err := store.Keep(2, s.Record()); err != nil {
+			log.Fatal(err)
+		}
+		oldest, err := store.Oldest(2, s.Record())
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := w.Release(oldest); err != nil {
+			log.Fatal(err)
+		}
 	}
 	w.Close()
 
-	// The restart.
-	walDir := filepath.Join(dir, "wal")
-	w, err = wal.Open(walDir, nil)
-	if err != nil {
+	// A restart. The second time the newest file is damaged.
+	restart := func() {
+		walDir := filepath.Join(dir, "wal")
+		w, err := wal.Open(walDir, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer w.Close()
+		records, err := wal.Snapshots(wal.Records(walDir, 0, nil))
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := store.Prune(records); err != nil {
+			log.Fatal(err)
+		}
+		newest, err := store.Newest(records)
+		if err != nil {
+			log.Fatal(err)
+		}
+		l, err := wal.Replay(wal.Records(walDir, newest.Index, nil), newest.Record())
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%d: %s, then", newest.Index, newest.Data)
+		for _, e := range l.Entries {
+			fmt.Printf(" %s", e.Data)
+		}
+		fmt.Println()
+	}
+	restart()
+	if err := os.Truncate(filepath.Join(dir, "snap", "0000000000000001-0000000000000004.snap"), 10); err != nil {
 		log.Fatal(err)
 	}
-	defer w.Close()
-	records, err := wal.Snapshots(wal.Records(walDir, 0, nil))
-	if err != nil {
-		log.Fatal(err)
-	}
-	newest, err := store.Newest(records)
-	if err != nil {
-		log.Fatal(err)
-	}
-	l, err := wal.Replay(wal.Records(walDir, newest.Index, nil), newest.Record())
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Printf("%d: %s\n", newest.Index, newest.Data)
-	for _, e := range l.Entries {
-		fmt.Printf("%d: %s\n", e.Index, e.Data)
-	}
+	restart()
 	// Output:
-	// 2: a=1 b=2
-	// 3: a=3
+	// 4: a=3 b=2 c=4, then b=5
+	// 2: a=1 b=2, then a=3 c=4 b=5
 }
 
 // State larger than memory is streamed into a body and out of it.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -253,17 +254,8 @@ func (s *Store) Keep(n int, recorded walpb.Snapshot) error {
 	} else if !there {
 		return fmt.Errorf("snap: %s: snapshot %d/%d: %w", s.dir, recorded.Index, recorded.Term, fs.ErrNotExist)
 	}
-	for _, name := range l.outdated(n, recorded.Index) {
-		if _, index, kind := parseName(name); kind == bodyFile {
-			if err := s.notForeign(index); errors.Is(err, ErrForeign) {
-				continue
-			} else if err != nil {
-				return err
-			}
-		}
-		if err := s.fs.Remove(filepath.Join(s.dir, name)); err != nil {
-			return fmt.Errorf("snap: %w", err)
-		}
+	if err := s.remove(l.outdated(n, recorded.Index)); err != nil {
+		return err
 	}
 	for _, index := range l.Partials {
 		if index <= recorded.Index && !s.writing[index] {
@@ -276,6 +268,45 @@ func (s *Store) Keep(n int, recorded walpb.Snapshot) error {
 		return fmt.Errorf("snap: %w", err)
 	}
 	return nil
+}
+
+// Oldest returns the index of the oldest snapshot or body that Keep keeps when it is called alike, and 0 while there are fewer than n: then the
+// log has to go back to its beginning to stand in for those that are missing. Up to there the log may be released. Oldest changes nothing. If n is
+// less than 1 the error is ErrInvalid, and otherwise what the file system said.
+func (s *Store) Oldest(n int, recorded walpb.Snapshot) (uint64, error) {
+	if n < 1 {
+		return 0, fmt.Errorf("snap: the oldest of %d snapshots: %w", n, ErrInvalid)
+	}
+	l, err := s.List()
+	if err != nil {
+		return 0, err
+	}
+	if all := l.indexes(recorded.Index); len(all) >= n {
+		return all[len(all)-n], nil
+	}
+	return 0, nil
+}
+
+// Prune removes the snapshots and bodies that are newer than all that is recorded: the crash came before their record did. It is for a restart,
+// before anything is saved; from then on they would count as some of those that Keep keeps. recorded is what wal.Snapshots returns.
+// If it is empty nothing is removed and the error is ErrInvalid; otherwise it is what the file system said.
+func (s *Store) Prune(recorded []walpb.Snapshot) error {
+	if len(recorded) == 0 {
+		return fmt.Errorf("snap: to keep no snapshot: %w", ErrInvalid)
+	}
+	newest := newestFirst(recorded)[0].Index
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, err := s.sweep()
+	if err != nil {
+		return fmt.Errorf("snap: %w", err)
+	}
+	names := l.outdated(0, math.MaxUint64)
+	names = slices.DeleteFunc(names, func(name string) bool {
+		_, index, _ := parseName(name)
+		return index <= newest
+	})
+	return s.remove(names) // should they come back after a crash the next restart removes them
 }
 
 // has tells whether there is a file of a recorded snapshot. The one of index 0 needs none.
@@ -297,29 +328,48 @@ func (s *Store) has(l *Listing, r walpb.Snapshot) (bool, error) {
 	return isIt(body.Body().Record()), nil
 }
 
+// indexes returns of which indexes, up to one, there is a snapshot or a body, the lowest first.
+func (l *Listing) indexes(upTo uint64) []uint64 {
+	all := slices.Clone(l.Bodies)
+	for _, r := range l.Snapshots {
+		all = append(all, r.Index)
+	}
+	slices.Sort(all)
+	return slices.DeleteFunc(slices.Compact(all), func(index uint64) bool { return index > upTo })
+}
+
 // outdated returns the names of the files of all but the n newest snapshots up to an index, the oldest first: if that
 // is interrupted, none is missing between those that are left.
 func (l *Listing) outdated(n int, upTo uint64) (names []string) {
-	byIndex := map[uint64][]string{}
-	for _, r := range l.Snapshots {
-		if r.Index <= upTo {
-			byIndex[r.Index] = append(byIndex[r.Index], snapshotName(r.Index, r.Term))
-		}
-	}
-	for _, index := range l.Bodies {
-		if index <= upTo {
-			byIndex[index] = append(byIndex[index], bodyName(index))
-		}
-	}
-	indexes := make([]uint64, 0, len(byIndex))
-	for index := range byIndex {
-		indexes = append(indexes, index)
-	}
-	slices.Sort(indexes)
+	indexes := l.indexes(upTo)
 	for _, index := range indexes[:max(0, len(indexes)-n)] {
-		names = append(names, byIndex[index]...)
+		for _, r := range l.Snapshots {
+			if r.Index == index {
+				names = append(names, snapshotName(r.Index, r.Term))
+			}
+		}
+		if slices.Contains(l.Bodies, index) {
+			names = append(names, bodyName(index))
+		}
 	}
 	return names
+}
+
+// remove removes files, but for bodies that are another's.
+func (s *Store) remove(names []string) error {
+	for _, name := range names {
+		if _, index, kind := parseName(name); kind == bodyFile {
+			if err := s.notForeign(index); errors.Is(err, ErrForeign) {
+				continue
+			} else if err != nil {
+				return err
+			}
+		}
+		if err := s.fs.Remove(filepath.Join(s.dir, name)); err != nil {
+			return fmt.Errorf("snap: %w", err)
+		}
+	}
+	return nil
 }
 
 // setAside renames a file that was found corrupt, unless again, which reads it once more, finds that it no longer

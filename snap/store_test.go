@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -497,6 +498,52 @@ func TestKeep(t *testing.T) {
 			}
 		})
 	}
+	t.Run("oldest", func(t *testing.T) {
+		for _, test := range []struct {
+			n              int
+			recorded, want uint64
+		}{{1, 50, 50}, {2, 50, 40}, {2, 40, 30}, {4, 40, 20}, {2, 20, 10}, {9, 50, 0}, {1, 0, 0}} {
+			_, s := build(t)
+			recorded := walpb.Snapshot{Index: test.recorded, Term: 2}
+			got, err := s.Oldest(test.n, recorded)
+			if err != nil || got != test.want {
+				t.Errorf("of %d up to %d it is %d, want %d (%v)", test.n, test.recorded, got, test.want, err)
+			}
+			if err := s.Keep(test.n, recorded); err != nil {
+				t.Fatal(err)
+			}
+			l, err := s.List()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if kept := l.indexes(math.MaxUint64); got > 0 && kept[1] != got { // the first is another's
+				t.Errorf("of %d up to %d Keep keeps %d, and the oldest is %d", test.n, test.recorded, kept, got)
+			}
+		}
+		_, s := build(t)
+		if _, err := s.Oldest(0, walpb.Snapshot{}); !errors.Is(err, ErrInvalid) {
+			t.Error(err)
+		}
+	})
+	t.Run("prune", func(t *testing.T) {
+		fsys, s := build(t)
+		if err := s.Prune(nil); !errors.Is(err, ErrInvalid) {
+			t.Error(err)
+		}
+		if err := s.Prune([]walpb.Snapshot{{}, {Index: 25, Term: 2}, {Index: 10, Term: 2}}); err != nil {
+			t.Fatal(err)
+		}
+		l, err := s.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.indexes(math.MaxUint64); !slices.Equal(got, []uint64{5, 10, 20, 25}) || !slices.Equal(l.Partials, []uint64{60, 15}) {
+			t.Errorf("left are %d, and unfinished %d", got, l.Partials)
+		}
+		if _, ok := fsys.Tree()["snap/db"]; !ok {
+			t.Error("a file that is not ours is gone")
+		}
+	})
 	t.Run("body of another term", func(t *testing.T) {
 		_, s := build(t)
 		if err := s.Keep(1, walpb.Snapshot{Index: 50, Term: 3}); !errors.Is(err, fs.ErrNotExist) {

@@ -114,6 +114,48 @@ func ExampleWriter_Append() {
 	// 3 is durable: true
 }
 
+// A program that keeps two snapshots releases the log up to the older one: should the file of the newer be damaged, it goes on from there.
+func ExampleWriter_Release() {
+	dir, remove := tempDir()
+	defer remove()
+	w, err := wal.Create(dir, nil, &wal.Options{SegmentSize: 4096})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer w.Close()
+	var kept []walpb.Snapshot // that there are files of
+	for i := uint64(1); i <= 100; i++ {
+		entry := walpb.Entry{Term: 1, Index: i, Data: make([]byte, 500)}
+		if err := w.Save(walpb.HardState{Term: 1, Commit: i}, []walpb.Entry{entry}); err != nil {
+			log.Fatal(err)
+		}
+		if i%20 != 0 {
+			continue
+		}
+		s := walpb.Snapshot{Index: i, Term: 1}
+		if err := w.SaveSnapshot(s); err != nil { // its file is durable already
+			log.Fatal(err)
+		}
+		if kept = append(kept, s); len(kept) < 2 {
+			continue
+		}
+		kept = kept[len(kept)-2:] // and older files are removed
+		if err := w.Release(kept[0].Index); err != nil {
+			log.Fatal(err)
+		}
+	}
+	for _, s := range kept {
+		l, err := wal.Replay(wal.Records(dir, s.Index, nil), s)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("from %d: %d entries\n", s.Index, len(l.Entries))
+	}
+	// Output:
+	// from 80: 20 entries
+	// from 100: 0 entries
+}
+
 func ExampleRecords() {
 	dir, remove := tempDir()
 	defer remove()

@@ -6,10 +6,13 @@ import (
 	"strings"
 )
 
-// Release removes the segments that hold nothing after index, oldest first, as far as the log can do without them: the
-// newest usable snapshot record, one that the last hard state commits, and all that follows it stays. So save the
-// snapshot and the commit first: what is saved while Release is at work is for the next one. Without a usable snapshot record nothing is
-// removed, nor is the last segment ever.
+// Release removes the segments that hold nothing after index, oldest first, as far as the log can do without them. Give it
+// the index of the oldest snapshot that is kept, not of the newest: a log that goes back to the newest alone can be replayed from
+// no other, and then one damaged file is the end of the member. Package snap has all the steps in order.
+//
+// By itself Release keeps the newest usable snapshot record, one that the last hard state commits, and all that follows it. So save
+// the snapshot and the commit first: what is saved while Release is at work is for the next one. Without a usable snapshot
+// record nothing is removed, nor is the last segment ever.
 //
 // Once Release has returned nil the segments stay away after a crash. After a crash before that any of them may be there
 // again; that they then need not be consecutive is no damage. An error of removing a file leaves the Writer usable.

@@ -122,10 +122,14 @@ func (m *member) compact() error {
 		err = m.w.SaveSnapshot(of.Record())
 	}
 	if err == nil {
-		err = m.w.Release(f.index)
+		err = m.store.Keep(2, of.Record())
+	}
+	var oldest uint64
+	if err == nil {
+		oldest, err = m.store.Oldest(2, of.Record())
 	}
 	if err == nil {
-		err = m.store.Keep(2, of.Record())
+		err = m.w.Release(oldest)
 	}
 	if err != nil {
 		return err

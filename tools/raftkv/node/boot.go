@@ -47,6 +47,9 @@ func (n *Node) boot() error {
 	if err != nil {
 		return err
 	}
+	if err := n.snapshots.Prune(recorded); err != nil {
+		return err
+	}
 	defer body.Close()
 	from := body.Body().Record()
 	l, err := wal.Replay(wal.Records(dir, from.Index, &o), from)

@@ -140,10 +140,14 @@ func (n *Node) keep(s walpb.Snapshot, h Head, view *mvcc.View) error {
 			return err
 		}
 	}
-	if err := n.wal.Release(s.Index); err != nil {
-		return err // segments that are of no use any more
+	if err := n.snapshots.Keep(n.cfg.KeepSnapshots, s); err != nil {
+		return err // files that are of no use any more
 	}
-	return n.snapshots.Keep(n.cfg.KeepSnapshots, s)
+	oldest, err := n.snapshots.Oldest(n.cfg.KeepSnapshots, s)
+	if err != nil {
+		return err // the same, and segments
+	}
+	return n.wal.Release(oldest) // and no further: should the newest be damaged, a restart begins at an older one
 }
 
 // replace makes a snapshot, received and recorded, the state.
@@ -167,6 +171,7 @@ func (n *Node) replace(s *raftpb.Snapshot) {
 	a.reached(n, index, s.GetMetadata().GetTerm())
 	// What happened to requests of ours between the two states is not known any more.
 	n.pending.lost(s.GetMetadata().GetTerm() + 1)
+	// All of it: it ends before the snapshot, so that no older one could be replayed from.
 	if err := n.wal.Release(index); err != nil {
 		n.log.Warn("old segments remain", "error", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
+	"slices"
 
 	"github.com/stele-wal/stele/walpb"
 )
@@ -169,6 +170,13 @@ func (m *meaning) after(index uint64) []record {
 		return nil
 	}
 	return m.entries[index-m.base:]
+}
+
+// replayable reports whether a log that holds these of the records can be replayed from a snapshot record: it is committed, and all
+// that follows it is there.
+func (m *meaning) replayable(snapshot record, held []record) bool {
+	after := m.after(snapshot.index)
+	return m.base <= snapshot.index && snapshot.index <= m.state.index && (len(after) == 0 || slices.Contains(held, after[0]))
 }
 
 // content returns the entry of an index and a term. There is only one, because frames that recur are what a trimmed tail can

@@ -20,9 +20,11 @@ type seen struct {
 	state    record   // the hard state at its head
 	starts   []start
 	segments []string // all that are there
+	gap      bool     // segments are missing in between
 
 	snapshots []walpb.Snapshot // the usable ones
-	log       *wal.Log         // replayed from the newest of them
+	logs      []*wal.Log       // replayed from each of them
+	log       *wal.Log         // replayed from the newest of them, the last if there are several
 
 	count int // how many records of the model that is; set by judge
 
@@ -115,7 +117,7 @@ func observeRecords(disk *crashfs.FS, keep bool) (*seen, error) {
 		switch {
 		case err == nil:
 		case errors.As(err, &corrupt) && corrupt.Kind == wal.MissingSegment:
-			*s = seen{tape: s.tape}
+			*s = seen{tape: s.tape, gap: true}
 			continue
 		case err != nil:
 			return nil, failf(Refused, "records: %v", err)
@@ -153,9 +155,15 @@ func (s *seen) mean(from func(index uint64) iter.Seq2[wal.Record, error]) (err e
 		return failf(Lost, "no usable snapshot record")
 	}
 	newest := s.newest()
-	s.log, err = wal.Replay(from(newest.Index), newest)
-	if err != nil {
-		return failf(Refused, "replay from %d/%d: %v", newest.Index, newest.Term, err)
+	for _, n := range s.snapshots {
+		log, err := wal.Replay(from(n.Index), n)
+		if err != nil {
+			return failf(Refused, "replay from %d/%d, which is listed: %v", n.Term, n.Index, err)
+		}
+		s.logs = append(s.logs, log)
+		if n.Index == newest.Index {
+			s.log = log
+		}
 	}
 	return nil
 }

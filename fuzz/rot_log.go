@@ -272,7 +272,7 @@ func (l *RotLog) mean(disk *crashfs.FS, from, to int) (wrong string, reported er
 	want := fold(l.records[:l.known(to)])
 	n := 0
 	for _, p := range want.snapshots {
-		if p.at < l.known(from) || p.index > want.state.index {
+		if p.at < l.known(from) || !want.replayable(p.record, l.records[l.known(from):l.known(to)]) {
 			continue
 		}
 		if n >= len(snapshots) || snapshotRecord(snapshots[n]) != p.record {

@@ -197,6 +197,10 @@ func (c *checker) finish(s *scanner) {
 	c.segment(s)
 	r, h := c.report, &c.sum.history
 	h.settle(c.since)
+	var corrupt *CorruptError
+	if errors.As(c.sum.end(), &corrupt) {
+		c.corrupt(corrupt, 0)
+	}
 	r.State, r.LastIndex = h.state, h.line.last
 	r.LastTerm, _ = h.line.term(r.LastIndex)
 	if e := s.end; e.verdict == Torn || e.verdict == TornUnproven || e.verdict == Unborn {

@@ -23,8 +23,9 @@ var (
 	// ErrLocked says that another Writer, or an etcd, has the log open. It is fileutil.ErrLocked.
 	ErrLocked = fileutil.ErrLocked
 
-	// ErrInvalid says that Save or SaveSnapshot was given what the log cannot hold: an index that does not follow on,
-	// a term or commit that falls, a commit beyond the last entry. Nothing was written.
+	// ErrInvalid says that Save or SaveSnapshot was given what the log cannot hold: an index that does not follow,
+	// a term or commit that falls, a vote that changes within its term, a commit beyond the last entry, an entry type or a
+	// ConfState that no etcd can read. Nothing was written.
 	ErrInvalid = errors.New("invalid")
 
 	// ErrTooLarge says that a record would be larger than Options.MaxRecord. Nothing was written.

@@ -235,6 +235,9 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 	if gap != nil && !passed(recs, &sum.history) {
 		return nil, sum.place(gap)
 	}
+	if err := sum.end(); err != nil {
+		return nil, err
+	}
 	if between {
 		o.Logger.Warn("wal: segments older than the newest snapshot record are missing", "dir", dir, "error", gap)
 	}

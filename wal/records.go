@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"iter"
-	"slices"
 
 	"github.com/stele-wal/stele/walpb"
 )
@@ -47,9 +46,13 @@ func Records(dir string, from uint64, opts *Options) iter.Seq2[Record, error] {
 }
 
 // Snapshots returns the snapshot records from which the log can be replayed, in the order in which they were written:
-// those that the last hard state commits; of several of one index with different terms, the last. It passes missing segments over as long as there is a usable snapshot record
-// behind them and, by the names of the segments between, all that follows it is there. Its error is the first one of seq, of a
-// record that cannot be decoded, or of one that contradicts those before it.
+// those that the last hard state commits and whose following entries are all there; of several of one index
+// with different terms, the last. Each can be
+// given to Replay with the same records. Missing segments are passed over if after them there is such a record. Memory use is
+// that of the snapshot records.
+//
+// Its error is the first one of seq, of a record that cannot be decoded, or of one that contradicts those before it; or a
+// *CorruptError if the log ends without what has to follow.
 func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 	var (
 		snapshots []walpb.Snapshot
@@ -71,7 +74,6 @@ func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 		if r.Type == walpb.TypeSnapshot {
 			s := fold.snap
 			s.ConfState = bytes.Clone(s.ConfState)
-			snapshots = slices.DeleteFunc(snapshots, func(o walpb.Snapshot) bool { return o.Index == s.Index && o.Term != s.Term })
 			snapshots = append(snapshots, s)
 			recs = append(recs, recorded{index: s.Index, whole: fold.whole()})
 		}
@@ -79,23 +81,30 @@ func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 	if gap != nil && !passed(recs, &fold.history) {
 		return nil, gap
 	}
-	usable := snapshots[:0]
+	if err := fold.end(); err != nil {
+		return nil, err
+	}
+	term := make(map[uint64]uint64) // that of the last record of an index, which is the one that counts
 	for _, s := range snapshots {
-		if s.Index <= fold.history.state.Commit {
+		term[s.Index] = s.Term
+	}
+	usable := snapshots[:0]
+	for i, s := range snapshots {
+		if s.Term == term[s.Index] && fold.history.replayable(recs[i]) && (gap == nil || recs[i].whole) {
 			usable = append(usable, s)
 		}
 	}
 	return usable, nil
 }
 
-// passed tells whether the snapshot records behind a gap make the missing segments needless, in a log that comes to h: all that is
-// committed after the newest of them must be there.
+// passed reports whether the snapshot records after a gap make the missing segments unnecessary, in a log that comes to h:
+// all that is committed after the newest of them must be there.
 func passed(records []recorded, h *history) bool {
 	newest := newestUsable(records, h.state.Commit)
 	return newest >= 0 && records[newest].whole && h.state.Commit <= max(records[newest].index, h.line.last)
 }
 
-// isGap tells whether err says that segments are missing, behind which reading can go on.
+// isGap reports whether err says that segments are missing, after which reading can go on.
 func isGap(err error) bool {
 	if err == nil {
 		return false

@@ -21,8 +21,8 @@ type Log struct {
 //
 // Which entries stand is decided by three rules. An entry voids every earlier one at or above its index, whether or not
 // it comes after the snapshot. A snapshot record whose entry the log does not hold, or holds with another term, was installed
-// from a leader, and replaces the log once a hard state commits it. What contradicts these rules, or a gap, a term or a commit
-// that falls, a commit beyond the last entry, is a *CorruptError that names the place.
+// from a leader, and replaces the log once a hard state commits it, before or after. What contradicts these rules, a term or a
+// commit that falls, and a commit or entries beyond a gap that no snapshot record fills, is a *CorruptError that names the place.
 //
 // The result owns its memory. Otherwise the error is
 //
@@ -74,7 +74,7 @@ func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 		if r.Type == walpb.TypeSnapshot && fold.snap.Index == from.Index {
 			if fold.snap.Term != from.Term {
 				matched = false
-				mismatch = fmt.Errorf("wal: %s: offset %d: snapshot %d/%d: %w: %d", r.Segment, r.Offset, from.Index, from.Term, ErrSnapshotMismatch, fold.snap.Term)
+				mismatch = fmt.Errorf("wal: %s: offset %d: snapshot %d/%d: %w: %d", r.Segment, r.Offset, from.Term, from.Index, ErrSnapshotMismatch, fold.snap.Term)
 				continue
 			}
 			matched, whole, snapshot, mismatch = true, fold.whole(), fold.snap, nil
@@ -83,6 +83,9 @@ func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 	}
 	if mismatch != nil {
 		return nil, mismatch
+	}
+	if failed == nil {
+		failed = fold.end()
 	}
 	log := sum()
 	bridged := gap == nil || matched && whole && fold.history.state.Commit <= max(from.Index, fold.history.line.last)
@@ -94,11 +97,11 @@ func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 	case !bridged:
 		return log, gap
 	case !matched:
-		return nil, fmt.Errorf("wal: snapshot %d/%d: %w", from.Index, from.Term, ErrSnapshotNotFound)
+		return nil, fmt.Errorf("wal: snapshot %d/%d: %w", from.Term, from.Index, ErrSnapshotNotFound)
 	case len(log.Entries) > 0 && log.Entries[0].Index != from.Index+1, fold.history.line.base > from.Index:
-		return nil, fmt.Errorf("wal: snapshot %d/%d: %w: the log now begins after %d", from.Index, from.Term, ErrSnapshotOutdated, fold.history.line.base)
+		return nil, fmt.Errorf("wal: snapshot %d/%d: %w: the log now begins after %d", from.Term, from.Index, ErrSnapshotOutdated, fold.history.line.base)
 	case fold.history.state.Commit > max(from.Index, fold.history.line.last):
-		return nil, fmt.Errorf("wal: snapshot %d/%d: %w: the log is committed up to %d, and its entries end at %d", from.Index, from.Term, ErrSnapshotOutdated, fold.history.state.Commit, max(from.Index, fold.history.line.last))
+		return nil, fmt.Errorf("wal: snapshot %d/%d: %w: the log is committed up to %d, and its entries end at %d", from.Term, from.Index, ErrSnapshotOutdated, fold.history.state.Commit, max(from.Index, fold.history.line.last))
 	}
 	return log, nil
 }
@@ -110,11 +113,18 @@ type fold struct {
 	arena    arena
 	lowest   uint64 // of the indexes in the names of the segments that began since the fold did
 	begun    bool   // one has
+	owed     place  // of the first record since which others have to follow, while they have
 
 	// The last message of each type. Their bytes alias the record, unless they were copied to be kept.
 	entry walpb.Entry
 	state walpb.HardState
 	snap  walpb.Snapshot
+}
+
+// place is where a record stands.
+type place struct {
+	segment string
+	offset  int64
 }
 
 func newFold() fold { return fold{} }
@@ -146,7 +156,24 @@ func (f *fold) record(r *Record) error {
 		c.LastIndex, c.Commit = f.history.line.last, f.history.state.Commit
 		return c
 	}
+	switch owing := f.history.owing(); {
+	case !owing:
+		f.owed = place{}
+	case f.owed == place{}:
+		f.owed = place{r.Segment, r.Offset}
+	}
 	return nil
+}
+
+// end returns the error of a log that ends without records that have to follow, a *CorruptError at the first one that asks for them.
+func (f *fold) end() error {
+	err := f.history.owes()
+	if err == nil {
+		return nil
+	}
+	return &CorruptError{Segment: f.owed.segment, Offset: f.owed.offset, Kind: LostEnd, Detail: err.Error(),
+		Because:   "a commit comes after what it commits, or with the snapshot record that replaces the log; Fabric's orderer, and an etcd before 3.3.21 or 3.4.8, leave this if they crash while they install a snapshot",
+		LastIndex: f.history.line.last, Commit: f.history.state.Commit}
 }
 
 func (f *fold) decode(r *Record) error {

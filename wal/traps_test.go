@@ -162,10 +162,10 @@ func TestOpeningAtAnUnrecordedSnapshotIsAnError(t *testing.T) {
 	must(t, w.Save(state(1, 4), entries(1, 1, 5, 20)))
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 4, Term: 1}))
 	for _, when := range []string{"open to append", "closed"} {
-		if log, err := replay(l.FS, walpb.Snapshot{Index: 3, Term: 1}); !errors.Is(err, wal.ErrSnapshotNotFound) || log != nil || !strings.Contains(err.Error(), "3/1") {
+		if log, err := replay(l.FS, walpb.Snapshot{Index: 3, Term: 1}); !errors.Is(err, wal.ErrSnapshotNotFound) || log != nil || !strings.Contains(err.Error(), "1/3") {
 			t.Errorf("%s: not recorded: %v, %v", when, log, err)
 		}
-		if log, err := replay(l.FS, walpb.Snapshot{Index: 4, Term: 2}); !errors.Is(err, wal.ErrSnapshotMismatch) || log != nil || !strings.Contains(err.Error(), "4/2") {
+		if log, err := replay(l.FS, walpb.Snapshot{Index: 4, Term: 2}); !errors.Is(err, wal.ErrSnapshotMismatch) || log != nil || !strings.Contains(err.Error(), "2/4") {
 			t.Errorf("%s: recorded with another term: %v, %v", when, log, err)
 		}
 		must(t, w.Close())

@@ -247,9 +247,9 @@ func TestCommitAloneIsNotSyncedUntilSync(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, w := create(t)
-			must(t, w.Save(state(1, 0), entries(1, 1, 2, 10)))
+			must(t, w.Save(walpb.HardState{Term: 1}, entries(1, 1, 2, 10)))
 			l.did()
-			must(t, w.Save(state(1, 1), nil))
+			must(t, w.Save(walpb.HardState{Term: 1, Commit: 1}, nil))
 			if ops := l.did(); len(ops) > 0 {
 				t.Errorf("a commit alone did %v", ops)
 			}
@@ -282,7 +282,7 @@ func TestCallersMayReuseWhatTheyPassed(t *testing.T) {
 				list[i] = walpb.Entry{Term: 99, Index: 99}
 			}
 		}
-		s := state(1, 0)
+		s := walpb.HardState{Term: 1}
 		list := entries(1, 1, 3, 2000)
 		must(t, h.w.Append(s, list, func(error) {}))
 		spoil(list) // not yet written
@@ -292,7 +292,7 @@ func TestCallersMayReuseWhatTheyPassed(t *testing.T) {
 		must(t, h.w.SaveSnapshot(snapshot))
 		snapshot.ConfState[0] = 0xee
 		list = entries(1, 4, 4, 10)
-		must(t, h.w.Save(state(1, 3), list))
+		must(t, h.w.Save(walpb.HardState{Term: 1, Commit: 3}, list))
 		spoil(list)
 		// Only the vote changes: it is compared with what was saved, not with what the caller has made of it.
 		before := h.syncs
@@ -357,14 +357,16 @@ func TestWhatALogCannotHoldIsRefusedWhole(t *testing.T) {
 		says    string
 	}{
 		{"gap after the log", state(2, 3), []walpb.Entry{e(2, 7)}, wal.ErrInvalid, "gap after 5"},
-		{"gap inside", state(2, 3), []walpb.Entry{e(2, 6), e(2, 8)}, wal.ErrInvalid, "8/2"},
-		{"twice inside", state(2, 3), []walpb.Entry{e(2, 6), e(2, 6)}, wal.ErrInvalid, "6/2"},
-		{"backwards inside", state(2, 3), []walpb.Entry{e(2, 6), e(2, 5)}, wal.ErrInvalid, "5/2"},
+		{"gap inside", state(2, 3), []walpb.Entry{e(2, 6), e(2, 8)}, wal.ErrInvalid, "2/8"},
+		{"twice inside", state(2, 3), []walpb.Entry{e(2, 6), e(2, 6)}, wal.ErrInvalid, "2/6"},
+		{"backwards inside", state(2, 3), []walpb.Entry{e(2, 6), e(2, 5)}, wal.ErrInvalid, "2/5"},
 		{"index 0", state(2, 3), []walpb.Entry{e(2, 0)}, wal.ErrInvalid, "index 0"},
 		{"committed entry", state(2, 3), []walpb.Entry{e(3, 3)}, wal.ErrInvalid, "committed up to 3"},
 		{"term falls", state(2, 3), []walpb.Entry{e(1, 6)}, wal.ErrInvalid, "lower term"},
 		{"term falls inside", state(3, 3), []walpb.Entry{e(3, 6), e(2, 7)}, wal.ErrInvalid, "lower term"},
 		{"hard state's term falls", state(1, 3), nil, wal.ErrInvalid, "falls from 2 to 1"},
+		{"vote changes", walpb.HardState{Term: 2, Vote: 7, Commit: 3}, nil, wal.ErrInvalid, "vote in term 2 changes from 1 to 7"},
+		{"vote vanishes", walpb.HardState{Term: 2, Commit: 3}, nil, wal.ErrInvalid, "vote in term 2 changes from 1 to 0"},
 		{"commit falls", state(2, 2), nil, wal.ErrInvalid, "falls from 3 to 2"},
 		{"commit beyond the log", state(2, 6), nil, wal.ErrInvalid, "last entry is 5"},
 		{"commit beyond what overwrites", state(3, 5), []walpb.Entry{e(3, 4)}, wal.ErrInvalid, "last entry is 4"},

@@ -87,8 +87,9 @@ func newWriter(dir string, o Options, metadata []byte, segments []*segment, end 
 // there, in order, or Open says that the log is corrupt, and where. Concurrent calls share a sync.
 //
 // The entries' indexes follow on each other, and the first is at most one above the last in the log, above the commit
-// and above the snapshot that the log begins with; it voids every entry at or above it. Terms do not fall. A zero
-// hard state is none. The commit is at most the last index. The Writer keeps nothing that it is given.
+// and above the snapshot that the log begins with; it voids every entry at or above it. Terms do not fall, and a vote stays
+// for its term. A zero hard state is none. The commit is at most the last index. With PlainEtcd, the type of an entry is one of
+// raft's three. The Writer keeps nothing that it is given.
 //
 // A Save that changes nothing but the commit does not wait for a sync: the commit can be learnt again from the others.
 // It is durable with the next Save that is, Sync or Close.
@@ -128,8 +129,11 @@ func (w *Writer) Append(state walpb.HardState, entries []walpb.Entry, done func(
 }
 
 // SaveSnapshot appends a snapshot record, and returns once it is durable. Save the snapshot's file first: the record says
-// that it is there. The record of an installed snapshot takes effect with the hard state that commits its index. ConfState is
-// written as it is; etcd wants one, but for index 0. The errors are those of Save.
+// that it is there. The record of an installed snapshot takes effect with the hard state that commits its index: call
+// SaveSnapshot first, and then Save with that hard state and what follows. Save refuses the other order, which older raft
+// systems have, because a crash in between would leave a commit of what is not there.
+//
+// ConfState must be raft's, as it is encoded, or nil; etcd wants one, but for index 0. The errors are those of Save.
 func (w *Writer) SaveSnapshot(s walpb.Snapshot) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -141,6 +145,9 @@ func (w *Writer) SaveSnapshot(s walpb.Snapshot) error {
 	}
 	if err := w.history.admitsSnapshot(s); err != nil {
 		return fmt.Errorf("wal: %w: %w", ErrInvalid, err)
+	}
+	if err := walpb.CheckConfState(s.ConfState); err != nil {
+		return fmt.Errorf("wal: %w: snapshot record %d/%d: %w", ErrInvalid, s.Term, s.Index, err)
 	}
 	w.encoder.snapshot(w.gathering, s)
 	w.history.snapshot(s)
@@ -223,8 +230,13 @@ func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number ui
 		return 0, false, err
 	}
 	for i := range entries {
-		if err := w.fits(entries[i].Size()); err != nil {
+		e := &entries[i]
+		if err := w.fits(e.Size()); err != nil {
 			return 0, false, err
+		}
+		if w.opts.PlainEtcd && (e.Type < walpb.EntryNormal || e.Type > walpb.EntryConfChangeV2) {
+			// Without a header_crc, a type that has no name is damage to every reader.
+			return 0, false, fmt.Errorf("wal: %w: entry %d/%d is of type %d, which is none of raft's", ErrInvalid, e.Term, e.Index, e.Type)
 		}
 	}
 	if err := w.history.admits(state, entries); err != nil {

@@ -28,10 +28,11 @@ type applier struct {
 	leaderTerm   uint64
 }
 
-// work is a message with entries, or a snapshot to take the place of everything.
+// work is a message with entries, a snapshot to take the place of everything, or the demand for a snapshot of an index or a later one.
 type work struct {
 	message  *raftpb.Message
 	snapshot *raftpb.Snapshot
+	demand   uint64
 }
 
 // awaited is what is to be called once an index has been applied.
@@ -120,10 +121,13 @@ func (a *applier) run(n *Node) {
 				return
 			default:
 			}
-			if w.snapshot != nil {
+			switch {
+			case w.snapshot != nil:
 				n.replace(w.snapshot)
-			} else {
+			case w.message != nil:
 				n.apply(w.message)
+			case n.newest.Load() < w.demand:
+				n.snapshot()
 			}
 		}
 	}
@@ -194,13 +198,13 @@ func (n *Node) applyEntry(e *raftpb.Entry) error {
 		if err := proto.Unmarshal(e.Data, &cc); err != nil {
 			return err
 		}
-		return n.applyChange(&cc)
+		return n.applyChange(e.GetIndex(), &cc)
 	case raftpb.EntryConfChangeV2:
 		var cc raftpb.ConfChangeV2
 		if err := proto.Unmarshal(e.Data, &cc); err != nil {
 			return err
 		}
-		return n.applyJoint(&cc)
+		return n.applyJoint(e.GetIndex(), &cc)
 	}
 	return fmt.Errorf("entry of unknown type %d", e.GetType())
 }

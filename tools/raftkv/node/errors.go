@@ -19,5 +19,8 @@ var (
 	ErrUnhealthy   = errors.New("raftkv: not enough started members")                 // it takes no effect
 )
 
+// ErrNotRestored is of a snapshot that raft does not go on from: it does not have this member, or is of a leader that is none any more.
+var ErrNotRestored = errors.New("raftkv: the snapshot was not restored")
+
 // ErrRemoved is why a Node stops whose member was removed from the cluster.
 var ErrRemoved = errors.New("raftkv: this member was removed from the cluster")

@@ -28,6 +28,7 @@ func (n *Node) run() {
 		case <-ticks:
 			n.raft.Tick()
 			n.reads.tick(n)
+			n.tick()
 			if n.leaving > 0 {
 				if n.leaving--; n.leaving == 0 {
 					n.fail(ErrRemoved)

@@ -30,7 +30,7 @@ type Node struct {
 	cfg       Config
 	log       *slog.Logger
 	wal       *wal.Writer
-	storage   *raft.MemoryStorage
+	storage   *storage
 	snapshots *snap.Store
 	raft      *raft.RawNode // the loop's alone
 	store     *mvcc.Store
@@ -61,15 +61,18 @@ type Node struct {
 	held         []proposal // until there is a leader, or room in its log; the loop's
 	leaving      int        // ticks until a removed member stops; the loop's
 	alone        bool       // this member is the only voter; the loop's
+	pauses       []pause    // the loop's
+	demanded     int        // ticks until another snapshot may be demanded; the loop's
 }
 
 // Start opens what is in Config.Dir, or makes it, and joins the cluster. The errors are those of the log and the snapshots.
 func Start(cfg Config) (*Node, error) {
 	cfg.setDefaults()
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, storage: raft.NewMemoryStorage(), store: mvcc.New(), members: member.NewSet(),
+		cfg: cfg, log: cfg.Logger, store: mvcc.New(), members: member.NewSet(),
 		stop: make(chan struct{}), failed: make(chan struct{}),
 	}
+	n.storage = &storage{MemoryStorage: raft.NewMemoryStorage(), demand: n.demand}
 	n.inbox.init()
 	n.lead.init()
 	n.reads.init()

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -140,12 +141,17 @@ func (n *Node) send(m *raftpb.Message) {
 	index, to := m.GetSnapshot().GetMetadata().GetIndex(), m.GetTo()
 	began := time.Now()
 	n.cfg.Transport.SendSnapshot(m, func() (*snap.Reader, error) { return n.snapshots.OpenBody(index) }, func(err error) {
-		status := raft.SnapshotFinish
-		if err != nil {
-			status = raft.SnapshotFailure
+		peer, took := fmt.Sprintf("%x", to), time.Since(began)
+		if err == nil {
+			n.log.Info("sent a snapshot", "to", peer, "index", index, "took", took)
+			n.inbox.call(func() { n.raft.ReportSnapshot(to, raft.SnapshotFinish) })
+			return
 		}
-		n.log.Info("sent a snapshot", "to", to, "index", index, "took", time.Since(began), "error", err)
-		n.inbox.call(func() { n.raft.ReportSnapshot(to, status) })
+		n.log.Warn("a peer did not take a snapshot", "peer", peer, "index", index, "took", took, "error", err)
+		// Once raft hears of it, it sends another.
+		n.inbox.call(func() {
+			n.after(n.cfg.ElectionTicks, func() { n.raft.ReportSnapshot(to, raft.SnapshotFailure) })
+		})
 	})
 }
 

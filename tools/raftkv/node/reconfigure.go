@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 
@@ -99,7 +100,7 @@ func (n *Node) Promotable(ctx context.Context, id uint64) error {
 }
 
 // applyChange changes the members, or answers why not.
-func (n *Node) applyChange(cc *raftpb.ConfChange) error {
+func (n *Node) applyChange(index uint64, cc *raftpb.ConfChange) error {
 	var c member.Change
 	if len(cc.Context) > 0 {
 		if err := json.Unmarshal(cc.Context, &c); err != nil {
@@ -113,7 +114,7 @@ func (n *Node) applyChange(cc *raftpb.ConfChange) error {
 	} else {
 		cc.NodeId = new(uint64) // raft must hear of it all the same
 	}
-	if err := n.configure(cc); err != nil {
+	if err := n.configure(index, cc); err != nil {
 		return err // the Node is stopped, and raft has not heard of it
 	}
 	n.applier.changed = append(n.applier.changed, func() { n.pending.decide(cc.GetId(), &pb.EmptyResponse{}, refused) })
@@ -121,7 +122,7 @@ func (n *Node) applyChange(cc *raftpb.ConfChange) error {
 }
 
 // applyJoint changes several members at once, or ends the time in between.
-func (n *Node) applyJoint(cc *raftpb.ConfChangeV2) error {
+func (n *Node) applyJoint(index uint64, cc *raftpb.ConfChangeV2) error {
 	var j joint
 	if len(cc.Context) > 0 {
 		if err := json.Unmarshal(cc.Context, &j); err != nil {
@@ -152,7 +153,7 @@ func (n *Node) applyJoint(cc *raftpb.ConfChangeV2) error {
 		cc.Transition = nil
 		cc.Changes = []*raftpb.ConfChangeSingle{{NodeId: new(uint64)}}
 	}
-	if err := n.configure(cc); err != nil {
+	if err := n.configure(index, cc); err != nil {
 		return err
 	}
 	n.applier.changed = append(n.applier.changed, func() { n.pending.decide(j.Request, &pb.EmptyResponse{}, refused) })
@@ -160,11 +161,15 @@ func (n *Node) applyJoint(cc *raftpb.ConfChangeV2) error {
 }
 
 // configure has raft take a change of the members, which only the loop may do, and waits for it.
-func (n *Node) configure(cc raftpb.ConfChangeI) error {
+func (n *Node) configure(index uint64, cc raftpb.ConfChangeI) error {
 	done := make(chan []byte, 1)
+	before := n.applier.conf
 	n.inbox.call(func() {
-		conf := n.raft.ApplyConfChange(cc)
-		done <- marshal(conf)
+		conf := marshal(n.raft.ApplyConfChange(cc))
+		if !bytes.Equal(conf, before) {
+			n.storage.changed = index
+		}
+		done <- conf
 		n.count()
 		if n.members.Removed(n.cfg.ID) && n.leaving == 0 {
 			n.leaving = n.cfg.ElectionTicks // the others are to hear of it first
@@ -175,7 +180,9 @@ func (n *Node) configure(cc raftpb.ConfChangeI) error {
 		n.applier.mu.Lock()
 		n.applier.conf = conf
 		n.applier.mu.Unlock()
-		return nil
+		// From here on a restart knows of the change. A commit alone is durable only with what is saved next, and with who was removed the
+		// majority may be gone that could tell of it.
+		return n.wal.Sync()
 	case <-n.stop:
 		return ErrStopped
 	}

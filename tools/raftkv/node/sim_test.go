@@ -39,6 +39,7 @@ type sim struct {
 	onSend func(from *simNode, m *raftpb.Message)
 	edit   func(m *raftpb.Message)   // what the network does to a message
 	ticks  map[uint64]chan time.Time // if not nil, the members' clocks
+	sent   atomic.Int64              // snapshots, or parts of them
 	done   chan struct{}
 	wg     sync.WaitGroup
 }
@@ -269,6 +270,7 @@ func (n *simNode) SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, err
 		return
 	}
 	m = proto.Clone(m).(*raftpb.Message)
+	s.sent.Add(1)
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
@@ -292,8 +294,7 @@ func (n *simNode) SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, err
 			if err := w.Commit(); err != nil {
 				return err
 			}
-			to.ReceivedSnapshot(m)
-			return nil
+			return to.ReceivedSnapshot(m)
 		}())
 	}()
 }

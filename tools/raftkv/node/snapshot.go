@@ -108,6 +108,7 @@ func (n *Node) snapshot() {
 		if err != nil {
 			// The log is whole without it. A failure of the log itself has stopped the Node.
 			n.log.Error("no snapshot was made", "index", s.Index, "error", err)
+			n.inbox.call(func() { n.demanded = failedSnapshots * n.cfg.ElectionTicks })
 			return
 		}
 		n.log.Info("made a snapshot", "index", s.Index, "took", time.Since(began))
@@ -200,8 +201,28 @@ func (n *Node) load(body *snap.Reader) error {
 // it was committed, ReceivedSnapshot says so. The errors are those of snap.Store.Resume.
 func (n *Node) ResumeSnapshot(b snap.Body) (*snap.Writer, error) { return n.snapshots.Resume(b) }
 
-// ReceivedSnapshot gives raft a message with a snapshot whose body was committed.
-func (n *Node) ReceivedSnapshot(m *raftpb.Message) { n.inbox.step(m) }
+// ReceivedSnapshot gives raft a message with a snapshot whose body was committed. The error is ErrNotRestored, ErrRemoved or
+// ErrStopped; without one the log stands at the snapshot or after it.
+func (n *Node) ReceivedSnapshot(m *raftpb.Message) error {
+	if n.members.Removed(m.GetFrom()) {
+		return ErrRemoved
+	}
+	answer := make(chan error, 1)
+	n.inbox.call(func() {
+		_ = n.raft.Step(m) // as in run
+		var err error
+		if n.raft.BasicStatus().GetCommit() < m.GetSnapshot().GetMetadata().GetIndex() {
+			err = ErrNotRestored
+		}
+		answer <- err
+	})
+	select {
+	case err := <-answer:
+		return err
+	case <-n.stop:
+		return ErrStopped
+	}
+}
 
 // save makes a body durable.
 func save(store *snap.Store, s walpb.Snapshot, write func(io.Writer) error) error {

@@ -19,7 +19,7 @@ import (
 type Member interface {
 	Receive(ctx context.Context, m *raftpb.Message) error
 	ResumeSnapshot(b snap.Body) (*snap.Writer, error)
-	ReceivedSnapshot(m *raftpb.Message)
+	ReceivedSnapshot(m *raftpb.Message) error
 	Unreachable(id uint64)
 	Evicted()
 	Promote(ctx context.Context, id uint64) error

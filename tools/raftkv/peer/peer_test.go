@@ -78,9 +78,15 @@ func (f *fake) ResumeSnapshot(b snap.Body) (*snap.Writer, error) {
 	return w, err
 }
 
-func (f *fake) ReceivedSnapshot(m *raftpb.Message) { f.snapshots <- m }
-func (f *fake) Unreachable(id uint64)              { f.unreachable <- id }
-func (f *fake) Evicted()                           { f.evicted <- struct{}{} }
+func (f *fake) ReceivedSnapshot(m *raftpb.Message) error {
+	if f.refuse == nil {
+		f.snapshots <- m
+	}
+	return f.refuse
+}
+
+func (f *fake) Unreachable(id uint64) { f.unreachable <- id }
+func (f *fake) Evicted()              { f.evicted <- struct{}{} }
 
 func (f *fake) Promote(_ context.Context, id uint64) error {
 	if f.refuse != nil {

@@ -21,7 +21,7 @@ import (
 )
 
 // A transfer goes so: the sender says which body it is of, how large and with which checksum; the receiver answers from where on he
-// wants it; the sender sends that in chunks, each behind its CRC-32, and ends; the receiver answers when it is durable.
+// wants it; the sender sends that in chunks, each behind its CRC-32, and ends; the receiver answers when it is durable and raft has taken it.
 
 // offer is what a transfer begins with.
 type offer struct {
@@ -130,7 +130,9 @@ func serveSnapshot(srv any, stream grpc.ServerStream) error {
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	s.T.Stats.SnapshotsReceived.Add(1)
-	s.Member.ReceivedSnapshot(m)
+	if err := s.Member.ReceivedSnapshot(m); err != nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
 	return stream.SendMsg(wrapperspb.UInt64(uint64(o.Size)))
 }
 

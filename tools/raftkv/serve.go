@@ -133,7 +133,7 @@ func (s *server) start(ctx context.Context, set settings) error {
 	var err error
 	metrics := api.NewMetrics()
 	cfg := node.Config{
-		Dir: o.dir(), Logger: s.log, Observer: metrics.Node(),
+		Dir: o.dir(), Name: o.name, Logger: s.log, Observer: metrics.Node(),
 		WAL:  wal.Options{SegmentSize: o.segmentSize, NoSync: o.noSync, Observer: metrics.Log()},
 		Tick: time.Duration(o.heartbeat) * time.Millisecond, HeartbeatTicks: 1, ElectionTicks: int(o.election / o.heartbeat), NoPreVote: !o.preVote,
 		SnapshotEntries: o.snapshotCount, SnapshotBytes: o.snapshotBytes, CatchUpEntries: o.catchUp, KeepSnapshots: int(o.keepSnapshots),

@@ -243,7 +243,7 @@ func (n *Node) applyRequest(r *pb.InternalRaftRequest) (proto.Message, error) {
 		n.members.SetAttributes(attr.GetMember_ID(), attr.GetMemberAttributes().GetName(), attr.GetMemberAttributes().GetClientUrls())
 		return &pb.EmptyResponse{}, nil
 	}
-	return nil, errors.New("raftkv: this request is not supported")
+	return nil, errors.New("raftkv: this request is not supported") // parseRequest lets none of that kind through
 }
 
 // or turns a nil response of some type into none.

@@ -22,7 +22,10 @@ func (n *Node) boot() error {
 	o := n.cfg.WAL
 	o.FS, o.Logger = n.cfg.FS, n.log
 	dir := filepath.Join(n.cfg.Dir, "wal")
-	var err error
+	err := notEtcds(n.cfg.FS, n.cfg.Dir)
+	if err != nil {
+		return err
+	}
 	n.snapshots, err = snap.Open(filepath.Join(n.cfg.Dir, "snap"), &snap.Options{FS: n.cfg.FS, Logger: n.log})
 	if err != nil {
 		return err
@@ -64,6 +67,10 @@ func (n *Node) boot() error {
 		return fmt.Errorf("raftkv: %s is of member %x in cluster %x, not of %x in %x", dir,
 			metadata.GetNodeID(), metadata.GetClusterID(), n.cfg.ID, n.cfg.ClusterID)
 	}
+	name, err := n.understand(l.Entries)
+	if err != nil {
+		return err
+	}
 	if n.cfg.Bootstrap && from.Index == 0 && l.State.IsZero() {
 		// Without a hard state this member has promised nothing: whatever part of its beginning a crash left, it can begin again.
 		if l.State, l.Entries, err = n.begin(); err != nil {
@@ -77,6 +84,9 @@ func (n *Node) boot() error {
 		if err := n.load(body); err != nil {
 			return err
 		}
+	}
+	if err := n.called(name); err != nil {
+		return err
 	}
 	return n.resume(from, l)
 }

@@ -17,6 +17,7 @@ type Config struct {
 	ID        uint64
 	ClusterID uint64
 	Dir       string // where its log and snapshots are
+	Name      string // what the member is called; a directory of one with another name is refused; empty fits all
 	Members   []member.Member
 	Bootstrap bool // the log of a new cluster begins with Members; otherwise they are learnt from the log
 

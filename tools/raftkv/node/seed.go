@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
 	"github.com/stele-wal/stele/tools/raftkv/mvcc"
@@ -38,6 +39,9 @@ func Identity(dir string) (id, clusterID uint64, err error) {
 // seeded with the same state and the same list.
 func Seed(dir string, id, clusterID uint64, members []member.Member, view *mvcc.View) error {
 	const index, term = 1, 1
+	if err := notEtcds(fileutil.OS{}, dir); err != nil {
+		return err
+	}
 	s, err := snap.Open(filepath.Join(dir, "snap"), nil)
 	if err != nil {
 		return err

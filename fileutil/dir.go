@@ -34,7 +34,7 @@ func MkdirAll(fsys FS, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = fsys.SyncDir(parent)
+	err = SyncDir(fsys, parent)
 	if !missing && foreign(err) {
 		return nil
 	}

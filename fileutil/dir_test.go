@@ -71,12 +71,20 @@ type unsynced struct {
 	err error
 }
 
-func (u unsynced) SyncDir(name string) error {
-	if name == u.dir {
-		return &fs.PathError{Op: "sync", Path: name, Err: u.err}
+func (u unsynced) OpenDir(name string) (fileutil.Dir, error) {
+	d, err := u.FS.OpenDir(name)
+	if err == nil && name == u.dir {
+		d = unsyncedDir{d, &fs.PathError{Op: "sync", Path: name, Err: u.err}}
 	}
-	return u.FS.SyncDir(name)
+	return d, err
 }
+
+type unsyncedDir struct {
+	fileutil.Dir
+	err error
+}
+
+func (u unsyncedDir) Sync() error { return u.err }
 
 func TestADirectoryThatCannotBeSyncedIsPassedThroughUnlessOneIsMadeInIt(t *testing.T) {
 	for err, passed := range map[error]bool{

@@ -37,7 +37,7 @@ func ExampleFS() {
 		fmt.Println(err)
 		return
 	}
-	if err := fsys.SyncDir(dir); err != nil {
+	if err := fileutil.SyncDir(fsys, dir); err != nil {
 		fmt.Println(err)
 		return
 	}

@@ -5,8 +5,8 @@
 // system's. Package crashfs has another, in memory, which can lose power.
 //
 // What survives a crash has two halves, and each is synced by itself. The bytes and the size of a file are durable
-// once [File.SyncData] returned nil. The name of a file, new or changed or gone, is durable once [FS.SyncDir] of its
-// directory returned nil. A file that was synced under a name that was not may be lost whole. Package crashfs states
+// once [File.SyncData] returned nil. The name of a file, new or changed or gone, is durable once [SyncDir] of its
+// directory, or [Dir.Sync], returned nil. A file that was synced under a name that was not may be lost whole. Package crashfs states
 // exactly what is assumed of disks.
 //
 // A sync that failed must not be tried again: Linux may by then have dropped the data that it could not write, and a
@@ -22,13 +22,14 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // An FS is a file system, as much of it as a store needs.
 //
 // Names are paths as the operating system writes them. Every error is an [*fs.PathError] or an [*os.LinkError], so
 // that it names its file, and wraps [fs.ErrNotExist], [fs.ErrExist] or another error of io/fs where that is the
-// meaning. All methods may be called concurrently. None but SyncDir makes anything durable.
+// meaning. All methods may be called concurrently. None makes anything durable.
 type FS interface {
 	// OpenFile opens the file called name. The flags are those of [os.OpenFile]. perm, before the umask, is the mode
 	// of a file that this call creates. A file opened with O_APPEND cannot be written.
@@ -60,11 +61,22 @@ type FS interface {
 	// a crash may bring it back.
 	Remove(name string) error
 
-	// SyncDir makes durable which names are in a directory and what they name; not the data of those files, and not
+	// OpenDir opens the directory called name, so that the names in it can be synced. The error wraps fs.ErrNotExist if it is
+	// not there. Who syncs a directory again and again keeps it open: a process that has no descriptor left for a moment can still
+	// sync it then.
+	OpenDir(name string) (Dir, error)
+}
+
+// A Dir is an open directory. All methods may be called concurrently. After Close each returns an error that wraps
+// [fs.ErrClosed], but on Windows.
+type Dir interface {
+	io.Closer
+
+	// Sync makes durable which names are in the directory and what they name; not the data of those files, and not
 	// the name of the directory itself in its parent. After an error nothing is known about the names changed since
 	// the last success. On Windows it does nothing, because there is no such call: names are as durable there as
 	// NTFS's journal makes them.
-	SyncDir(name string) error
+	Sync() error
 }
 
 // A File is an open file.
@@ -89,7 +101,7 @@ type File interface {
 	// Preallocate reserves space for the first size bytes, and makes the file that long if it is shorter. It never
 	// shrinks a file and never changes what was written. What the file gains reads as zeros. size 0 does nothing.
 	//
-	// If the disk is full, the error wraps syscall.ENOSPC and the file has the size that it had. Where the file
+	// If the disk is full, the error is one that IsFull reports, and the file has the size that it had. Where the file
 	// system cannot reserve space, the file is extended without, and a write may find the disk full later. The size
 	// survives a crash after SyncData.
 	Preallocate(size int64) error
@@ -125,6 +137,19 @@ type File interface {
 // ErrLocked says that another open file holds the lock of this file.
 var ErrLocked = errors.New("file is locked")
 
+// IsFull reports whether an error says that there is no space left: on the disk, or in the quota of whoever runs the process.
+func IsFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// SyncDir opens the directory called name, syncs it, and closes it again; see [Dir]. The errors are those of [FS.OpenDir] and [Dir.Sync].
+func SyncDir(fsys FS, name string) error {
+	d, err := fsys.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close() // nothing is to be learnt from it
+	return d.Sync()
+}
+
 // WriteFile makes data the content of the file called name, as [ReplaceFile] does, with the same errors.
 func WriteFile(fsys FS, name string, data []byte, perm fs.FileMode) error {
 	return ReplaceFile(fsys, name, perm, func(w io.Writer) error {
@@ -143,6 +168,11 @@ func WriteFile(fsys FS, name string, data []byte, perm fs.FileMode) error {
 // old content or the new, and the .tmp file may be left over; it is never read again. An error of write is returned
 // wrapped. Calls may be concurrent, for the same name too: one of them is last.
 func ReplaceFile(fsys FS, name string, perm fs.FileMode, write func(w io.Writer) error) error {
+	dir, err := fsys.OpenDir(filepath.Dir(name)) // first: that it cannot be opened is to change nothing
+	if err != nil {
+		return err
+	}
+	defer dir.Close() // nothing is to be learnt from it
 	f, err := createTemp(fsys, name, perm)
 	if err != nil {
 		return err
@@ -163,7 +193,7 @@ func ReplaceFile(fsys FS, name string, perm fs.FileMode, write func(w io.Writer)
 		_ = fsys.Remove(tmp)
 		return err
 	}
-	return fsys.SyncDir(filepath.Dir(name)) // from here on the new content survives a crash
+	return dir.Sync() // from here on the new content survives a crash
 }
 
 // createTemp creates a file beside name that did not exist. It counts instead of drawing random names, so that what a

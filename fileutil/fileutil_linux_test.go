@@ -178,7 +178,7 @@ func TestNothingKeepsADescriptor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = errors.Join(f.Lock(), f.Preallocate(1<<16), f.SyncData(), f.DropCache(), fileutil.OS{}.SyncDir(dir))
+		err = errors.Join(f.Lock(), f.Preallocate(1<<16), f.SyncData(), f.DropCache(), fileutil.SyncDir(fileutil.OS{}, dir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +194,7 @@ func TestNothingKeepsADescriptor(t *testing.T) {
 		if err := fileutil.WriteFile(fileutil.OS{}, dir, []byte("x"), 0o600); err == nil {
 			t.Fatal("replaced a directory")
 		}
-		if err := (fileutil.OS{}).SyncDir(filepath.Join(dir, "no")); err == nil {
+		if err := fileutil.SyncDir(fileutil.OS{}, filepath.Join(dir, "no")); err == nil {
 			t.Fatal("synced what is not there")
 		}
 	}

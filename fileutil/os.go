@@ -36,8 +36,8 @@ func (OS) Rename(oldpath, newpath string) error { return os.Rename(oldpath, newp
 // Remove removes a file or an empty directory; see [FS].
 func (OS) Remove(name string) error { return os.Remove(name) }
 
-// SyncDir makes the names in a directory durable; see [FS].
-func (OS) SyncDir(name string) error { return syncDir(name) }
+// OpenDir opens a directory; see [FS].
+func (OS) OpenDir(name string) (Dir, error) { return openDir(name) }
 
 // osFile hides the rest of [os.File]: what a caller cannot reach, crashfs need not imitate. Its methods use only
 // positional reads and writes, so the file's offset means nothing, and NextData may move it.

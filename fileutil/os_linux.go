@@ -2,7 +2,6 @@ package fileutil
 
 import (
 	"errors"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,18 +38,6 @@ func wholeFile() *unix.Flock_t {
 // data back.
 func syncData(o osFile) error {
 	return o.control("fdatasync", func(fd uintptr) error { return unix.Fdatasync(int(fd)) })
-}
-
-func syncDir(name string) error {
-	d, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if err2 := d.Close(); err == nil {
-		err = err2
-	}
-	return err
 }
 
 func preallocate(fd uintptr, size int64) error {

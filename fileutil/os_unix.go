@@ -4,7 +4,6 @@ package fileutil
 
 import (
 	"errors"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,18 +19,6 @@ func lock(fd uintptr) error {
 
 // locked cannot know: a BSD lock can be asked for only by taking it.
 func locked(uintptr) (bool, error) { return false, nil }
-
-func syncDir(name string) error {
-	d, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if err2 := d.Close(); err == nil {
-		err = err2
-	}
-	return err
-}
 
 func preallocate(uintptr, int64) error { return errors.ErrUnsupported }
 

@@ -2,6 +2,7 @@ package fileutil
 
 import (
 	"errors"
+	"os"
 
 	"golang.org/x/sys/windows"
 )
@@ -25,8 +26,19 @@ func locked(uintptr) (bool, error) { return false, nil }
 // syncData leaves it to os.File.Sync, which is FlushFileBuffers.
 func syncData(o osFile) error { return o.f.Sync() }
 
-// syncDir does nothing: a directory cannot be opened for writing, which FlushFileBuffers asks for.
-func syncDir(string) error { return nil }
+// openDir only sees whether the directory is there: it cannot be opened for writing, which FlushFileBuffers asks for.
+func openDir(name string) (Dir, error) {
+	if _, err := os.Stat(name); err != nil {
+		return nil, err
+	}
+	return unsynced{}, nil
+}
+
+// unsynced is a directory that there is no way to sync.
+type unsynced struct{}
+
+func (unsynced) Sync() error  { return nil }
+func (unsynced) Close() error { return nil }
 
 func preallocate(uintptr, int64) error { return errors.ErrUnsupported }
 

@@ -116,7 +116,7 @@ var (
 	reading = []crashfs.OpKind{crashfs.OpOpen, crashfs.OpRead, crashfs.OpReadDir, crashfs.OpStat, crashfs.OpLock, crashfs.OpClose, crashfs.OpDropCache}
 	all     = slices.Concat(changing, reading)
 	growing = []crashfs.OpKind{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpPreallocate, crashfs.OpMkdir}
-	opening = []crashfs.OpKind{crashfs.OpOpen, crashfs.OpCreate, crashfs.OpReadDir, crashfs.OpSyncDir}
+	opening = []crashfs.OpKind{crashfs.OpOpen, crashfs.OpCreate, crashfs.OpReadDir}
 )
 
 func faults() []fault {
@@ -126,6 +126,7 @@ func faults() []fault {
 		{name: "EIO-lasting", err: eio, is: eio, kinds: all, lasts: true},
 		{name: "EINTR", err: syscall.EINTR, is: syscall.EINTR, kinds: all},
 		{name: "ENOSPC", err: enospc, is: enospc, kinds: changing},
+		{name: "EDQUOT", err: syscall.EDQUOT, is: syscall.EDQUOT, kinds: changing},
 		{name: "ENOSPC-lasting", err: enospc, is: enospc, lasts: true, kinds: growing},
 		{name: "EROFS-lasting", err: syscall.EROFS, is: syscall.EROFS, lasts: true, kinds: append([]crashfs.OpKind{crashfs.OpOpen}, changing...)},
 		{name: "EMFILE", err: syscall.EMFILE, is: syscall.EMFILE, kinds: opening},

@@ -54,12 +54,12 @@ func (b *bungler) OpenFile(name string, flag int, perm fs.FileMode) (fileutil.Fi
 	return &bungled{File: f, b: b}, nil
 }
 
-func (b *bungler) SyncDir(name string) error {
-	err := b.FS.SyncDir(name)
-	if b.syncDir {
-		return nil
+func (b *bungler) OpenDir(name string) (fileutil.Dir, error) {
+	d, err := b.FS.OpenDir(name)
+	if err != nil {
+		return nil, b.said(err)
 	}
-	return b.said(err)
+	return bungledDir{d, b}, nil
 }
 
 func (b *bungler) Rename(oldpath, newpath string) error {
@@ -76,6 +76,19 @@ func (b *bungler) ReadDir(name string) ([]fs.DirEntry, error) {
 		return list, nil
 	}
 	return list, b.said(err)
+}
+
+type bungledDir struct {
+	fileutil.Dir
+	b *bungler
+}
+
+func (d bungledDir) Sync() error {
+	err := d.Dir.Sync()
+	if d.b.syncDir {
+		return nil
+	}
+	return d.b.said(err)
 }
 
 type bungled struct {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"math/rand/v2"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -282,6 +283,9 @@ func (t *trial) perform(s step) error {
 		t.fail(Refused, "%s: %v", s.name, err)
 	case err != nil:
 		t.told(s, err, fired)
+		if writer && s.name != "release" && (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) {
+			t.fail(Refused, "%s returned %q, and needs no descriptor", s.name, err)
+		}
 		if writer && !leavesUsable(err) {
 			t.broken = err
 		}
@@ -345,22 +349,28 @@ func (t *trial) excused(s step, fired []firing) {
 			if !errors.Is(told, t.run.fault.is) {
 				t.fail(Swallowed, "%v failed, and the observer was told %v", f, told)
 			}
-			if f.Kind == crashfs.OpSyncData && !errors.Is(told, syscall.ENOSPC) {
+			if f.Kind == crashfs.OpSyncData && !fileutil.IsFull(told) {
 				t.broken = told
 			}
+		case f.Kind == crashfs.OpClose && (f.Name == dir || f.Name == snapDir || f.Name == path.Dir(dir) || f.Name == "."):
+			// Nor from closing a directory.
 		case f.Kind == crashfs.OpClose && s.name != "close" && (!isSpare(f.Name) || s.name == "release"):
 			// There is nothing to learn from closing what was only read, or was synced, or is gone.
 		case filepath.Base(f.Name) == "synced" && (s.kind == onWriter || f.late):
 			// A mark that is not written leaves the one before, which is as true.
 		case f.Kind == crashfs.OpSyncDir && errors.Is(t.run.fault.err, syscall.EROFS) && f.Name != dir && f.Name != snapDir:
 			// Nobody can have changed a parent that cannot be written.
+		case f.Kind == crashfs.OpTruncate && s.kind == onWriter && fileutil.IsFull(t.run.fault.err):
+			// Zeros are then left at the end of a segment that is full.
+		case f.Kind == crashfs.OpWrite && s.name == "close" && fileutil.IsFull(t.run.fault.err):
+			// It is the last witness. That all else is there is looked for.
 		case f.Kind == crashfs.OpPreallocate && s.name == "open":
 			// Space is reserved if there is any; appends find out.
 		case f.Kind == crashfs.OpRead && t.run.fault.partial:
 			// What was not needed yet is read again when it is.
 		case strings.HasPrefix(s.name, "save") && strings.HasSuffix(f.Name, ".snap"):
 			// Whether the file is there already is not worth an error: it is written again.
-		case s.name == "newest of damaged" && slices.Contains(settingAside, f.Kind):
+		case s.name == "newest of damaged" && (slices.Contains(settingAside, f.Kind) || f.Kind == crashfs.OpOpen && f.Name == snapDir):
 			// That a damaged file cannot be set aside is no reason not to find an older one.
 		default:
 			t.fail(Swallowed, "%v failed with %v, and %s returned nil", f, t.run.fault.err, s.name)

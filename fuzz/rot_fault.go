@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
 )
 
@@ -94,7 +95,7 @@ func (e *rotEdit) apply(disk *crashfs.FS, name string) error {
 		if err := disk.Remove(name); err != nil {
 			return err
 		}
-		return disk.SyncDir(path.Dir(name))
+		return fileutil.SyncDir(disk, path.Dir(name))
 	case rotPut:
 		disk.WriteFile(name, e.data)
 		return nil

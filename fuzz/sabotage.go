@@ -88,11 +88,12 @@ func (s *saboteur) OpenFile(name string, flag int, perm fs.FileMode) (fileutil.F
 	return &saboteurFile{File: f, s: s}, nil
 }
 
-func (s *saboteur) SyncDir(name string) error {
-	if s.now(s.syncDir) || s.syncDirAfter != "" && s.syncDirAfter == s.last {
-		return nil
+func (s *saboteur) OpenDir(name string) (fileutil.Dir, error) {
+	d, err := s.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
 	}
-	return s.FS.SyncDir(name)
+	return saboteurDir{d, s}, nil
 }
 
 func (s *saboteur) Rename(oldpath, newpath string) error {
@@ -105,6 +106,18 @@ func (s *saboteur) Remove(name string) error {
 		s.last = "remove"
 	}
 	return s.FS.Remove(name)
+}
+
+type saboteurDir struct {
+	fileutil.Dir
+	s *saboteur
+}
+
+func (d saboteurDir) Sync() error {
+	if s := d.s; s.now(s.syncDir) || s.syncDirAfter != "" && s.syncDirAfter == s.last {
+		return nil
+	}
+	return d.Dir.Sync()
 }
 
 type saboteurFile struct {

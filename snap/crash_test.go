@@ -455,7 +455,7 @@ func TestARestartWithoutPruneIsCaught(t *testing.T) {
 type saboteur struct {
 	fileutil.FS
 	noData func(name string) bool // SyncData of these returns nil
-	noDir  func(name string) bool // SyncDir of these returns nil
+	noDir  func(name string) bool // Sync of these directories returns nil
 	late   func(name string) bool // these are synced only after they were renamed
 
 	mu      sync.Mutex
@@ -476,11 +476,26 @@ func (s *saboteur) OpenFile(name string, flag int, perm fs.FileMode) (fileutil.F
 	return &saboteurFile{File: f, s: s}, nil
 }
 
-func (s *saboteur) SyncDir(name string) error {
-	if s.noDir != nil && s.noDir(name) {
+func (s *saboteur) OpenDir(name string) (fileutil.Dir, error) {
+	d, err := s.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &saboteurDir{d, s, name}, nil
+}
+
+type saboteurDir struct {
+	fileutil.Dir
+	s    *saboteur
+	name string
+}
+
+func (d *saboteurDir) Sync() error {
+	s := d.s
+	if s.noDir != nil && s.noDir(d.name) {
 		return nil
 	}
-	err := s.FS.SyncDir(name)
+	err := d.Dir.Sync()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.pending {

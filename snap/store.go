@@ -95,7 +95,7 @@ func (s *Store) Save(snapshot Snapshot) error {
 		return nil // ReplaceFile synced the directory: from here on the snapshot survives a crash
 	}
 	// Whoever wrote the file may have died before he could sync the directory.
-	if err := s.fs.SyncDir(s.dir); err != nil {
+	if err := fileutil.SyncDir(s.fs, s.dir); err != nil {
 		return fmt.Errorf("snap: %w", err)
 	}
 	return nil
@@ -264,7 +264,7 @@ func (s *Store) Keep(n int, recorded walpb.Snapshot) error {
 			}
 		}
 	}
-	if err := s.fs.SyncDir(s.dir); err != nil { // from here on they stay away
+	if err := fileutil.SyncDir(s.fs, s.dir); err != nil { // from here on they stay away
 		return fmt.Errorf("snap: %w", err)
 	}
 	return nil
@@ -406,7 +406,7 @@ func (s *Store) trimBroken() error {
 		}
 		l.Broken = slices.DeleteFunc(l.Broken, func(name string) bool { return name == oldest })
 	}
-	return s.fs.SyncDir(s.dir)
+	return fileutil.SyncDir(s.fs, s.dir)
 }
 
 // sweep lists the directory and removes what Saves that a crash interrupted left of new files. No one reads them.

@@ -132,7 +132,7 @@ func (w *Writer) begin() error {
 	if _, err := w.file.WriteAt(header, 0); err != nil {
 		return err
 	}
-	return w.store.fs.SyncDir(w.store.dir)
+	return fileutil.SyncDir(w.store.fs, w.store.dir)
 }
 
 // resume reads what an earlier Writer left, and tells whether it is of the same body.
@@ -266,7 +266,7 @@ func (w *Writer) commit() error {
 	if err := s.fs.Rename(w.path, filepath.Join(s.dir, bodyName(w.body.Index))); err != nil {
 		return err
 	}
-	return s.fs.SyncDir(s.dir) // from here on the body survives a crash
+	return fileutil.SyncDir(s.fs, s.dir) // from here on the body survives a crash
 }
 
 // Close gives up writing and leaves the whole blocks for Resume. After Commit, or a second time, it does nothing. It

@@ -97,15 +97,16 @@ func (m mark) String() string {
 
 // marker writes the marks of one log. Whoever flushes calls it, never two at once.
 type marker struct {
-	file   fileutil.File
-	buf    [markSize]byte
-	broken bool
+	file    fileutil.File
+	buf     [markSize]byte
+	failing bool // the last one could not be written; it has been reported
+	foreign bool // the file is somebody else's
 }
 
 // set writes a mark: the log is durable up to there. A mark that cannot be written is no failure of the log. The one before
-// stays, which is as true.
+// stays, which is as true, and the next one is tried again.
 func (k *marker) set(w *Writer, m mark) {
-	if k.broken || w.opts.NoSync {
+	if k.foreign || w.opts.NoSync {
 		return
 	}
 	var err error
@@ -116,10 +117,10 @@ func (k *marker) set(w *Writer, m mark) {
 		m.put(&k.buf)
 		_, err = k.file.WriteAt(k.buf[:], 0)
 	}
-	if err != nil {
-		k.broken = true
-		w.opts.Logger.Warn("wal: how far the log is durable is not noted any more", "dir", w.dir, "error", err)
+	if err != nil && !k.failing {
+		w.opts.Logger.Warn("wal: how far the log is durable is not noted", "dir", w.dir, "error", err)
 	}
+	k.failing, k.foreign = err != nil, errors.Is(err, errForeignMark)
 }
 
 func (k *marker) close(w *Writer) {
@@ -131,6 +132,8 @@ func (k *marker) close(w *Writer) {
 	}
 }
 
+var errForeignMark = errors.New("which is somebody else's file")
+
 // openMark opens the file for the mark, or makes it.
 func openMark(fsys fileutil.FS, dir string) (fileutil.File, error) {
 	f, err := fsys.OpenFile(filepath.Join(dir, markName), os.O_RDWR|os.O_CREATE, 0o600)
@@ -139,7 +142,7 @@ func openMark(fsys fileutil.FS, dir string) (fileutil.File, error) {
 	}
 	size, err := f.Size()
 	if err == nil && size > markSize {
-		err = fmt.Errorf("%s: %d bytes, which is somebody else's file", markName, size)
+		err = fmt.Errorf("%s: %d bytes, %w", markName, size, errForeignMark)
 	}
 	if err != nil {
 		f.Close()
@@ -162,7 +165,7 @@ func removeMark(fsys fileutil.FS, dir string, sync bool) error {
 		return nil
 	}
 	if err == nil && sync {
-		err = fsys.SyncDir(dir)
+		err = fileutil.SyncDir(fsys, dir)
 	}
 	return err
 }

@@ -44,13 +44,18 @@ func Create(dir string, metadata []byte, opts *Options) (_ *Writer, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
+	var names fileutil.Dir
 	created := false
 	defer func() {
 		if !created { // an Observer that panics has got here, too
+			closeNames(names)
 			err = errors.Join(err, file.Close())
 		}
 	}()
-	w, err := create(dir, file, metadata, o)
+	if names, err = openNames(dir, o); err != nil {
+		return nil, err
+	}
+	w, err := create(dir, names, file, metadata, o)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +64,25 @@ func Create(dir string, metadata []byte, opts *Options) (_ *Writer, err error) {
 	return w, nil
 }
 
-func create(dir string, file fileutil.File, metadata []byte, o Options) (*Writer, error) {
+// openNames opens the directory of a log. With NoSync there is no need to: the result is nil.
+func openNames(dir string, o Options) (fileutil.Dir, error) {
+	if o.NoSync {
+		return nil, nil
+	}
+	names, err := o.FS.OpenDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	return names, nil
+}
+
+func closeNames(names fileutil.Dir) {
+	if names != nil {
+		names.Close() // there is nothing to learn from it
+	}
+}
+
+func create(dir string, names fileutil.Dir, file fileutil.File, metadata []byte, o Options) (*Writer, error) {
 	if err := file.Lock(); err != nil {
 		return nil, fmt.Errorf("wal: %s: %w", dir, err)
 	}
@@ -67,7 +90,7 @@ func create(dir string, file fileutil.File, metadata []byte, o Options) (*Writer
 		return nil, err
 	}
 	first := &segment{name: segmentName(0, 0), file: file, size: o.SegmentSize}
-	w := newWriter(dir, o, metadata, []*segment{first}, 0, nil)
+	w := newWriter(dir, names, o, metadata, []*segment{first}, 0, nil)
 	w.encoder.head(w.gathering, 0, metadata, walpb.HardState{})
 	w.encoder.snapshot(w.gathering, walpb.Snapshot{})
 	w.history.snapshot(walpb.Snapshot{})
@@ -94,7 +117,7 @@ func create(dir string, file fileutil.File, metadata []byte, o Options) (*Writer
 	if o.NoSync {
 		return w, nil
 	}
-	if err := o.FS.SyncDir(dir); err != nil {
+	if err := names.Sync(); err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
 	// From here on, the log survives a crash.
@@ -105,7 +128,12 @@ func create(dir string, file fileutil.File, metadata []byte, o Options) (*Writer
 // unsynced is a file system whose names nobody waits for.
 type unsynced struct{ fileutil.FS }
 
-func (unsynced) SyncDir(string) error { return nil }
+func (unsynced) OpenDir(string) (fileutil.Dir, error) { return unsyncedDir{}, nil }
+
+type unsyncedDir struct{}
+
+func (unsyncedDir) Sync() error  { return nil }
+func (unsyncedDir) Close() error { return nil }
 
 // vacant returns an error unless a directory holds no log.
 func vacant(fsys fileutil.FS, dir string) error {
@@ -345,7 +373,7 @@ func trimTail(dir string, l *listing, e end, o Options) (end, error) {
 	if err := last.file.SyncData(); err != nil {
 		return e, fmt.Errorf("wal: %s: %w", last.name, err)
 	}
-	if err := o.FS.SyncDir(dir); err != nil {
+	if err := fileutil.SyncDir(o.FS, dir); err != nil {
 		return e, fmt.Errorf("wal: %w", err)
 	}
 	// From here on, everything before the end is durable, and the end is the end.
@@ -390,7 +418,11 @@ func resume(dir string, l listing, e end, sum fold, recs []recorded, o Options) 
 	if _, err := last.file.ReadAt(page, e.offset-int64(len(page))); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("wal: %s: %w", last.name, err)
 	}
-	w := newWriter(dir, o, sum.metadata, segments, e.offset, page)
+	names, err := openNames(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	w := newWriter(dir, names, o, sum.metadata, segments, e.offset, page)
 	w.encoder.chain, w.encoder.ident = e.chain, e.ident
 	w.marker.set(w, w.mark())
 	sum.history.settle(recs)

@@ -6,7 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
+
+	"github.com/stele-wal/stele/fileutil"
 )
 
 // spare is the next segment, which is made in the background while the last one fills: a file of full size that reads as
@@ -119,7 +120,7 @@ func (w *Writer) makeSpare(name string) (*segment, error) {
 	}
 	if err == nil && !w.opts.NoSync {
 		err = file.SyncData() // so that the first sync of the segment need not
-		if err != nil && !errors.Is(err, syscall.ENOSPC) {
+		if err != nil && !fileutil.IsFull(err) {
 			err = fmt.Errorf("%w: %w", errSpareSync, cause(err))
 		}
 	}

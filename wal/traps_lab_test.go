@@ -150,8 +150,27 @@ func (l *lab) Remove(name string) error {
 	return l.do(crashfs.Op{Kind: crashfs.OpRemove, Name: name}, func() error { return l.FS.Remove(name) })
 }
 
-func (l *lab) SyncDir(name string) error {
-	return l.do(crashfs.Op{Kind: crashfs.OpSyncDir, Name: name}, func() error { return l.FS.SyncDir(name) })
+func (l *lab) OpenDir(name string) (d fileutil.Dir, err error) {
+	err = l.do(crashfs.Op{Kind: crashfs.OpOpen, Name: name}, func() error {
+		under, err := l.FS.OpenDir(name)
+		d = labNames{under, l, name}
+		return err
+	})
+	return d, err
+}
+
+type labNames struct {
+	fileutil.Dir
+	lab  *lab
+	name string
+}
+
+func (d labNames) Sync() error {
+	return d.lab.do(crashfs.Op{Kind: crashfs.OpSyncDir, Name: d.name}, d.Dir.Sync)
+}
+
+func (d labNames) Close() error {
+	return d.lab.do(crashfs.Op{Kind: crashfs.OpClose, Name: d.name}, d.Dir.Close)
 }
 
 func (l *lab) Rename(from, to string) error {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -27,6 +28,7 @@ import (
 // The zero Writer is of no log; its methods return ErrClosed.
 type Writer struct {
 	dir      string
+	names    fileutil.Dir // dir, open from the start, so that a process that has no descriptor left can go on; nil with NoSync
 	opts     Options
 	metadata []byte
 
@@ -72,8 +74,8 @@ const (
 
 // newWriter returns a Writer that goes on at the end of the last of the segments, which holds page, the bytes of
 // its last page.
-func newWriter(dir string, o Options, metadata []byte, segments []*segment, end int64, page []byte) *Writer {
-	w := &Writer{dir: dir, opts: o, metadata: metadata, segments: segments, ended: make(chan struct{})}
+func newWriter(dir string, names fileutil.Dir, o Options, metadata []byte, segments []*segment, end int64, page []byte) *Writer {
+	w := &Writer{dir: dir, names: names, opts: o, metadata: metadata, segments: segments, ended: make(chan struct{})}
 	w.waiting[0].L, w.waiting[1].L = &w.mu, &w.mu
 	w.worker.init(w)
 	w.encoder = encoder{plain: o.PlainEtcd, claims: !o.PlainEtcd && !o.NoSync, claimed: -1}
@@ -217,6 +219,7 @@ func (w *Writer) closeFiles(err error) error {
 	for _, s := range w.segments {
 		err = errors.Join(err, s.file.Close())
 	}
+	closeNames(w.names)
 	if w.err == nil && err != nil {
 		w.err = fmt.Errorf("wal: close: %w", err)
 	}
@@ -471,10 +474,10 @@ func (w *Writer) write(b *batch, sync bool) error {
 	}
 	seg.size = max(seg.size, pages)
 	if b.full {
-		if err := seg.file.Truncate(end); err != nil {
+		err := seg.file.Truncate(end)
+		if err != nil && !fileutil.IsFull(err) { // which some file systems say here; the zeros are then left, and as good
 			return fmt.Errorf("wal: %s: truncate to %d: %w", seg.name, end, cause(err))
 		}
-		seg.size = end
 	}
 	if !sync {
 		return nil
@@ -483,7 +486,7 @@ func (w *Writer) write(b *batch, sync bool) error {
 		return err
 	}
 	if fresh && !sabotaged(noDirSync) {
-		if err := w.opts.FS.SyncDir(w.dir); err != nil {
+		if err := w.names.Sync(); err != nil {
 			return fmt.Errorf("wal: %s: sync directory: %w", seg.name, err)
 		}
 	}
@@ -527,7 +530,7 @@ func (w *Writer) name(seg *segment) error {
 }
 
 // lastWitness appends a record that says that all before it was synced. It need not be synced itself: if it is lost, so
-// is a proof, but nothing else.
+// is a proof, but nothing else. On a full disk there may be no room for it.
 func (w *Writer) lastWitness() {
 	if !w.encoder.claims {
 		return
@@ -535,7 +538,9 @@ func (w *Writer) lastWitness() {
 	b := w.gathering
 	w.encoder.frame(b, walpb.TypeCRC, nil, nil)
 	w.err = errNotReturned // until it has
-	w.err = w.write(b, false)
+	if w.err = w.write(b, false); fileutil.IsFull(w.err) {
+		w.err = nil
+	}
 }
 
 // cause returns what a file's error says without the file's name, which is the one that it was opened by and perhaps has no

@@ -118,13 +118,13 @@ var crashes = []struct {
 	{"a synced name is no synced file", nil, func(t *testing.T, f *crashfs.FS) {
 		h := open(t, f, "a", os.O_RDWR|os.O_CREATE)
 		write(t, h, sectors("x"), 0)
-		must(t, f.SyncDir("."))
+		must(t, fileutil.SyncDir(f, "."))
 	}, []string{"a=", "a=.", "a=x"}},
 
 	{"both synced", nil, func(t *testing.T, f *crashfs.FS) {
 		h := open(t, f, "a", os.O_RDWR|os.O_CREATE)
 		write(t, h, sectors("x"), 0)
-		must(t, h.SyncData(), f.SyncDir("/"))
+		must(t, h.SyncData(), fileutil.SyncDir(f, "/"))
 	}, []string{"a=x"}},
 
 	{"sectors are apart from each other", map[string]string{"a": sectors("abc")}, func(t *testing.T, f *crashfs.FS) {
@@ -162,7 +162,7 @@ var crashes = []struct {
 
 	{"preallocated space reads as zeros", nil, func(t *testing.T, f *crashfs.FS) {
 		h := open(t, f, "a", os.O_RDWR|os.O_CREATE)
-		must(t, h.Preallocate(2*sectorSize), h.SyncData(), f.SyncDir(""))
+		must(t, h.Preallocate(2*sectorSize), h.SyncData(), fileutil.SyncDir(f, ""))
 		write(t, h, sectors("a"), sectorSize)
 	}, []string{"a=..", "a=.a"}},
 
@@ -179,7 +179,7 @@ var crashes = []struct {
 	{"a synced directory without a synced name", nil, func(t *testing.T, f *crashfs.FS) {
 		must(t, f.Mkdir("d", 0o700))
 		open(t, f, "d/a", os.O_RDWR|os.O_CREATE)
-		must(t, f.SyncDir("d"))
+		must(t, fileutil.SyncDir(f, "d"))
 	}, []string{"", "d/ d/a="}},
 
 	{"a removed file comes back", map[string]string{"a": sectors("a"), "b": sectors("b")}, func(t *testing.T, f *crashfs.FS) {
@@ -187,7 +187,7 @@ var crashes = []struct {
 	}, []string{"a=a b=b", "b=b"}},
 
 	{"a removed file stays away once synced", map[string]string{"a": sectors("a"), "b": sectors("b")}, func(t *testing.T, f *crashfs.FS) {
-		must(t, f.Remove("a"), f.SyncDir("."))
+		must(t, f.Remove("a"), fileutil.SyncDir(f, "."))
 	}, []string{"b=b"}},
 
 	{"a removed file comes back with what was pending in it", map[string]string{"a": sectors("a")}, func(t *testing.T, f *crashfs.FS) {
@@ -219,7 +219,7 @@ var crashes = []struct {
 	{"a renamed file that was not synced is empty", map[string]string{"old": sectors("o")}, func(t *testing.T, f *crashfs.FS) {
 		h := open(t, f, "tmp", os.O_RDWR|os.O_CREATE)
 		write(t, h, sectors("n"), 0)
-		must(t, f.Rename("tmp", "old"), f.SyncDir("."))
+		must(t, f.Rename("tmp", "old"), fileutil.SyncDir(f, "."))
 	}, []string{"old=", "old=.", "old=n"}},
 
 	{"a file that was renamed and removed is lost", map[string]string{"a": sectors("a")}, func(t *testing.T, f *crashfs.FS) {
@@ -235,11 +235,11 @@ var crashes = []struct {
 	}, []string{"a=a b=a c=b", "a=a b=b", "a=a b=b c=b", "a=a c=b", "b=a c=b"}},
 
 	{"a rename between directories, the old one synced", map[string]string{"d/a": sectors("a"), "e/x": sectors("x")}, func(t *testing.T, f *crashfs.FS) {
-		must(t, f.Rename("d/a", "e/a"), f.SyncDir("d"))
+		must(t, f.Rename("d/a", "e/a"), fileutil.SyncDir(f, "d"))
 	}, []string{"d/ e/ e/a=a e/x=x"}},
 
 	{"a rename into a new directory, the old one synced", map[string]string{"d/a": sectors("a")}, func(t *testing.T, f *crashfs.FS) {
-		must(t, f.Mkdir("e", 0o700), f.Rename("d/a", "e/a"), f.SyncDir("d"))
+		must(t, f.Mkdir("e", 0o700), f.Rename("d/a", "e/a"), fileutil.SyncDir(f, "d"))
 	}, []string{"d/ e/ e/a=a"}},
 
 	{"a rename into a new directory", map[string]string{"d/a": sectors("a")}, func(t *testing.T, f *crashfs.FS) {
@@ -247,7 +247,7 @@ var crashes = []struct {
 	}, []string{"d/ d/a=a", "d/ d/a=a e/", "d/ d/a=a e/ e/a=a", "d/ e/ e/a=a"}},
 
 	{"a rename between directories, the new one synced", map[string]string{"d/a": sectors("a"), "e/x": sectors("x")}, func(t *testing.T, f *crashfs.FS) {
-		must(t, f.Rename("d/a", "e/a"), f.SyncDir("e"))
+		must(t, f.Rename("d/a", "e/a"), fileutil.SyncDir(f, "e"))
 	}, []string{"d/ d/a=a e/ e/a=a e/x=x", "d/ e/ e/a=a e/x=x"}},
 
 	{"a directory keeps one name", map[string]string{"d/a": sectors("a")}, func(t *testing.T, f *crashfs.FS) {
@@ -511,7 +511,7 @@ func TestAFaultChangesNothingElse(t *testing.T) {
 		crashfs.OpClose:       func(_ *crashfs.FS, h fileutil.File) error { return h.Close() },
 		crashfs.OpStat:        func(f *crashfs.FS, _ fileutil.File) error { _, err := f.Stat("a"); return err },
 		crashfs.OpReadDir:     func(f *crashfs.FS, _ fileutil.File) error { _, err := f.ReadDir("."); return err },
-		crashfs.OpSyncDir:     func(f *crashfs.FS, _ fileutil.File) error { return f.SyncDir(".") },
+		crashfs.OpSyncDir:     func(f *crashfs.FS, _ fileutil.File) error { return fileutil.SyncDir(f, ".") },
 		crashfs.OpRename:      func(f *crashfs.FS, _ fileutil.File) error { return f.Rename("a", "b") },
 		crashfs.OpRemove:      func(f *crashfs.FS, _ fileutil.File) error { return f.Remove("a") },
 		crashfs.OpMkdir:       func(f *crashfs.FS, _ fileutil.File) error { return f.Mkdir("d", 0o700) },
@@ -536,6 +536,9 @@ func TestAFaultChangesNothingElse(t *testing.T) {
 			})
 			ops := f.Ops()
 			err := do(f, h)
+			seen = slices.DeleteFunc(seen, func(k crashfs.OpKind) bool {
+				return kind == crashfs.OpSyncDir && (k == crashfs.OpOpen || k == crashfs.OpClose) // of the directory
+			})
 			var p *fs.PathError
 			var l *os.LinkError
 			if !errors.Is(err, syscall.EIO) || !errors.As(err, &p) && !(kind == crashfs.OpRename && errors.As(err, &l)) {
@@ -707,19 +710,24 @@ func TestReplaceFileWithFaults(t *testing.T) {
 			must(t, err)
 			break
 		}
-		if !errors.Is(err, syscall.EIO) {
-			t.Errorf("%s fails: error %v", failed, err)
-		}
 		want := "old"
-		if failed == crashfs.OpSyncDir {
+		switch {
+		case failed == crashfs.OpClose && err == nil: // of the directory
 			want = "new"
+		case failed == crashfs.OpSyncDir:
+			want = "new"
+			fallthrough
+		default:
+			if !errors.Is(err, syscall.EIO) {
+				t.Errorf("%s fails: error %v", failed, err)
+			}
 		}
 		if got := f.Tree(); len(got) != 1 || string(got["f"]) != want {
 			t.Errorf("%s fails: left %q", failed, got)
 		}
 		count++
 	}
-	if count != 6 { // create, write, sync, close, rename, sync the directory
+	if count != 8 { // open the directory, create, write, sync, close, rename, sync the directory, close it
 		t.Errorf("%d operations", count)
 	}
 }

@@ -15,7 +15,7 @@ const (
 	OpTruncate    OpKind = "truncate"    // Truncate to N bytes, or OpenFile with O_TRUNC
 	OpPreallocate OpKind = "preallocate" // Preallocate N bytes
 	OpSyncData    OpKind = "syncdata"
-	OpSyncDir     OpKind = "syncdir"
+	OpSyncDir     OpKind = "syncdir" // Sync of a directory
 	OpRename      OpKind = "rename"
 	OpRemove      OpKind = "remove"
 	OpMkdir       OpKind = "mkdir"

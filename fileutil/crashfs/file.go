@@ -185,6 +185,20 @@ func (h *file) Close() error {
 	})
 }
 
+// A dir is the handle of a directory. It is open as a file is.
+type dir struct{ h *file }
+
+// Sync makes the names in the directory durable; see [fileutil.Dir]. If a fault makes it fail, the names stay pending, and
+// a later Sync can make them durable.
+func (d dir) Sync() error {
+	return d.h.do("fsync", Op{Kind: OpSyncDir}, func() error {
+		d.h.fs.syncNames(d.h.id)
+		return nil
+	})
+}
+
+func (d dir) Close() error { return d.h.Close() }
+
 func (h *file) inode() *inode { return h.fs.inodes[h.id] }
 func (h *file) own() *inode   { return h.fs.own(h.id) }
 

@@ -8,9 +8,9 @@
 //
 // The allowed states are those that follow from these assumptions and no others.
 //
-//  1. SyncData of a file returned nil: the bytes written to it before, and its size, are there after a crash. SyncDir
+//  1. SyncData of a file returned nil: the bytes written to it before, and its size, are there after a crash. Sync
 //     of a directory returned nil: the names in it, and what they name, are there. Nothing else makes anything
-//     durable; in particular SyncData does not make the file's name durable, and SyncDir neither what the files
+//     durable; in particular SyncData does not make the file's name durable, and that of a directory neither what the files
 //     hold nor the name of the directory itself.
 //  2. A sector of 512 bytes, at a multiple of 512 in its file, is the unit that a disk writes. What is written between
 //     two syncs is there or not sector by sector, in any combination, whatever the order of the writes. A sector
@@ -30,7 +30,7 @@
 //  7. A SyncData that fails may have made durable any part of what it should have, and what it has not is forgotten
 //     without being lost from memory, as on Linux: reads go on to return it, a later SyncData returns nil, and yet it is
 //     durable only if it is written again before. The file's size is not forgotten, it waits for the next SyncData; so
-//     do names after a SyncDir that fails.
+//     do names after a sync of their directory that fails.
 //
 // A write that the power cut interrupts needs nothing of its own: right after the write all its sectors are pending,
 // and each can be dropped, torn or kept, so a crash there covers every crash within.
@@ -463,24 +463,20 @@ func (f *FS) Remove(name string) error {
 	return nil
 }
 
-// SyncDir makes the names in a directory durable; see [fileutil.FS]. If a fault makes it fail, the names stay pending, and
-// a later SyncDir can make them durable.
-func (f *FS) SyncDir(name string) error {
-	err := f.do(Op{Kind: OpSyncDir, Name: name}, func() error {
-		id, err := f.lookup(name)
-		if err != nil {
-			return err
-		}
-		if !f.inodes[id].dir {
+// OpenDir opens a directory; see [fileutil.FS].
+func (f *FS) OpenDir(name string) (fileutil.Dir, error) {
+	var h *file
+	err := f.do(Op{Kind: OpOpen, Name: name}, func() (err error) {
+		if id, err := f.lookup(name); err == nil && !f.inodes[id].dir {
 			return syscall.ENOTDIR
 		}
-		f.syncNames(id)
-		return nil
+		h, err = f.openFile(name, os.O_RDONLY, 0)
+		return err
 	})
 	if err != nil {
-		return &fs.PathError{Op: "fsync", Path: name, Err: err}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	return nil
+	return dir{h}, nil
 }
 
 // syncNames makes the names in directory d durable.

@@ -23,7 +23,7 @@ func TestAnyHistory(t *testing.T) {
 	names := []string{"a", "b", "d/a", "d/b"}
 	rapid.Check(t, func(t *rapid.T) {
 		f := crashfs.New()
-		if err := errors.Join(f.Mkdir("d", 0o700), f.SyncDir("."), f.SyncDir("d")); err != nil {
+		if err := errors.Join(f.Mkdir("d", 0o700), fileutil.SyncDir(f, "."), fileutil.SyncDir(f, "d")); err != nil {
 			t.Fatal(err)
 		}
 		model := map[string][]byte{}
@@ -83,7 +83,7 @@ func TestAnyHistory(t *testing.T) {
 				with(os.O_RDONLY, func(_ string, h fileutil.File) error { return h.SyncData() })
 			},
 			"sync directory": func(t *rapid.T) {
-				if err := f.SyncDir(path.Dir(name())); err != nil {
+				if err := fileutil.SyncDir(f, path.Dir(name())); err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -116,7 +116,7 @@ func TestAnyHistory(t *testing.T) {
 						}
 					}
 				}
-				if err := errors.Join(f.SyncDir("."), f.SyncDir("d")); err != nil {
+				if err := errors.Join(fileutil.SyncDir(f, "."), fileutil.SyncDir(f, "d")); err != nil {
 					t.Fatal(err)
 				}
 				model = files(f)
@@ -128,7 +128,7 @@ func TestAnyHistory(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if err := errors.Join(f.SyncDir("."), f.SyncDir("d")); err != nil {
+				if err := errors.Join(fileutil.SyncDir(f, "."), fileutil.SyncDir(f, "d")); err != nil {
 					t.Fatal(err)
 				}
 				if p := f.Pending(); len(p) != 0 {
@@ -225,7 +225,7 @@ func TestRenamesNeverLoseAFile(t *testing.T) {
 				_ = f.Rename(from, to)
 			},
 			"sync": func(t *rapid.T) {
-				if err := f.SyncDir(rapid.SampledFrom([]string{".", "d", "e"}).Draw(t, "dir")); err != nil {
+				if err := fileutil.SyncDir(f, rapid.SampledFrom([]string{".", "d", "e"}).Draw(t, "dir")); err != nil {
 					t.Fatal(err)
 				}
 			},

@@ -136,8 +136,18 @@ func (n NoSync) OpenFile(name string, flag int, perm fs.FileMode) (fileutil.File
 	return noSyncFile{f}, nil
 }
 
-// SyncDir does nothing.
-func (NoSync) SyncDir(string) error { return nil }
+// OpenDir is that of fileutil.OS.
+func (n NoSync) OpenDir(name string) (fileutil.Dir, error) {
+	d, err := n.OS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return noSyncDir{d}, nil
+}
+
+type noSyncDir struct{ fileutil.Dir }
+
+func (noSyncDir) Sync() error { return nil }
 
 type noSyncFile struct{ fileutil.File }
 

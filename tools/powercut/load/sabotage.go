@@ -62,12 +62,17 @@ func (s saboteur) OpenFile(name string, flag int, perm fs.FileMode) (fileutil.Fi
 	return &saboteurFile{File: f, cuts: s.cuts}, nil
 }
 
-func (s saboteur) SyncDir(name string) error {
-	if s.dir {
-		return nil
+func (s saboteur) OpenDir(name string) (fileutil.Dir, error) {
+	d, err := s.FS.OpenDir(name)
+	if err == nil && s.dir {
+		d = unsynced{d}
 	}
-	return s.FS.SyncDir(name)
+	return d, err
 }
+
+type unsynced struct{ fileutil.Dir }
+
+func (unsynced) Sync() error { return nil }
 
 type saboteurFile struct {
 	fileutil.File

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/stele-wal/stele/tools/raftkv/node"
 )
 
 type kv struct {
@@ -132,6 +134,15 @@ func (k *kv) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Compacti
 	out, err := k.s.Node.Propose(ctx, &pb.InternalRaftRequest{Compaction: r})
 	if err != nil {
 		return nil, err
+	}
+	if r.Physical {
+		select {
+		case <-k.s.Node.Store().Swept():
+		case <-k.s.Node.Stopped():
+			return nil, node.ErrStopped
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	resp := out.(*pb.CompactionResponse)
 	k.s.fill(resp.Header)

@@ -12,7 +12,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// filled returns a Store after many random changes, some compacted.
+// filled returns a Store after many random changes, some compacted, and all of that swept.
 func filled(seed uint64) *Store {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	s := New()
@@ -27,6 +27,7 @@ func filled(seed uint64) *Store {
 			_, _ = s.Put(&pb.PutRequest{Key: key, Value: fmt.Append(nil, i)}) // without a lease it cannot fail
 		}
 	}
+	s.Sweep(nil)
 	return s
 }
 

@@ -11,6 +11,9 @@ import (
 
 // Range answers a read. The errors are ErrCompacted and ErrFutureRev.
 func (s *Store) Range(r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if len(r.RangeEnd) > 0 {
+		return s.View().Range(r) // which may take long: others go on meanwhile
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.v.answer(r, s.v.rev)
@@ -58,14 +61,13 @@ func (s *Store) Txn(r *pb.TxnRequest) (*pb.TxnResponse, error) {
 
 // ReadTxn answers a transaction that changes nothing. The errors are those of Range.
 func (s *Store) ReadTxn(r *pb.TxnRequest) (*pb.TxnResponse, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	path := s.v.decide(r, nil)
-	if _, err := s.v.checkTxn(r, path); err != nil {
+	v := s.View()
+	path := v.decide(r, nil)
+	if _, err := v.checkTxn(r, path); err != nil {
 		return nil, err
 	}
-	resp, _ := s.v.begin().answerTxn(r, path)
-	resp.Header.Revision = s.v.rev
+	resp, _ := v.begin().answerTxn(r, path)
+	resp.Header.Revision = v.rev
 	return resp, nil
 }
 

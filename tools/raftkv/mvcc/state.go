@@ -37,12 +37,12 @@ func (v *View) Hash(rev int64) (Hash, error) {
 	}
 	// Of revisions up to the compacted one only what is still found at rev counts, unless nothing at all is found there.
 	empty := true
-	v.keys.Scan(func(_ string, versions []version) bool {
+	v.each(func(versions []version) bool {
 		empty = at(versions, rev) == nil
 		return empty
 	})
 	var all []version
-	v.keys.Scan(func(_ string, versions []version) bool {
+	v.each(func(versions []version) bool {
 		live := at(versions, rev)
 		for i := range versions {
 			if versions[i].rev <= rev && (versions[i].rev > v.compacted || empty || &versions[i] == live) {
@@ -90,7 +90,7 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 	b := bufio.NewWriterSize(out, 1<<16)
 	b.WriteString(magic)
 	var count uint64
-	v.keys.Scan(func(_ string, versions []version) bool {
+	v.each(func(versions []version) bool {
 		count += uint64(len(versions))
 		return true
 	})
@@ -100,7 +100,7 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 	head = binary.AppendUvarint(head, count)
 	b.Write(head)
 	var err error
-	v.keys.Scan(func(_ string, versions []version) bool {
+	v.each(func(versions []version) bool {
 		for i := range versions {
 			if message, err = (proto.MarshalOptions{}).MarshalAppend(message[:0], versions[i].kv); err != nil {
 				return false

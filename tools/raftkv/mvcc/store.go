@@ -24,8 +24,10 @@ var (
 // A Store is the newest state. Its methods may be called concurrently; those that change it are to be called in the order
 // of the log.
 type Store struct {
-	mu sync.RWMutex
-	v  View
+	mu       sync.RWMutex
+	v        View
+	swept    chan struct{} // closed when no version is there that a compaction has made unreachable
+	sweeping int64         // up to which compaction a sweep is under way
 }
 
 // A View is a state at one revision and, back to the last compaction, at those before. It does not change. Its methods may
@@ -33,8 +35,8 @@ type Store struct {
 type View struct {
 	keys      *btree.Map[string, []version] // the versions of a key, oldest first, never empty
 	rev       int64                         // of the last change; 1 before any
-	compacted int64                         // revisions below are gone; -1 before any compaction
-	size      int64                         // in bytes, of all versions
+	compacted int64                         // what only reads below could find is gone, or unreachable: see left; -1 before any compaction
+	size      int64                         // in bytes, of all versions that are there
 	live      int64                         // in bytes, of those that a read at rev finds
 }
 
@@ -52,7 +54,13 @@ const overhead = 96
 func (v *version) size() int64 { return int64(len(v.kv.Key)+len(v.kv.Value)) + overhead }
 
 // New returns an empty Store, at revision 1.
-func New() *Store { return &Store{v: newView()} }
+func New() *Store { return &Store{v: newView(), swept: closed()} }
+
+func closed() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
 
 func newView() View {
 	return View{keys: new(btree.Map[string, []version]), rev: 1, compacted: -1}
@@ -71,7 +79,12 @@ func (s *Store) View() *View {
 func (s *Store) Restore(v *View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.v = *v
+	s.v = *v // of which nothing is unreachable: WriteTo leaves that out
+	select {
+	case <-s.swept:
+	default:
+		close(s.swept)
+	}
 }
 
 // Rev returns the newest revision.
@@ -86,7 +99,7 @@ type Stats struct {
 	Rev       int64 // of the last change
 	Compacted int64 // revisions below are gone
 	Keys      int   // also deleted ones that are not compacted
-	Size      int64 // in bytes, of all versions
+	Size      int64 // in bytes, of all versions; those that a compaction has made unreachable count until they are swept
 	Live      int64 // in bytes, of the newest versions
 }
 
@@ -183,51 +196,4 @@ func (c *change) push(versions []version, next version) {
 	c.v.keys.Set(string(next.kv.Key), append(versions, next))
 	c.v.size += next.size()
 	c.n++
-}
-
-// Compact forgets what only reads below rev could find. The error is ErrCompacted if that has been done already, and
-// ErrFutureRev if rev is above the newest revision.
-func (s *Store) Compact(rev int64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if rev <= s.v.compacted {
-		return ErrCompacted
-	}
-	if rev > s.v.rev {
-		return ErrFutureRev
-	}
-	s.v.compact(rev)
-	return nil
-}
-
-func (v *View) compact(rev int64) {
-	v.compacted = rev
-	type kept struct {
-		key      string
-		versions []version
-	}
-	var changed []kept
-	v.keys.Scan(func(key string, versions []version) bool {
-		first := 0
-		for first+1 < len(versions) && versions[first+1].rev <= rev {
-			first++
-		}
-		if versions[first].rev <= rev && versions[first].deleted {
-			first++
-		}
-		if first > 0 {
-			for i := range versions[:first] {
-				v.size -= versions[i].size()
-			}
-			changed = append(changed, kept{key, append([]version(nil), versions[first:]...)})
-		}
-		return true
-	})
-	for _, k := range changed {
-		if len(k.versions) == 0 {
-			v.keys.Delete(k.key)
-		} else {
-			v.keys.Set(k.key, k.versions)
-		}
-	}
 }

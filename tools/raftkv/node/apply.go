@@ -232,6 +232,7 @@ func (n *Node) applyRequest(r *pb.InternalRaftRequest) (proto.Message, error) {
 		if err := n.store.Compact(r.Compaction.GetRevision()); err != nil {
 			return nil, err
 		}
+		n.sweeper.wake()
 		return &pb.CompactionResponse{Header: &pb.ResponseHeader{Revision: n.store.Rev()}}, nil
 	case r.Alarm != nil:
 		if err := n.unknown(r.Alarm); err != nil {

@@ -5,7 +5,8 @@
 // lines is why the store is safe.
 //
 // A Node has three goroutines of its own. One owns raft, and does nothing that waits for the disk. The log's own calls back when what
-// raft wanted to be remembered is durable. The third applies what is committed. A fourth writes a snapshot, now and then.
+// raft wanted to be remembered is durable. The third applies what is committed. Two more work now and then: one writes a snapshot, and one
+// frees what was compacted.
 package node
 
 import (
@@ -42,6 +43,7 @@ type Node struct {
 	reads   reads
 	pending pending
 	applier applier
+	sweeper sweeper
 	alarms  alarms
 	reached reached
 
@@ -78,6 +80,7 @@ func Start(cfg Config) (*Node, error) {
 	n.reads.init()
 	n.pending.init()
 	n.applier.init()
+	n.sweeper.init()
 	n.reached.init()
 	n.ids.Store(rand.Uint64())
 	if err := n.boot(); err != nil {
@@ -86,9 +89,10 @@ func Start(cfg Config) (*Node, error) {
 		}
 		return nil, err
 	}
-	n.background.Add(2)
+	n.background.Add(3)
 	go n.run()
 	go n.applier.run(n)
+	go n.sweeper.run(n)
 	return n, nil
 }
 

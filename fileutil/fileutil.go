@@ -166,7 +166,7 @@ func WriteFile(fsys FS, name string, data []byte, perm fs.FileMode) error {
 // or was absent, and nothing is left of the new file, except that an error of the last sync, of the directory, leaves
 // the new content under the name without a promise that it lasts. After a crash during the call the name has the
 // old content or the new, and the .tmp file may be left over; it is never read again. An error of write is returned
-// wrapped. Calls may be concurrent, for the same name too: one of them is last.
+// wrapped, and after a panic of write nothing is left either. Calls may be concurrent, for the same name too: one of them is last.
 func ReplaceFile(fsys FS, name string, perm fs.FileMode, write func(w io.Writer) error) error {
 	dir, err := fsys.OpenDir(filepath.Dir(name)) // first: that it cannot be opened is to change nothing
 	if err != nil {
@@ -177,22 +177,22 @@ func ReplaceFile(fsys FS, name string, perm fs.FileMode, write func(w io.Writer)
 	if err != nil {
 		return err
 	}
-	tmp := f.Name()
-
-	err = fill(f, write)
-	if err2 := f.Close(); err == nil {
-		err = err2
-	}
-	if err == nil {
-		// The data are durable before they get the name. The other way round a crash could leave the name on an
-		// empty file.
-		err = fsys.Rename(tmp, name)
-	}
-	if err != nil {
-		// The first error is the one to tell; if the removal fails too, a file is left that no one reads.
-		_ = fsys.Remove(tmp)
+	tmp, renamed := f.Name(), false
+	defer func() {
+		if !renamed {
+			// The first error is the one to tell; if the removal fails too, a file is left that no one reads.
+			_ = fsys.Remove(tmp)
+		}
+	}()
+	if err := fill(f, write); err != nil {
 		return err
 	}
+	// The data are durable before they get the name. The other way round a crash could leave the name on an
+	// empty file.
+	if err := fsys.Rename(tmp, name); err != nil {
+		return err
+	}
+	renamed = true
 	return dir.Sync() // from here on the new content survives a crash
 }
 
@@ -214,10 +214,19 @@ func createTemp(fsys FS, name string, perm fs.FileMode) (File, error) {
 	return nil, err
 }
 
-// fill writes the content of f and makes it durable.
-func fill(f File, write func(w io.Writer) error) error {
+// fill writes the content of f, makes it durable and closes f.
+func fill(f File, write func(w io.Writer) error) (err error) {
+	defer func() {
+		if err2 := f.Close(); err == nil {
+			err = err2
+		}
+	}()
 	w := bufio.NewWriterSize(io.NewOffsetWriter(f, 0), 64<<10)
 	if err := write(w); err != nil {
+		var path *fs.PathError
+		if errors.As(err, &path) && path.Path == f.Name() {
+			return err // of w, which names the file
+		}
 		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	if err := w.Flush(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/fileutil/crashfs"
 )
 
 const lockedFile = "STELE_TEST_LOCKED_FILE"
@@ -180,6 +181,30 @@ func TestErrorsNameTheFile(t *testing.T) {
 		var p *fs.PathError
 		if !errors.As(err, &p) || p.Path != name || !errors.Is(err, fs.ErrClosed) {
 			t.Errorf("%s after Close: %v, want a PathError of ErrClosed that names the file", what, err)
+		}
+	}
+}
+
+func TestReplaceFileLeavesNothingAfterAPanicOfWrite(t *testing.T) {
+	for way, leave := range map[string]func(){"panic": func() { panic("the caller's own") }, "Goexit": runtime.Goexit} {
+		disk := crashfs.New()
+		name := "f"
+		if err := fileutil.WriteFile(disk, name, []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan any)
+		go func() {
+			defer close(done)
+			defer func() { recover() }()
+			fileutil.ReplaceFile(disk, name, 0o600, func(w io.Writer) error {
+				w.Write([]byte("new"))
+				leave()
+				return nil
+			})
+		}()
+		<-done
+		if tree := disk.Tree(); len(tree) != 1 || string(tree[name]) != "old" || disk.Handles() > 0 {
+			t.Errorf("after a %s: %q, %d files open", way, tree, disk.Handles())
 		}
 	}
 }

@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"time"
 )
 
 // A Limiter bounds how many bytes a second go through all of the readers and writers that it was asked to limit, together.
 // In any time t no more go through than t times the rate, a twentieth of a second's worth, and one block of 64 KiB for each
-// reader and writer. Its methods may be called concurrently.
+// reader and writer. Its methods may be called concurrently. The zero Limiter limits nothing.
 type Limiter struct {
 	perByte float64 // nanoseconds
 
@@ -18,8 +19,12 @@ type Limiter struct {
 	free time.Time // when all that was let through has used up its time
 }
 
-// burst is how much time that was not used can be used later.
-const burst = time.Second / 20
+const (
+	// burst is how much time that was not used can be used later.
+	burst = time.Second / 20
+	// forever is the longest that bytes are taken to need. What a Duration cannot hold would be a time that is over.
+	forever = math.MaxInt64 / 4
+)
 
 // NewLimiter returns a Limiter of that many bytes a second. With 0 or less nothing is limited.
 func NewLimiter(bytesPerSecond int64) *Limiter {
@@ -54,13 +59,13 @@ func (l *Limiter) Wait(ctx context.Context, n int) error {
 func (l *Limiter) take(now time.Time, n int) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.perByte == 0 {
+	if l.perByte == 0 || n <= 0 {
 		return 0
 	}
 	if earliest := now.Add(-burst); l.free.Before(earliest) {
 		l.free = earliest
 	}
-	l.free = l.free.Add(time.Duration(l.perByte * float64(n)))
+	l.free = l.free.Add(time.Duration(min(l.perByte*float64(n), forever)))
 	return l.free.Sub(now)
 }
 
@@ -104,10 +109,13 @@ func (w *limitedWriter) Write(p []byte) (written int, err error) {
 		}
 		n, err := w.w.Write(b)
 		written += n
+		if err == nil && n < len(b) {
+			err = io.ErrShortWrite
+		}
 		if err != nil {
 			return written, err
 		}
-		p = p[n:]
+		p = p[len(b):]
 	}
 	return written, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -82,7 +83,7 @@ func TestIdleTimeDoesNotCount(t *testing.T) {
 func TestWithoutALimitNothingWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		if err := NewLimiter(0).Wait(t.Context(), 1<<40); err != nil || time.Since(start) != 0 {
+		if err := NewLimiter(0).Wait(t.Context(), 1<<30); err != nil || time.Since(start) != 0 {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 	})
@@ -108,3 +109,39 @@ func TestContextEndsTheWait(t *testing.T) {
 		}
 	})
 }
+
+// What a time.Duration cannot hold was taken for a time that is over.
+func TestMoreThanALifetimeOfBytesWaits(t *testing.T) {
+	for _, n := range []int{math.MaxInt, math.MaxInt / 2, math.MaxInt / (1 << 29)} {
+		synctest.Test(t, func(t *testing.T) {
+			l := NewLimiter(1)
+			for i := range 10 { // all of them add up
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				if err := l.Wait(ctx, n); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("%d bytes at one a second, for the %d. time: %v", n, i+1, err)
+				}
+			}
+			if err := l.Wait(context.Background(), -1); err != nil {
+				t.Error(err)
+			}
+			if left := l.take(time.Now(), 1); left < 200*365*24*time.Hour {
+				t.Errorf("%d bytes ten times, and then a negative number: %v are left", n, left)
+			}
+		})
+	}
+}
+
+// A lying writer breaks the contract of io.Writer, and would be asked again and again, or with what is not there.
+func TestALimitedWriterEndsAtAWriterThatWritesLess(t *testing.T) {
+	for _, n := range []int{0, 1} {
+		if got, err := NewLimiter(0).Writer(t.Context(), lazy(n)).Write([]byte("abc")); got != n || err != io.ErrShortWrite {
+			t.Errorf("%d, %v", got, err)
+		}
+	}
+}
+
+// lazy writes so many bytes, and says nothing.
+type lazy int
+
+func (n lazy) Write([]byte) (int, error) { return int(n), nil }

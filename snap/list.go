@@ -24,6 +24,9 @@ type Listing struct {
 // List reads the directory, and no file in it. Names are taken strictly: what is nearly one is a stray, which no other
 // method looks at. Other names, like that of etcd's database, are not mentioned. The error is what the file system said.
 func (s *Store) List() (*Listing, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
 	entries, err := s.fs.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("snap: %w", err)

@@ -14,7 +14,8 @@ import (
 
 // A Reader reads a body, from any place on, and verifies each block of it before any byte of the block is given away. It is
 // an io.ReadSeekCloser and an io.WriterTo. It takes the memory of one block. It is used by one goroutine at a time; a
-// body may have many Readers, and one that is open goes on reading the same body if it is replaced or removed meanwhile.
+// body may have many Readers, and one that is open goes on reading the same body if it is replaced or removed meanwhile. The zero Reader
+// reads the body of index 0, which is empty.
 type Reader struct {
 	name string
 	file readable // nil for the body of index 0, which has none
@@ -44,6 +45,9 @@ var (
 // If the header or the trailer is damaged, or the file cut short, it is a *CorruptError. Otherwise it is
 // what the file system said. Nothing is changed.
 func (s *Store) OpenBody(index uint64) (*Reader, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
 	name := bodyName(index)
 	f, err := s.fs.OpenFile(filepath.Join(s.dir, name), os.O_RDONLY, 0)
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A Store is a directory of snapshots. Its methods may be called concurrently.
+// A Store is a directory of snapshots. Its methods may be called concurrently. Open makes one: the zero Store is of no directory, and what
+// needs one returns ErrInvalid.
 type Store struct {
 	dir string
 	fs  fileutil.FS
@@ -55,6 +56,14 @@ func Open(dir string, opts *Options) (*Store, error) {
 		return nil, fmt.Errorf("snap: %w", err)
 	}
 	return s, nil
+}
+
+// usable returns the error of a Store that is not from Open.
+func (s *Store) usable() error {
+	if s.fs == nil {
+		return fmt.Errorf("snap: %w: this Store is not from Open", ErrInvalid)
+	}
+	return nil
 }
 
 // Save writes the snapshot into a file of its own, mode 0600. If a file of the same index and term holds the same already
@@ -140,6 +149,9 @@ func (s *Store) holds(path string, parts ...[]byte) bool {
 // If it is not there the error wraps fs.ErrNotExist. If its bytes are wrong, or those of a snapshot of another index or term,
 // the error is a *CorruptError. Otherwise the error is what the file system said.
 func (s *Store) Load(index, term uint64) (Snapshot, error) {
+	if err := s.usable(); err != nil {
+		return Snapshot{}, err
+	}
 	name := snapshotName(index, term)
 	f, err := s.fs.OpenFile(filepath.Join(s.dir, name), os.O_RDONLY, 0)
 	if err != nil {
@@ -171,6 +183,9 @@ func load(f readable) (Snapshot, error) {
 	}
 	if _, _, err := parseEnvelope(head, size); err != nil {
 		return Snapshot{}, err
+	}
+	if size > math.MaxInt {
+		return Snapshot{}, fmt.Errorf("%d bytes are more than this machine can have in memory", size)
 	}
 	b := make([]byte, size)
 	if err := readFull(f, b, 0); err != nil {

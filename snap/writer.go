@@ -15,7 +15,8 @@ import (
 
 // A Writer writes a body. It is an io.Writer, and takes the memory of one block. It is used by one goroutine at a time.
 //
-// The first error is the last: every later call but Close and Discard returns it, and the body does not come to be.
+// The first error is the last: every later call but Close and Discard returns it, and the body does not come to be. So it is after an FS that
+// panics. Create and Resume make a Writer: Write and Commit of the zero Writer return ErrClosed.
 type Writer struct {
 	store  *Store
 	path   string // of the unfinished body
@@ -58,12 +59,16 @@ func (s *Store) newWriter(b Body, resume bool) (_ *Writer, err error) {
 	if b.Index == 0 || len(b.ConfState) > maxConfState {
 		return nil, fmt.Errorf("snap: a body of index %d with a conf state of %d bytes: %w", b.Index, len(b.ConfState), ErrInvalid)
 	}
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
 	if err := s.claim(b.Index); err != nil {
 		return nil, err
 	}
 	w := &Writer{store: s, body: b, path: filepath.Join(s.dir, partialName(b.Index)), buf: make([]byte, BlockSize+sumSize)}
+	made := false
 	defer func() {
-		if err != nil {
+		if !made { // an FS that panics has got here, too
 			w.Close()
 		}
 	}()
@@ -87,6 +92,7 @@ func (s *Store) newWriter(b Body, resume bool) (_ *Writer, err error) {
 			return nil, fmt.Errorf("snap: %w", err)
 		}
 	}
+	made = true
 	return w, nil
 }
 
@@ -189,16 +195,16 @@ func (w *Writer) Sum() uint32 {
 // Write appends p to the body. Nothing of the body can be seen before Commit. The error is what the file system said, or ErrClosed after
 // Close, Discard or Commit.
 func (w *Writer) Write(p []byte) (written int, err error) {
-	if w.err != nil {
-		return 0, w.err
+	if err := w.usable(); err != nil {
+		return 0, err
 	}
 	for len(p) > 0 {
 		n := copy(w.buf[w.fill:BlockSize], p)
 		p, written = p[n:], written+n
 		w.fill, w.size = w.fill+n, w.size+int64(n)
 		if w.fill == BlockSize {
-			if err := w.flush(); err != nil {
-				return written, w.fail(err)
+			if err := w.do(w.flush); err != nil {
+				return written, err
 			}
 		}
 	}
@@ -230,11 +236,11 @@ func (w *Writer) flush() error {
 // returns, there is what was there before, or all of the new body; it must not be recorded. The error is that of an
 // earlier Write, ErrForeign if a file that is none of ours has got the name meanwhile, what the file system said, or ErrClosed.
 func (w *Writer) Commit() error {
-	if w.err != nil {
-		return w.err
+	if err := w.usable(); err != nil {
+		return err
 	}
-	if err := w.commit(); err != nil {
-		return w.fail(err)
+	if err := w.do(w.commit); err != nil {
+		return err
 	}
 	w.err = w.closedError()
 	return nil
@@ -287,26 +293,49 @@ func (w *Writer) Discard() error {
 	return nil
 }
 
-func (w *Writer) giveUp(keep bool) (err error) {
-	if w.closed {
+func (w *Writer) giveUp(keep bool) error {
+	if w.closed || w.store == nil {
 		return nil
 	}
 	w.closed = true
 	if w.err == nil {
 		w.err = w.closedError()
 	}
+	// Not before the file is closed and removed: the next Writer's has the same name.
+	defer func() {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		delete(w.store.writing, w.body.Index)
+	}()
 	if w.file != nil {
 		w.file.Close()
 	}
-	if !keep {
-		err = w.store.fs.Remove(w.path)
+	if keep {
+		return nil
 	}
-	// Not before the file is closed and removed: the next Writer's has the same name.
-	w.store.mu.Lock()
-	defer w.store.mu.Unlock()
-	delete(w.store.writing, w.body.Index)
-	return err
+	return w.store.fs.Remove(w.path)
 }
+
+// usable returns why nothing can be written any more, or nil.
+func (w *Writer) usable() error {
+	if w.store == nil {
+		return fmt.Errorf("snap: %w: this Writer is not from Create or Resume", ErrClosed)
+	}
+	return w.err
+}
+
+// do calls f and keeps its error, or that it did not return.
+func (w *Writer) do(f func() error) error {
+	w.err = errNotReturned
+	err := f()
+	w.err = nil
+	if err != nil {
+		return w.fail(err)
+	}
+	return nil
+}
+
+var errNotReturned = errors.New("snap: the FS panicked, or called runtime.Goexit")
 
 func (w *Writer) closedError() error {
 	return fmt.Errorf("snap: %s: %w", bodyName(w.body.Index), ErrClosed)

@@ -62,12 +62,13 @@ func (p *Plan) Apply() error {
 	if p.Verdict == Clean {
 		return nil
 	}
-	l, err := lockLog(p.opts.FS, p.Dir)
+	o := p.opts.withDefaults() // of a Plan that is not from PlanRepair
+	l, err := lockLog(o.FS, p.Dir)
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	if err := l.sync(p.Dir, p.opts); err != nil {
+	if err := l.sync(p.Dir, o); err != nil {
 		return err
 	}
 	s := newScanner(&l)
@@ -79,7 +80,6 @@ func (p *Plan) Apply() error {
 	if name := s.segments[s.end.segment].name; name != p.Segment || s.end.from() != p.Offset || s.end.verdict != p.Verdict || s.end.rest-s.end.from() != p.Bytes {
 		return fmt.Errorf("wal: %s: %w: plan the repair again", p.Dir, ErrChanged)
 	}
-	o := p.opts
 	o.SegmentSize = 0 // leave the file as long as it is
 	if _, err := recoverTail(p.Dir, &l, s.end, o); err != nil {
 		return err

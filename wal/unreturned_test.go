@@ -343,3 +343,12 @@ func TestTheZeroWriterSaysClosed(t *testing.T) {
 		}
 	}
 }
+
+func TestAPlanThatNobodyMadeDoesNotPanic(t *testing.T) {
+	if err := new(wal.Plan).Apply(); err != nil {
+		t.Errorf("the zero Plan is to do nothing: %v", err)
+	}
+	if err := (&wal.Plan{Dir: t.TempDir(), Verdict: wal.Torn}).Apply(); !errors.Is(err, wal.ErrNoLog) {
+		t.Errorf("a Plan for a log that is not there: %v", err)
+	}
+}

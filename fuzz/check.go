@@ -200,6 +200,9 @@ func (h *history) tryOpen(disk *crashfs.FS, depth int, what string) error {
 	<-made
 	disk.SetHook(nil, nil)
 	s, err := observe(disk, [...]thorough{itsRecords, itsRecords, itsMeaning, asARestart}[h.rng.IntN(4)])
+	if err == nil && s.gap {
+		err = failf(Refused, "segments are missing in the middle, where etcd refuses the log, and Open leaves it so")
+	}
 	if err == nil {
 		err = h.model.judge(s)
 	}

@@ -162,6 +162,9 @@ func vacant(fsys fileutil.FS, dir string) error {
 // fs.ErrNotExist, if there is no log; ErrLocked if another Writer or an etcd has it open; ErrForeign if dir holds a .wal file that
 // is not a segment; or what the file system said.
 //
+// If a crash cut short a Release, and segments are there that stand before the missing ones, Open removes them: nothing can be replayed
+// from them, and etcd does not start as long as they are there.
+//
 // Open may itself be cut short by a crash, anywhere, and be called again.
 func Open(dir string, opts *Options) (*Writer, error) {
 	o := opts.withDefaults()
@@ -240,14 +243,15 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 		sum     fold
 		recs    []recorded
 		gap     error // the last
-		between bool  // it is one between segments
+		earlier leftover
 	)
 	if first := l.beginning(); first != nil {
 		gap = first
 	}
 	for r, err := range s.records() {
 		if isGap(err) {
-			sum, recs, gap, between = newFold(), nil, err, true
+			earlier = leftover{s.end.segment + 1, s.end.chain, max(earlier.commit, sum.history.state.Commit)}
+			sum, recs, gap = newFold(), nil, err
 			continue
 		}
 		if err == nil {
@@ -266,12 +270,14 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 	if err := sum.end(); err != nil {
 		return nil, err
 	}
-	if between {
-		o.Logger.Warn("wal: segments older than the newest snapshot record are missing", "dir", dir, "error", gap)
-	}
 	end, err := recoverTail(dir, &l, s.end, o)
 	if err != nil {
 		return nil, err
+	}
+	if earlier.segments > 0 && !sabotaged(noFinish) {
+		if err := finishRelease(dir, &l, earlier, gap, o); err != nil {
+			return nil, err
+		}
 	}
 	return resume(dir, l, end, sum, recs, o)
 }

@@ -3,7 +3,10 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
+
+	"github.com/stele-wal/stele/fileutil"
 )
 
 // Release removes the segments that hold nothing after index, oldest first, as far as the log can do without them. Give it
@@ -66,6 +69,52 @@ func (w *Writer) releaseTo(index uint64) error {
 	return nil
 }
 
+// leftover is what stands before missing segments.
+type leftover struct {
+	segments int    // so many
+	chain    uint32 // at the end of the last
+	commit   uint64 // the highest of their hard states
+}
+
+// finishRelease removes the segments before missing ones that a snapshot record makes unnecessary. That is what a Release leaves
+// that was cut short: of the segments that it removed any may be there again. Nothing can be replayed from them, and etcd refuses
+// the whole log as long as they are there.
+func finishRelease(dir string, l *listing, before leftover, gap error, o Options) error {
+	// A segment begins above all that was committed before it, and goes on from another chain if others stood between. One
+	// for which that is not so is under a number that is not its own, and what stands before it may be needed.
+	next := &l.segments[before.segments]
+	seed, known, err := readSeed(next)
+	if err != nil {
+		return fmt.Errorf("wal: %s: %w", next.name, err)
+	}
+	if !known || seed == before.chain || before.commit >= next.index {
+		o.Logger.Warn("wal: segments are missing, but not because of a Release: those before them are kept", "dir", dir, "error", gap)
+		return nil
+	}
+	dropped := l.segments[:before.segments]
+	for _, s := range dropped {
+		err := removeCopies(dir, l, s.name, o)
+		if err == nil {
+			err = removeIfThere(o.FS, filepath.Join(dir, s.name))
+		}
+		if err != nil {
+			// The log can do without it being gone.
+			o.Logger.Warn("wal: a segment that a Release would have removed cannot be removed", "dir", dir, "segment", s.name, "error", err)
+			return nil
+		}
+		o.Logger.Warn("wal: removed a segment as a Release that was cut short would have", "dir", dir, "segment", s.name, "because", gap)
+		s.file.Close()
+		l.segments = l.segments[1:]
+	}
+	if o.NoSync {
+		return nil
+	}
+	if err := fileutil.SyncDir(o.FS, dir); err != nil {
+		return fmt.Errorf("wal: %w", err)
+	}
+	return nil
+}
+
 // releasable returns the segments that Release may remove.
 func (w *Writer) releasable(index uint64) []*segment {
 	w.mu.Lock()
@@ -91,11 +140,17 @@ func (w *Writer) removeCopies(segments []*segment) error {
 	if err != nil {
 		return err
 	}
+	for _, s := range segments {
+		err = errors.Join(err, removeCopies(w.dir, &l, s.name, w.opts))
+	}
+	return err
+}
+
+// removeCopies removes the copies of one segment that are in a listing. One that is not there any more is no error.
+func removeCopies(dir string, l *listing, segment string, o Options) (err error) {
 	for _, name := range l.copies {
-		for _, s := range segments {
-			if strings.HasPrefix(name, s.name) {
-				err = errors.Join(err, w.removeIfThere(name))
-			}
+		if strings.HasPrefix(name, segment) {
+			err = errors.Join(err, removeIfThere(o.FS, filepath.Join(dir, name)))
 		}
 	}
 	return err

@@ -16,5 +16,6 @@ const (
 	earlyWitness   saboteur = "early-witness"   // a record says of itself that it was synced
 	lastSyncOnly   saboteur = "last-sync-only"  // Open syncs the last segment and no other
 	noReleaseSync  saboteur = "no-release-sync" // Release does not sync what it relies on
+	noFinish       saboteur = "no-finish"       // Open leaves what a Release that was cut short would have removed
 	earlyMark      saboteur = "early-mark"      // the mark is written before the sync
 )

@@ -113,7 +113,7 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 			count++
 			continue
 		}
-		cerr, err := s.stop(seg, offset, count < 2, bad)
+		cerr, err := s.stop(seg, offset, count, bad)
 		if err != nil {
 			yield(Record{}, fmt.Errorf("wal: %s: %w", seg.name, err))
 			return false
@@ -242,6 +242,8 @@ func (s *scanner) record(seg *segment, word uint64, count int, b []byte, r *Reco
 		return fault{BadHead, "the first record is of type " + r.Type.String() + ", not crc"}
 	case count == 1 && r.Type != walpb.TypeMetadata:
 		return fault{BadHead, "the second record is of type " + r.Type.String() + ", not metadata"}
+	case count == 2 && seg.seq == 0 && !emptySnapshot(r):
+		return fault{BadHead, "the third record of the first segment is not that of the empty snapshot"}
 	case r.Type == walpb.TypeMetadata && s.named && !bytes.Equal(r.Data, s.metadata):
 		return fault{Contradiction, "metadata differs from that of the segments before"}
 	case s.mark.contradicts(s.metadata, seg.seq, r):
@@ -272,12 +274,13 @@ func headSum(r *walpb.Record, seed uint32, b []byte) (uint32, error) {
 }
 
 // stop judges the place where the good frames of a segment end. It returns the error that the records end with, or nil
-// if the segment's end is a legal one.
-func (s *scanner) stop(seg *segment, offset int64, head bool, bad fault) (*CorruptError, error) {
+// if the segment's end is a legal one. count is how many records the segment has before it.
+func (s *scanner) stop(seg *segment, offset int64, count int, bad fault) (*CorruptError, error) {
 	i := s.end.segment
 	last := i == len(s.segments)-1
+	head := count < headRecords(seg.seq)
 	ident := s.ident
-	if head {
+	if count < 2 {
 		// Take the head for the one that ought to be there, so that records behind it can be told from strangers.
 		ident = walpb.Checksum(identity(seg.seq, s.chain), s.metadata)
 	}
@@ -331,6 +334,20 @@ func (s *scanner) stop(seg *segment, offset int64, head bool, bad fault) (*Corru
 		offset = 0
 	}
 	return &CorruptError{Segment: at, Offset: offset, Kind: kind, Detail: detail, Because: because}, nil
+}
+
+// headRecords returns of how many records the head of a segment is.
+func headRecords(seq uint64) int {
+	if seq == 0 {
+		return 3 // with the record of the empty snapshot
+	}
+	return 2
+}
+
+// emptySnapshot reports whether a record is that of the empty snapshot, from which a log can be replayed when it has no other.
+func emptySnapshot(r *Record) bool {
+	var s walpb.Snapshot
+	return r.Type == walpb.TypeSnapshot && unmarshal(r, &s) == nil && s.Index == 0 && s.Term == 0
 }
 
 // readSeed returns the checksum that a segment says it goes on from. It is not ok if the segment's first frame is not

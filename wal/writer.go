@@ -553,9 +553,13 @@ func cause(err error) error {
 	return err
 }
 
-// removeIfThere removes a file that may not be there.
+// removeIfThere removes a file of the log's directory that may not be there.
 func (w *Writer) removeIfThere(name string) error {
-	err := w.opts.FS.Remove(filepath.Join(w.dir, name))
+	return removeIfThere(w.opts.FS, filepath.Join(w.dir, name))
+}
+
+func removeIfThere(fsys fileutil.FS, path string) error {
+	err := fsys.Remove(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -150,6 +150,7 @@ var builds = []struct {
 	{"no-trim-sync", []string{"model"}},
 	{"last-sync-only", []string{"model"}},
 	{"no-release-sync", []string{"model"}},
+	{"no-finish", []string{"model"}},
 	{"early-witness", []string{"model"}},
 	{"early-mark", []string{"model"}},
 	{"go-on", []string{"faults"}},

@@ -54,8 +54,8 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.token, "initial-cluster-token", "etcd-cluster", "what tells clusters of the same URLs apart")
 	f.UintVar(&o.heartbeat, "heartbeat-interval", 100, "milliseconds between two heartbeats of a leader")
 	f.UintVar(&o.election, "election-timeout", 1000, "milliseconds without a leader until an election, at least five heartbeats")
-	f.Uint64Var(&o.snapshotCount, "snapshot-count", 100_000, "entries until a snapshot is made; more than etcd's 10000, because each holds the whole state")
-	f.Uint64Var(&o.catchUp, "snapshot-catchup-entries", 5_000, "entries kept in memory behind a snapshot, for slow members")
+	f.Uint64Var(&o.snapshotCount, "snapshot-count", 0, "entries until a snapshot is made, 0 for no limit: each holds the whole state, so bytes decide")
+	f.Uint64Var(&o.catchUp, "snapshot-catchup-entries", 5_000, "entries kept in memory behind a snapshot, for slow members, up to 64 MiB")
 	f.UintVar(&o.keepSnapshots, "max-snapshots", 2, "snapshots to keep")
 	f.Int64Var(&o.quota, "quota-backend-bytes", 2<<30, "how large the state may grow before the alarm; without a limit if negative")
 	f.UintVar(&o.maxTxnOps, "max-txn-ops", api.DefaultMaxTxnOps, "operations in a transaction at most")
@@ -74,7 +74,7 @@ func (o *options) register(f *pflag.FlagSet) {
 		f.BoolVar(&t.auth, prefix+"client-cert-auth", false, "let nobody in without a certificate")
 	}
 	f.StringVar(&o.peer.allowedCN, "peer-cert-allowed-cn", "", "let only peers with this common name in")
-	f.Uint64Var(&o.snapshotBytes, "snapshot-bytes", 64<<20, "bytes of entries until a snapshot is made (not etcd's)")
+	f.Uint64Var(&o.snapshotBytes, "snapshot-bytes", 64<<20, "bytes of entries until a snapshot is made; more, if half the newest is more (not etcd's)")
 	f.Int64Var(&o.snapshotRate, "snapshot-send-rate", 0, "bytes a second of a snapshot to a peer, 0 for no limit (not etcd's)")
 	f.Int64Var(&o.segmentSize, "wal-segment-bytes", 0, "bytes in a segment of the log, 0 for the default (not etcd's)")
 	f.BoolVar(&o.noSync, "unsafe-no-fsync", false, "do not sync: a power cut loses what was acknowledged")
@@ -162,7 +162,6 @@ func (o *options) checkValues() error {
 	}{
 		{"heartbeat-interval", uint64(o.heartbeat), 1, maxElection / 5},
 		{"election-timeout", uint64(o.election), 5 * uint64(min(o.heartbeat, maxElection)), maxElection},
-		{"snapshot-count", o.snapshotCount, 1, math.MaxUint64},
 		{"snapshot-bytes", o.snapshotBytes, 1, math.MaxUint64},
 		{"snapshot-catchup-entries", o.catchUp, 1, math.MaxUint64},
 		{"max-snapshots", uint64(o.keepSnapshots), 1, math.MaxInt32},

@@ -39,7 +39,6 @@ func TestFlagsThatNoMemberCanDoWithAreRefusedBeforeAnythingIsMade(t *testing.T) 
 		{"--max-request-bytes=8388609", "--max-request-bytes"},
 		{"--max-request-bytes=0", "--max-request-bytes"},
 		{"--max-txn-ops=0", "--max-txn-ops"},
-		{"--snapshot-count=0", "--snapshot-count"},
 		{"--snapshot-bytes=0", "--snapshot-bytes"},
 		{"--snapshot-catchup-entries=0", "--snapshot-catchup-entries"},
 		{"--snapshot-send-rate=-1", "--snapshot-send-rate"},

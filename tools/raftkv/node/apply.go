@@ -25,6 +25,7 @@ type applier struct {
 	// The goroutine's own.
 	changed      []func() // answer who changed the members, once raft has heard that the change is applied
 	since, bytes uint64   // entries applied since the newest snapshot, and their size
+	sized        sized
 	leaderTerm   uint64
 }
 
@@ -156,12 +157,12 @@ func (n *Node) apply(m *raftpb.Message) {
 			f(time.Since(began))
 		}
 		a.since++
-		a.bytes += uint64(len(e.Data))
+		a.bytes += memoryOf(e)
 		a.reached(n, e.GetIndex(), e.GetTerm())
 	}
 	n.deliver(m.Responses)
 	a.answer()
-	if a.since >= n.cfg.SnapshotEntries || a.bytes >= n.cfg.SnapshotBytes {
+	if n.due() {
 		n.snapshot()
 	}
 }

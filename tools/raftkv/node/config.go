@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"math"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -33,9 +34,10 @@ type Config struct {
 	ElectionTicks  int
 	NoPreVote      bool
 
-	SnapshotEntries uint64 // a snapshot is made after so many entries
-	SnapshotBytes   uint64 // or after so many bytes of them
-	CatchUpEntries  uint64 // that stay in memory behind a snapshot, for slow followers
+	SnapshotEntries uint64 // a snapshot is made after so many entries; 0 is no limit
+	SnapshotBytes   uint64 // or after so many bytes of them, or half as many as the newest snapshot has if that is more
+	CatchUpEntries  uint64 // that stay in memory behind a snapshot, for slow followers, at most
+	CatchUpBytes    uint64 // and how many bytes of them
 	KeepSnapshots   int
 	MaxRequest      int   // in bytes; no more than the log takes in a record counts
 	Quota           int64 // of the state, in bytes
@@ -86,9 +88,10 @@ func (c *Config) setDefaults() {
 			*v = d
 		}
 	}
-	set(&c.SnapshotEntries, 10_000)
+	set(&c.SnapshotEntries, math.MaxUint64)
 	set(&c.SnapshotBytes, 64<<20)
 	set(&c.CatchUpEntries, 5_000)
+	set(&c.CatchUpBytes, 64<<20)
 	if c.KeepSnapshots == 0 {
 		c.KeepSnapshots = 2
 	}

@@ -136,10 +136,8 @@ func (n *Node) keep(s walpb.Snapshot, h Head, view *mvcc.View) error {
 		return err
 	}
 	n.newest.Store(s.Index)
-	if s.Index > n.cfg.CatchUpEntries {
-		if err := n.storage.Compact(s.Index - n.cfg.CatchUpEntries); err != nil && !errors.Is(err, raft.ErrCompacted) {
-			return err
-		}
+	if err := n.forget(s.Index); err != nil {
+		return err
 	}
 	if err := n.snapshots.Keep(n.cfg.KeepSnapshots, s); err != nil {
 		return err // files that are of no use any more

@@ -49,6 +49,7 @@ const (
 	Swallowed Verdict = "swallowed" // an operation failed, and nobody was told, or not which file or why
 	WentOn    Verdict = "went on"   // something was acknowledged after an error that is to be the last
 	Damaged   Verdict = "damaged"   // what only failed to read was trimmed, renamed or removed
+	Stuttered Verdict = "stuttered" // an error names a file twice
 	Leaked    Verdict = "leaked"    // a file or a goroutine is left behind
 	Panicked  Verdict = "panicked"
 )
@@ -82,7 +83,7 @@ type FaultResult struct {
 // String returns the counts as one line.
 func (r FaultResult) String() string {
 	s := fmt.Sprintf("%d operations, %d runs, %d states, %.1f s:", r.Operations, r.Runs, r.States, r.Took.Seconds())
-	for i, v := range []Verdict{Refused, Lost, Invented, Swallowed, WentOn, Damaged, Leaked, Panicked} {
+	for i, v := range []Verdict{Refused, Lost, Invented, Swallowed, WentOn, Damaged, Stuttered, Leaked, Panicked} {
 		if i > 0 {
 			s += ","
 		}

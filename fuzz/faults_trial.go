@@ -274,6 +274,7 @@ func (t *trial) perform(s step) error {
 	broken := t.broken
 	err := s.do(t)
 	t.tracef("%s: %v", s.name, err)
+	t.readable(s.name, err)
 	fired := t.firings()[before:]
 	switch {
 	case t.failure != nil:
@@ -296,6 +297,28 @@ func (t *trial) perform(s step) error {
 		t.excused(s, fired)
 	}
 	return err
+}
+
+// readable sees to it that an error names no file twice: a line of it, for there may be several of one file.
+func (t *trial) readable(what string, err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		var names []string
+		for _, word := range strings.Fields(line) {
+			word = strings.Trim(word, ":,;()")
+			if filepath.Ext(word) != "" {
+				word = filepath.Base(word)
+			} else if !strings.Contains(word, "/") {
+				continue
+			}
+			if slices.Contains(names, word) {
+				t.fail(Stuttered, "%s returned %q", what, err)
+			}
+			names = append(names, word)
+		}
+	}
 }
 
 // sameError sees to it that a call on a Writer that has failed says so.
@@ -346,6 +369,7 @@ func (t *trial) excused(s step, fired []firing) {
 			t.mu.Lock()
 			told := t.spare
 			t.mu.Unlock()
+			t.readable("the observer of the spare", told)
 			if !errors.Is(told, t.run.fault.is) {
 				t.fail(Swallowed, "%v failed, and the observer was told %v", f, told)
 			}

@@ -255,18 +255,5 @@ func (s *Store) notForeign(index uint64) error {
 	if isCorrupt(err) {
 		return nil
 	}
-	return bodyError(name, err)
-}
-
-// bodyError puts the name of the file into an error of its bytes, or of what it is.
-func bodyError(name string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case isCorrupt(err):
-		return named(name, err)
-	case errors.Is(err, ErrForeign):
-		return fmt.Errorf("snap: %s: %w", name, err)
-	}
-	return fmt.Errorf("snap: %w", err)
+	return fileError(name, err)
 }

@@ -50,6 +50,20 @@ func isCorrupt(err error) bool {
 	return errors.As(err, &c)
 }
 
+// fileError puts the name of the file into an error of it, unless the file system has.
+func fileError(name string, err error) error {
+	var path *fs.PathError
+	switch {
+	case err == nil:
+		return nil
+	case isCorrupt(err):
+		return named(name, err)
+	case errors.As(err, &path):
+		return fmt.Errorf("snap: %w", err)
+	}
+	return fmt.Errorf("snap: %s: %w", name, err)
+}
+
 // named puts the name of the file into an error of its bytes.
 func named(name string, err error) error {
 	var c *CorruptError

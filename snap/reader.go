@@ -59,7 +59,7 @@ func (s *Store) OpenBody(index uint64) (*Reader, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, bodyError(name, err)
+		return nil, fileError(name, err)
 	}
 	return r, nil
 }
@@ -246,7 +246,7 @@ func (r *Reader) block(n int64) ([]byte, error) {
 	r.loaded = -1
 	content, sum, err := r.readBlock(r.file, n, r.buf)
 	if err != nil {
-		return nil, bodyError(r.name, err)
+		return nil, fileError(r.name, err)
 	}
 	if n == r.summed {
 		r.summed, r.sum = n+1, addSum(r.sum, sum)

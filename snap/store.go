@@ -162,11 +162,8 @@ func (s *Store) Load(index, term uint64) (Snapshot, error) {
 	if err == nil && (snapshot.Index != index || snapshot.Term != term) {
 		err = corrupt(0, "the snapshot in it is %d/%d", snapshot.Index, snapshot.Term)
 	}
-	switch {
-	case isCorrupt(err):
-		return Snapshot{}, named(name, err)
-	case err != nil:
-		return Snapshot{}, fmt.Errorf("snap: %w", err)
+	if err != nil {
+		return Snapshot{}, fileError(name, err)
 	}
 	return snapshot, nil
 }

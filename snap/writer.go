@@ -84,7 +84,7 @@ func (s *Store) newWriter(b Body, resume bool) (_ *Writer, err error) {
 	kept := false
 	if resume {
 		if kept, err = w.resume(); err != nil {
-			return nil, fmt.Errorf("snap: %w", err)
+			return nil, fileError(partialName(b.Index), err)
 		}
 	}
 	if !kept {

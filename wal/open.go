@@ -84,7 +84,7 @@ func closeNames(names fileutil.Dir) {
 
 func create(dir string, names fileutil.Dir, file fileutil.File, metadata []byte, o Options) (*Writer, error) {
 	if err := file.Lock(); err != nil {
-		return nil, fmt.Errorf("wal: %s: %w", dir, err)
+		return nil, fmt.Errorf("wal: %w", err)
 	}
 	if err := vacant(o.FS, dir); err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func create(dir string, names fileutil.Dir, file fileutil.File, metadata []byte,
 		err = file.Preallocate(o.SegmentSize)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("wal: %s: %w", first.name, err)
+		return nil, fmt.Errorf("wal: %w", err)
 	}
 	b := w.gathering
 	w.gathering, w.idle = w.next(b), b
@@ -205,7 +205,7 @@ func lockLog(fsys fileutil.FS, dir string) (listing, error) {
 	for i := range l.segments {
 		if err := l.segments[i].file.Lock(); err != nil {
 			l.close()
-			return l, fmt.Errorf("wal: %s: %w", filepath.Join(dir, l.segments[i].name), err)
+			return l, fmt.Errorf("wal: %w", err)
 		}
 	}
 	// Who had the locks before may have cut the log or released segments after it was listed.
@@ -293,14 +293,14 @@ func (l *listing) sync(dir string, o Options) error {
 		seg := &l.segments[i]
 		if !o.NoSync {
 			if err := seg.file.SyncData(); err != nil {
-				return fmt.Errorf("wal: %s: %w", seg.name, err)
+				return fmt.Errorf("wal: %w", err)
 			}
 		}
 		if sabotaged(noCacheDrop) {
 			continue
 		}
 		if err := seg.file.DropCache(); err != nil {
-			return fmt.Errorf("wal: %s: %w", seg.name, err)
+			return fmt.Errorf("wal: %w", err)
 		}
 	}
 	if o.NoSync {
@@ -361,7 +361,7 @@ func trimTail(dir string, l *listing, e end, o Options) (end, error) {
 	}
 	// Only zeros may follow the end, so that no old frame is ever taken for a new one.
 	if err := zero(last.file, e.offset, e.rest); err != nil {
-		return e, fmt.Errorf("wal: %s: %w", last.name, err)
+		return e, fmt.Errorf("wal: %w", err)
 	}
 	if e.offset < o.SegmentSize {
 		if err := last.file.Preallocate(o.SegmentSize); err != nil {
@@ -377,7 +377,7 @@ func trimTail(dir string, l *listing, e end, o Options) (end, error) {
 		return e, nil
 	}
 	if err := last.file.SyncData(); err != nil {
-		return e, fmt.Errorf("wal: %s: %w", last.name, err)
+		return e, fmt.Errorf("wal: %w", err)
 	}
 	if err := fileutil.SyncDir(o.FS, dir); err != nil {
 		return e, fmt.Errorf("wal: %w", err)
@@ -422,7 +422,7 @@ func resume(dir string, l listing, e end, sum fold, recs []recorded, o Options) 
 	last := segments[len(segments)-1]
 	page := make([]byte, e.offset%pageSize)
 	if _, err := last.file.ReadAt(page, e.offset-int64(len(page))); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("wal: %s: %w", last.name, err)
+		return nil, fmt.Errorf("wal: %w", err)
 	}
 	names, err := openNames(dir, o)
 	if err != nil {

@@ -100,7 +100,7 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 	for {
 		size, bad, err := s.frame(seg, offset, count, &record)
 		if err != nil {
-			yield(Record{}, fmt.Errorf("wal: %s: offset %d: %w", seg.name, offset, err))
+			yield(Record{}, fmt.Errorf("wal: offset %d: %w", offset, err))
 			s.end.verdict = Unreadable
 			return false
 		}
@@ -115,7 +115,7 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 		}
 		cerr, err := s.stop(seg, offset, count, bad)
 		if err != nil {
-			yield(Record{}, fmt.Errorf("wal: %s: %w", seg.name, err))
+			yield(Record{}, fmt.Errorf("wal: %w", err))
 			return false
 		}
 		if cerr == nil {
@@ -140,7 +140,7 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 		s.ident = s.end.ident
 		next, chain, ok, err := newSeeker(seg, s.ident, offset).resync(offset)
 		if err != nil {
-			yield(Record{}, fmt.Errorf("wal: %s: %w", seg.name, err))
+			yield(Record{}, fmt.Errorf("wal: %w", err))
 			return false
 		}
 		s.chain, s.seeded = chain, ok

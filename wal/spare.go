@@ -121,12 +121,12 @@ func (w *Writer) makeSpare(name string) (*segment, error) {
 	if err == nil && !w.opts.NoSync {
 		err = file.SyncData() // so that the first sync of the segment need not
 		if err != nil && !fileutil.IsFull(err) {
-			err = fmt.Errorf("%w: %w", errSpareSync, cause(err))
+			err = fmt.Errorf("%w: %w", errSpareSync, err)
 		}
 	}
 	if err != nil {
 		err = errors.Join(err, w.removeIfThere(name), file.Close())
-		return nil, fmt.Errorf("wal: %s: %w", name, err)
+		return nil, fmt.Errorf("wal: %w", err)
 	}
 	return &segment{name: name, file: file, size: w.opts.SegmentSize}, nil
 }

@@ -520,7 +520,7 @@ func (w *Writer) name(seg *segment) error {
 	began := time.Now()
 	name := segmentName(seg.seq, seg.index)
 	if err := w.opts.FS.Rename(filepath.Join(w.dir, seg.name), filepath.Join(w.dir, name)); err != nil {
-		return fmt.Errorf("wal: %s: %w", name, err)
+		return fmt.Errorf("wal: %w", err)
 	}
 	seg.name = name
 	if f := w.opts.Observer.Cut; f != nil {

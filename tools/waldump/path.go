@@ -36,7 +36,7 @@ func (a *app) find(given string) (*target, error) {
 		t.archive = true
 		dir, err := a.unpack(archive, inside)
 		if err != nil {
-			return nil, unreadable(fmt.Errorf("%s: %w", archive, err))
+			return nil, unreadable(inFile(archive, err))
 		}
 		if t.path, err = onlyLog(filepath.Join(dir, inside), given); err != nil {
 			return nil, err
@@ -207,9 +207,18 @@ func (a *app) unpack(archive, inside string) (dir string, err error) {
 			return "", fmt.Errorf("%s: too much to unpack: more than %d files, or one of more than %d bytes", header.Name, maxUnpackedFiles, int64(maxUnpackedBytes))
 		}
 		if err := u.file(name, header.Size, reader); err != nil {
-			return "", fmt.Errorf("%s: %w", header.Name, err)
+			return "", inFile(name, err)
 		}
 	}
+}
+
+// inFile puts the name of a file into an error, unless it has it.
+func inFile(name string, err error) error {
+	var of *fs.PathError
+	if errors.As(err, &of) && of.Path == name {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // belongsToLog leaves out what is not looked at, above all etcd's database, which is large.

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path"
@@ -35,6 +36,9 @@ var etcdArchives embed.FS
 
 //go:embed defects.tar.gz
 var defectsArchive []byte
+
+//go:embed writers.tar.gz
+var writersArchive []byte
 
 // Behaviour is what etcd 3.7.3 did with each of the logs that Defects returns, as text: a line
 // "## " with the log's name, then what each of etcd's functions returned.
@@ -95,6 +99,30 @@ func Defects(t testing.TB, names ...string) map[string]string {
 	dirs := map[string]string{}
 	for _, name := range names {
 		dirs[name] = filepath.Join(into, name)
+	}
+	return dirs
+}
+
+// Writers unpacks whole logs, one of each program that writes the format and of each of its tools, and returns, for each, the
+// directory that holds its segments. A name says who wrote it and what happened, such as "etcd/3.3.20/behind"; the README in the
+// directory above says what each is. With no names it unpacks all of them, which takes some 2 MB of disk. A name that does not
+// exist fails the test.
+//
+// Nothing is wrong with any of them, though etcd up to 3.4.7, raftexample and fabric record a snapshot after they commit it.
+func Writers(t testing.TB, names ...string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for header := range files(t, writersArchive) {
+		if path.Ext(header.Name) == ".wal" {
+			all[path.Dir(header.Name)] = ""
+		}
+	}
+	into := t.TempDir()
+	names = choose(t, all, names)
+	unpack(t, writersArchive, into, names)
+	dirs := map[string]string{}
+	for _, name := range names {
+		dirs[name] = filepath.Join(into, filepath.FromSlash(name))
 	}
 	return dirs
 }
@@ -171,19 +199,7 @@ func unpack(t testing.TB, packed []byte, into string, names []string) {
 		t.Fatalf("testlogs: %v", err)
 	}
 	defer root.Close()
-	unzipped, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		t.Fatalf("testlogs: %v", err)
-	}
-	archive := tar.NewReader(unzipped)
-	for {
-		header, err := archive.Next()
-		if err == io.EOF {
-			return
-		}
-		if err != nil {
-			t.Fatalf("testlogs: %v", err)
-		}
+	for header, content := range files(t, packed) {
 		if !slices.ContainsFunc(names, func(name string) bool {
 			return strings.HasPrefix(header.Name, name+"/")
 		}) {
@@ -193,12 +209,35 @@ func unpack(t testing.TB, packed []byte, into string, names []string) {
 		case tar.TypeDir:
 			err = root.MkdirAll(path.Clean(header.Name), 0o700)
 		case tar.TypeReg, tar.TypeGNUSparse:
-			err = unpackFile(root, header.Name, header.Size, archive)
+			err = unpackFile(root, header.Name, header.Size, content)
 		default:
 			err = fmt.Errorf("%s: unexpected type %q", header.Name, header.Typeflag)
 		}
 		if err != nil {
 			t.Fatalf("testlogs: %v", err)
+		}
+	}
+}
+
+// files yields what an archive holds, in its order.
+func files(t testing.TB, packed []byte) iter.Seq2[*tar.Header, io.Reader] {
+	return func(yield func(*tar.Header, io.Reader) bool) {
+		unzipped, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			t.Fatalf("testlogs: %v", err)
+		}
+		archive := tar.NewReader(unzipped)
+		for {
+			header, err := archive.Next()
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				t.Fatalf("testlogs: %v", err)
+			}
+			if !yield(header, archive) {
+				return
+			}
 		}
 	}
 }

@@ -118,6 +118,7 @@ type Segment struct {
 	Name    string
 	End     int64 // where the last frame ends
 	Records []walpb.Record
+	Ends    []int64 // where each of them ends
 
 	// Headless is whether etcd left the hard state out of its head, which the records alone do not tell. Only who wrote it
 	// can set it.
@@ -179,6 +180,7 @@ func etcdSegment(path string) (Segment, error) {
 		if r.GetType() == etcd.CrcType {
 			d.UpdateCRC(r.GetCrc())
 		}
+		s.Ends = append(s.Ends, d.LastOffset())
 		s.Records = append(s.Records, walpb.Record{Type: walpb.Type(r.GetType()), CRC: r.GetCrc(), Data: slices.Clone(r.Data)})
 	}
 }

@@ -19,7 +19,7 @@ import (
 type Body struct {
 	Index     uint64 // the last entry that it stands for
 	Term      uint64 // the term of that entry
-	ConfState []byte // the members at that index as raft encodes them, opaque here; nil if not known or empty; at most 1 MiB
+	ConfState []byte // the members at that index as raft encodes them; nil if not known or empty; at most 1 MiB
 
 	// ID tells apart what is written at the same index by two members, or twice by one: the state is the same, but its bytes
 	// need not be, and half of one with half of the other is neither. A copy that is made by a transfer has the ID of

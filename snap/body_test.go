@@ -283,10 +283,10 @@ func TestWriterAfterItsEnd(t *testing.T) {
 		}
 	}
 	s := open(t, crashfs.New())
-	if _, err := s.Create(walpb.Snapshot{Index: 1, ConfState: make([]byte, maxConfState+1)}); !errors.Is(err, ErrInvalid) {
+	if _, err := s.Create(walpb.Snapshot{Index: 1, ConfState: bytes.Repeat([]byte{8, 1}, maxConfState/2+1)}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("got %v", err)
 	}
-	if w, err := s.Create(walpb.Snapshot{Index: 1, ConfState: make([]byte, maxConfState)}); err != nil || w.Commit() != nil {
+	if w, err := s.Create(walpb.Snapshot{Index: 1, ConfState: bytes.Repeat([]byte{8, 1}, maxConfState/2)}); err != nil || w.Commit() != nil {
 		t.Errorf("got %v", err)
 	}
 	if r, err := s.NewestBody([]walpb.Snapshot{{Index: 1}}); err != nil || len(r.Body().ConfState) != maxConfState {

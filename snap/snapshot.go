@@ -11,7 +11,7 @@ import (
 type Snapshot struct {
 	Index     uint64 // the last entry that it stands for
 	Term      uint64 // the term of that entry
-	ConfState []byte // the members at that index as raft encodes them, opaque here; nil if not known
+	ConfState []byte // the members at that index as raft encodes them; nil if not known
 	Data      []byte // the state itself, the owner's own bytes
 }
 

@@ -74,8 +74,11 @@ func (s *Store) usable() error {
 // recorded. The error is what the file system said, and Save may be tried again.
 //
 // The snapshot of index 0 is of nothing, and every log begins with it: no file is written and nil returned, as etcd does. If it
-// has data the error is ErrInvalid.
+// has data the error is ErrInvalid, as it is if a ConfState is not raft's, so that neither etcd nor the log would take it.
 func (s *Store) Save(snapshot Snapshot) error {
+	if err := checkConfState(snapshot.Index, snapshot.ConfState); err != nil {
+		return err
+	}
 	if snapshot.Index == 0 {
 		if len(snapshot.Data) > 0 {
 			return fmt.Errorf("snap: a snapshot of index 0 with data: %w", ErrInvalid)
@@ -106,6 +109,14 @@ func (s *Store) Save(snapshot Snapshot) error {
 	// Whoever wrote the file may have died before he could sync the directory.
 	if err := fileutil.SyncDir(s.fs, s.dir); err != nil {
 		return fmt.Errorf("snap: %w", err)
+	}
+	return nil
+}
+
+// checkConfState returns the error of a ConfState that the log would refuse to record.
+func checkConfState(index uint64, b []byte) error {
+	if err := walpb.CheckConfState(b); err != nil {
+		return fmt.Errorf("snap: a snapshot of index %d: %w: %w", index, ErrInvalid, err)
 	}
 	return nil
 }

@@ -663,3 +663,23 @@ func TestConcurrentUse(t *testing.T) {
 	}
 	wait.Wait()
 }
+
+// What is not raft's ConfState is what etcd cannot read, and what the log does not record: a body of it would be written for nothing.
+func TestAConfStateThatIsNoneIsRefusedAndNothingIsWritten(t *testing.T) {
+	for _, c := range [][]byte{{0xff}, {8}, {0x0a, 5, 1}, {0x2a, 0}, []byte("opaque"), {8, 1, 0}} {
+		fsys := crashfs.New()
+		s := open(t, fsys)
+		_, create := s.Create(walpb.Snapshot{Index: 2, Term: 2, ConfState: c})
+		_, resume := s.Resume(Body{Index: 2, Term: 2, ConfState: c})
+		for what, err := range map[string]error{
+			"Save": s.Save(Snapshot{Index: 2, Term: 2, ConfState: c}), "Save of index 0": s.Save(Snapshot{ConfState: c}), "Create": create, "Resume": resume,
+		} {
+			if !errors.Is(err, ErrInvalid) || !errors.Is(err, walpb.ErrMalformed) {
+				t.Errorf("%s with a ConfState of % x: %v", what, c, err)
+			}
+		}
+		if tree := fsys.Tree(); len(tree) != 1 {
+			t.Errorf("% x: written was %v", c, tree)
+		}
+	}
+}

@@ -41,7 +41,7 @@ const syncEvery = 8 << 20
 
 // Create begins a new body for the snapshot of, with an ID of its own, and forgets an unfinished one of the same index.
 //
-// The error is ErrInvalid for index 0 or a conf state above 1 MiB, ErrBusy while another Writer has the index, ErrForeign if there is a file
+// The error is ErrInvalid for index 0 or a ConfState above 1 MiB or that is not raft's, ErrBusy while another Writer has the index, ErrForeign if there is a file
 // under the name that is not a body of ours, or what the file system said.
 func (s *Store) Create(of walpb.Snapshot) (*Writer, error) {
 	return s.newWriter(NewBody(of), false)
@@ -58,6 +58,9 @@ func (s *Store) Resume(b Body) (*Writer, error) {
 func (s *Store) newWriter(b Body, resume bool) (_ *Writer, err error) {
 	if b.Index == 0 || len(b.ConfState) > maxConfState {
 		return nil, fmt.Errorf("snap: a body of index %d with a conf state of %d bytes: %w", b.Index, len(b.ConfState), ErrInvalid)
+	}
+	if err := checkConfState(b.Index, b.ConfState); err != nil {
+		return nil, err
 	}
 	if err := s.usable(); err != nil {
 		return nil, err

@@ -350,7 +350,7 @@ func (n *inode) settle(places []Place, choices []Choice) *inode {
 		}
 		table = table[:end]
 	}
-	c.durableSize = c.size
+	c.durableSize, c.reserved = c.size, min(n.reserved, c.size)
 	c.live = trim(table)
 	c.durable = c.live // shared: neither is owned
 	return c

@@ -77,6 +77,9 @@ func (h *file) WriteAt(b []byte, off int64) (n int, err error) {
 		if fault != nil {
 			n = min(n, part.n)
 		}
+		if fits := int(h.fs.fits(h.inode(), off, int64(n))); fits < n {
+			n, fault = fits, syscall.ENOSPC
+		}
 		h.own().write(b[:n], off, h.fs.next)
 		return fault
 	})
@@ -110,6 +113,9 @@ func (h *file) Preallocate(size int64) error {
 			return syscall.EINVAL
 		case !h.writes:
 			return syscall.EBADF
+		}
+		if err := h.fs.reserve(h.own(), size); err != nil {
+			return err
 		}
 		if size > h.inode().size {
 			h.own().truncate(size, h.fs.next)

@@ -41,7 +41,7 @@
 // # Life of a test
 //
 // [New] or [Load] makes a state; [FS.SetHook] calls the test around each change, and there it takes crashes; [FS.SetFault]
-// makes operations fail; [FS.Clone] is what the next process finds when a process dies and the machine does not.
+// makes operations fail; [FS.SetSize] makes the disk one that can be full; [FS.Clone] is what the next process finds when a process dies and the machine does not.
 package crashfs
 
 import (
@@ -72,6 +72,7 @@ type FS struct {
 	lastID inodeID
 	change uint64 // numbers the changes, so that they can be put in the order they were made in
 	ops    int
+	size   int64             // of the disk; 0 is without end
 	open   map[inodeID]int   // how many handles are open
 	locks  map[inodeID]*file // the handle that holds the lock
 
@@ -144,6 +145,7 @@ func (f *FS) Clone() *FS {
 		inodes: maps.Clone(f.inodes),
 		lastID: f.lastID,
 		change: f.change,
+		size:   f.size,
 		open:   map[inodeID]int{},
 		locks:  map[inodeID]*file{},
 	}

@@ -30,6 +30,7 @@ type inode struct {
 	// Of a file. A table holds the sectors from the first on, and ends where only zeros follow. Behind the size
 	// they are zero.
 	size, durableSize     int64
+	reserved              int64           // so many of its first bytes have space
 	sizes                 []sizeVersion   // pending, oldest first
 	live, durable         []*sector       // what is read; what SyncData made durable
 	ownsLive, ownsDurable bool            // whether no one shares the table
@@ -81,7 +82,7 @@ func (n *inode) freeze() {
 func (n *inode) thaw() *inode {
 	c := &inode{
 		dir: n.dir, perm: n.perm,
-		size: n.size, durableSize: n.durableSize,
+		size: n.size, durableSize: n.durableSize, reserved: n.reserved,
 		sizes: slices.Clip(n.sizes),
 		live:  n.live, durable: n.durable,
 		sectors: slices.Clone(n.sectors),
@@ -167,6 +168,7 @@ func (n *inode) truncate(size int64, change func() uint64) {
 		return
 	}
 	n.setSize(size, change())
+	n.reserved = min(n.reserved, size)
 	if cut := int(size / sectorSize); cut < len(n.live) {
 		for i := cut; i < len(n.live); i++ {
 			if n.live[i] == nil {

@@ -202,6 +202,13 @@ var burstStep = step{name: "burst", do: func(t *trial) error {
 		}
 		close(hold)
 		failed := refused
+		if errors.Is(refused, wal.ErrNoSpace) {
+			if err := <-results; err != nil {
+				return err
+			}
+			t.model.acked = len(t.model.records) - len(entries) + 1
+			return refused
+		}
 		for range waiting {
 			err := <-results
 			if failed != nil && refused == nil && (err == nil || err.Error() != failed.Error()) {

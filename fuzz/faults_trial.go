@@ -63,7 +63,9 @@ type trial struct {
 	calling bool // a call on the Writer is at work, and the maker of the spare waits
 	making  bool // the maker is at work
 	late    bool // the step that is at work has synced the directory
+	stock   bool // there is a spare
 	spent   bool // a spare was used up, so another will be made
+	begun   bool // one was missed, so it is being made
 	made    int  // how many times the maker has come to an end
 	awaited int
 	spare   error // how the maker ended last
@@ -129,8 +131,12 @@ func (t *trial) strike(op crashfs.Op) error {
 			t.making = true
 		}
 	}
-	if t.calling && op.Kind == crashfs.OpTruncate {
-		t.spent = true
+	switch {
+	case !t.calling:
+	case op.Kind == crashfs.OpTruncate:
+		t.spent, t.stock = true, false
+	case op.Kind == crashfs.OpPreallocate:
+		t.begun = t.begun || !t.stock
 	}
 	if t.hold != nil && op.Kind == crashfs.OpWrite {
 		hold := t.hold
@@ -160,7 +166,7 @@ func (t *trial) spareMade(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.made++
-	t.spare, t.making = err, false
+	t.spare, t.making, t.stock = err, false, err == nil
 	t.changed.Broadcast()
 }
 
@@ -176,15 +182,15 @@ func (t *trial) awaitSpare() {
 // call does one call on the Writer.
 func (t *trial) call(f func() error) error {
 	t.mu.Lock()
-	t.calling, t.spent = true, false
+	t.calling, t.spent, t.begun = true, false, false
 	t.mu.Unlock()
 	err := f()
 	t.mu.Lock()
 	t.calling = false
-	spent := t.spent && err == nil
+	made := t.begun || t.spent && err == nil
 	t.changed.Broadcast()
 	t.mu.Unlock()
-	if spent {
+	if made {
 		t.awaitSpare()
 	}
 	return err
@@ -271,8 +277,11 @@ func (t *trial) perform(s step) error {
 		was = t.disk.Clone()
 	}
 	writer := s.kind == onWriter
-	broken := t.broken
+	broken, known := t.broken, len(t.model.records)
 	err := s.do(t)
+	if writer && errors.Is(err, wal.ErrNoSpace) {
+		t.model.records = t.model.records[:max(known, t.model.acked)] // what was refused must never be there
+	}
 	t.tracef("%s: %v", s.name, err)
 	t.readable(s.name, err)
 	fired := t.firings()[before:]
@@ -331,8 +340,11 @@ func (t *trial) sameError(what string, broken, err error) {
 	}
 }
 
-// leavesUsable tells whether a failure is the exception that is documented: that what a Release removes cannot be removed.
-func leavesUsable(err error) bool { return strings.HasPrefix(err.Error(), "wal: release: ") }
+// leavesUsable tells whether a failure is one of the exceptions that are documented: that what a Release removes cannot be removed, or that
+// there is no space for what is to be saved.
+func leavesUsable(err error) bool {
+	return strings.HasPrefix(err.Error(), "wal: release: ") || errors.Is(err, wal.ErrNoSpace)
+}
 
 // told sees to it that an error has the reason and the name of the file.
 func (t *trial) told(s step, err error, fired []firing) {
@@ -388,6 +400,8 @@ func (t *trial) excused(s step, fired []firing) {
 			// Zeros are then left at the end of a segment that is full.
 		case f.Kind == crashfs.OpWrite && s.name == "close" && fileutil.IsFull(t.run.fault.err):
 			// It is the last witness. That all else is there is looked for.
+		case f.Kind == crashfs.OpPreallocate && s.kind == onWriter && fileutil.IsFull(t.run.fault.err):
+			// The segment is cut before it is full.
 		case f.Kind == crashfs.OpPreallocate && s.name == "open":
 			// Space is reserved if there is any; appends find out.
 		case f.Kind == crashfs.OpRead && t.run.fault.partial:

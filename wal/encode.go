@@ -14,7 +14,8 @@ type batch struct {
 	base   int64  // the offset in the segment of buf[0], a multiple of pageSize
 	start  int64  // the offset in the segment at which the batch begins: what stands before is durable
 	buf    []byte // what the page at base holds already, and then the frames of the batch
-	full   bool   // the segment is cut after this batch
+	full   bool   // the segment is cut after this batch, which may be empty
+	pages  int64  // up to where it will be written; see seal
 
 	must  bool // a caller wants it durable
 	acked []func(error)
@@ -25,6 +26,16 @@ func (b *batch) end() int64 { return b.base + int64(len(b.buf)) }
 
 // empty tells whether there is nothing in the batch to write.
 func (b *batch) empty() bool { return b.end() == b.start }
+
+// seal decides up to where the batch will be written: whole pages, as far as the segment reaches. Nothing comes to the batch after that.
+func (b *batch) seal() {
+	end := b.end()
+	b.pages = max(end, min((end+pageSize-1)/pageSize*pageSize, b.seg.size))
+	b.seg.size = max(b.seg.size, b.pages)
+}
+
+// mostFrame bounds what a frame takes beside the data of its record.
+const mostFrame = wordSize + maxHead + wordSize
 
 // encoder puts records into frames. It carries what goes on from one batch to the next.
 type encoder struct {

@@ -31,6 +31,11 @@ var (
 	// ErrTooLarge says that a record would be larger than Options.MaxRecord. Nothing was written.
 	ErrTooLarge = errors.New("record too large")
 
+	// ErrNoSpace says that the disk, or a quota, has no space for what was to be saved, which the error of the file system in it says,
+	// too. Nothing was written, and the Writer can be used as before: save the same again once there is space. A Release makes some. Where the
+	// file system cannot reserve space, a full disk is a failure to write instead.
+	ErrNoSpace = errors.New("no space")
+
 	// ErrSnapshotNotFound says that the snapshot to replay from is not recorded in the segments that were read.
 	ErrSnapshotNotFound = errors.New("snapshot record not found")
 

@@ -106,6 +106,7 @@ func create(dir string, names fileutil.Dir, file fileutil.File, metadata []byte,
 		return nil, fmt.Errorf("wal: %w", err)
 	}
 	b := w.gathering
+	b.seal()
 	w.gathering, w.idle = w.next(b), b
 	if err := w.write(b, !o.NoSync); err != nil {
 		return nil, err

@@ -35,6 +35,13 @@ func (s *spare) ready(w *Writer) bool {
 	return s.made != nil
 }
 
+// isThere tells whether there is a spare to cut to.
+func (s *spare) isThere() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.made != nil
+}
+
 // prepare has a spare made if there is none and the last attempt has not failed; after a failure, one is made when it is needed.
 func (s *spare) prepare(w *Writer) {
 	s.mu.Lock()

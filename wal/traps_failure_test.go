@@ -304,7 +304,7 @@ func TestFirstFailureIsTheLastWord(t *testing.T) {
 	kinds := map[crashfs.OpKind][]error{
 		crashfs.OpWrite:       {syscall.EIO, syscall.ENOSPC, crashfs.ShortWrite(100), crashfs.ShortWrite(700)},
 		crashfs.OpTruncate:    {syscall.EIO},
-		crashfs.OpPreallocate: {syscall.ENOSPC},
+		crashfs.OpPreallocate: {syscall.EIO},
 		crashfs.OpSyncData:    {syscall.EIO, syscall.ENOSPC},
 		crashfs.OpRename:      {syscall.EIO, syscall.ENOSPC},
 		crashfs.OpSyncDir:     {syscall.EIO},

@@ -20,6 +20,7 @@ import (
 // left on disk is not known, and a sync that is tried again may return nil for bytes that were dropped. Close the Writer
 // and Open the log to find out what is there. That the next segment cannot be prepared is not such a failure, for want of space say:
 // appends then go on in the last one as long as they find room. That it cannot be synced is one, unless for want of space.
+// Nor is a full disk: the space for a record is reserved before it is written, and what has none is refused with ErrNoSpace.
 //
 // Code of the caller's that the Writer calls and that does not return is such a failure too: an Observer, a callback of Append, the
 // Logger's handler or the FS that panics, or calls runtime.Goexit. The panic goes its way up the goroutine in which it was called, so that
@@ -96,8 +97,8 @@ func newWriter(dir string, names fileutil.Dir, o Options, metadata []byte, segme
 // A Save that changes nothing but the commit does not wait for a sync: the commit can be learnt again from the others.
 // It is durable with the next Save that is, Sync or Close.
 //
-// The error is ErrInvalid or ErrTooLarge if the log cannot hold this; nothing was written. It is ErrClosed after Close.
-// Any other is the first failure to write, of this call or an earlier one: the entries may be durable, or in part, or not.
+// The error is ErrInvalid or ErrTooLarge if the log cannot hold this, and ErrNoSpace if the disk has no space for it; nothing was written.
+// It is ErrClosed after Close. Any other is the first failure to write, of this call or an earlier one: the entries may be durable, or in part, or not.
 func (w *Writer) Save(state walpb.HardState, entries []walpb.Entry) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -139,10 +140,13 @@ func (w *Writer) Append(state walpb.HardState, entries []walpb.Entry, done func(
 func (w *Writer) SaveSnapshot(s walpb.Snapshot) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.room(); err != nil {
+	if err := w.usable(); err != nil {
 		return err
 	}
 	if err := w.fits(s.Size()); err != nil {
+		return err
+	}
+	if err := w.room(mostFrame + s.Size()); err != nil {
 		return err
 	}
 	if err := w.history.admitsSnapshot(s); err != nil {
@@ -229,18 +233,23 @@ func (w *Writer) closeFiles(err error) error {
 // append gives records their place in the gathering batch. It reports the batch's number, and whether the caller must
 // wait until that is durable.
 func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number uint64, must bool, err error) {
-	if err := w.room(); err != nil {
+	if err := w.usable(); err != nil {
 		return 0, false, err
 	}
+	size := mostFrame + state.Size()
 	for i := range entries {
 		e := &entries[i]
 		if err := w.fits(e.Size()); err != nil {
 			return 0, false, err
 		}
+		size += mostFrame + e.Size()
 		if w.opts.PlainEtcd && (e.Type < walpb.EntryNormal || e.Type > walpb.EntryConfChangeV2) {
 			// Without a header_crc, a type that has no name is damage to every reader.
 			return 0, false, fmt.Errorf("wal: %w: entry %d/%d is of type %d, which is none of raft's", ErrInvalid, e.Term, e.Index, e.Type)
 		}
+	}
+	if err := w.room(size); err != nil {
+		return 0, false, err
 	}
 	if err := w.history.admits(state, entries); err != nil {
 		return 0, false, fmt.Errorf("wal: %w: %w", ErrInvalid, err)
@@ -256,7 +265,7 @@ func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number ui
 		w.encoder.state(b, state)
 		w.history.hardState(state)
 	}
-	if b.end() >= w.opts.SegmentSize && !b.empty() && w.spare.ready(w) {
+	if b.end() >= w.opts.SegmentSize && !b.empty() && w.spare.isThere() {
 		b.full, must = true, true
 	}
 	must = must || w.opts.NoSync // there is no later sync to go with
@@ -286,18 +295,45 @@ func (w *Writer) usable() error {
 	return nil
 }
 
-// room waits until the gathering batch takes records.
-func (w *Writer) room() error {
+// room waits until the gathering batch takes records of that size in all, and has the space for them.
+func (w *Writer) room(size int) error {
 	for {
 		if err := w.usable(); err != nil {
 			return err
 		}
 		b := w.gathering
 		if !b.full && len(b.buf) < maxBatch && !(w.opts.PlainEtcd && b.must) {
-			return nil
+			if err := w.reserve(size); err != nil || !b.full {
+				return err
+			}
 		}
 		w.advance(b.number)
 	}
+}
+
+// reserve sees to it that the gathering batch has the space for records of that size, so that its write cannot find the disk full: what
+// such a write leaves is not known, and would be the end of the Writer. A segment is reserved up to SegmentSize from the start. Where the disk has
+// no more for it, it is cut here, before the records, since the spare has. The error is ErrNoSpace if there is no spare either.
+func (w *Writer) reserve(size int) error {
+	b := w.gathering
+	end := b.end() + int64(size)
+	if end <= min(b.seg.size, w.opts.SegmentSize) {
+		return nil
+	}
+	spare := w.spare.ready(w)
+	end = (end + pageSize - 1) / pageSize * pageSize
+	err := b.seg.file.Preallocate(end)
+	switch most := int64(3*mostFrame + len(w.metadata) + size); {
+	case err == nil:
+		b.seg.size = max(b.seg.size, end)
+	case !fileutil.IsFull(err):
+		return w.fail(fmt.Errorf("wal: %s: reserve %d bytes: %w", b.seg.name, end, cause(err)))
+	case spare && most <= w.opts.SegmentSize:
+		b.full, b.must = true, true
+	default:
+		return fmt.Errorf("wal: %s: %w: %d bytes at offset %d: %w", b.seg.name, ErrNoSpace, size, b.end(), cause(err))
+	}
+	return nil
 }
 
 // pendingNumber returns the number of the last batch that holds anything.
@@ -332,6 +368,7 @@ func (w *Writer) advance(number uint64) {
 // flush writes and syncs the gathering batch. The lock is held when it is called and when it returns, and not in between.
 func (w *Writer) flush() {
 	b, end := w.gathering, w.mark()
+	b.seal()
 	w.gathering, w.idle = w.next(b), nil
 	w.flushing = true
 	err := errNotReturned
@@ -442,7 +479,7 @@ func (w *Writer) next(b *batch) *batch {
 
 // write writes a batch, whole pages as far as the segment reaches, and syncs it.
 func (w *Writer) write(b *batch, sync bool) error {
-	if b.empty() {
+	if b.empty() && !b.full {
 		return nil
 	}
 	seg := b.seg
@@ -458,11 +495,8 @@ func (w *Writer) write(b *batch, sync bool) error {
 		}
 		sync = false
 	}
-	end := b.end()
-	pages := (end + pageSize - 1) / pageSize * pageSize
-	pages = max(end, min(pages, seg.size))
-	n := len(b.buf)
-	b.buf = append(b.buf, zeros[:pages-end]...)
+	end, n := b.end(), len(b.buf)
+	b.buf = append(b.buf, zeros[:b.pages-end]...)
 	began := time.Now()
 	_, err := seg.file.WriteAt(b.buf, b.base)
 	if f := w.opts.Observer.Wrote; f != nil {
@@ -472,7 +506,6 @@ func (w *Writer) write(b *batch, sync bool) error {
 	if err != nil {
 		return fmt.Errorf("wal: %s: write at %d: %w", seg.name, b.base, cause(err))
 	}
-	seg.size = max(seg.size, pages)
 	if b.full {
 		err := seg.file.Truncate(end)
 		if err != nil && !fileutil.IsFull(err) { // which some file systems say here; the zeros are then left, and as good
@@ -537,6 +570,7 @@ func (w *Writer) lastWitness() {
 	}
 	b := w.gathering
 	w.encoder.frame(b, walpb.TypeCRC, nil, nil)
+	b.seal()
 	w.err = errNotReturned // until it has
 	if w.err = w.write(b, false); fileutil.IsFull(w.err) {
 		w.err = nil

@@ -412,8 +412,8 @@ func TestWithTLSNobodyGetsInWithoutACertificateOfTheAuthority(t *testing.T) {
 			t.Errorf("/metrics lacks %s (%v)", series, err)
 		}
 	}
-	if resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: bare}}).Get(n1.client + "/healthz"); err == nil {
+	if resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: bare}}).Get(n1.client + "/livez"); err == nil {
 		resp.Body.Close()
-		t.Error("/healthz answers without a certificate")
+		t.Error("/livez answers without a certificate")
 	}
 }

@@ -55,8 +55,9 @@ func (s *Server) NewGRPC() *grpc.Server {
 		grpc.NumStreamWorkers(workers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPingEvery}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPingEvery, Timeout: serverPingTimeout}),
-		grpc.UnaryInterceptor(s.unary),
-		grpc.StreamInterceptor(s.stream),
+		grpc.ForceServerCodecV2(s.Metrics.codec()),
+		grpc.ChainUnaryInterceptor(s.Metrics.grpc.UnaryServerInterceptor(), s.unary),
+		grpc.ChainStreamInterceptor(s.Metrics.grpc.StreamServerInterceptor(), s.stream),
 	)
 	pb.RegisterKVServer(g, &kv{s: s})
 	pb.RegisterClusterServer(g, &cluster{s: s})
@@ -64,6 +65,7 @@ func (s *Server) NewGRPC() *grpc.Server {
 	pb.RegisterWatchServer(g, noWatch{})
 	pb.RegisterLeaseServer(g, noLease{})
 	pb.RegisterAuthServer(g, noAuth{})
+	s.Metrics.grpc.InitializeMetrics(g)
 	h := health.NewServer()
 	grpc_health_v1.RegisterHealthServer(g, h)
 	go func() { // ends with the node
@@ -121,26 +123,21 @@ func (s *Server) admit(ctx context.Context, method string, request any) error {
 }
 
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	err := s.admit(ctx, info.FullMethod, request)
-	var response any
-	if err == nil {
-		response, err = handler(ctx, request)
-		err = translate(err)
-	}
-	s.Metrics.handled(info.FullMethod, "unary", err)
-	if err != nil {
+	if err := s.admit(ctx, info.FullMethod, request); err != nil {
 		return nil, err
+	}
+	response, err := handler(ctx, request)
+	if err != nil {
+		return nil, translate(err)
 	}
 	return response, nil
 }
 
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	err := s.admit(stream.Context(), info.FullMethod, nil)
-	if err == nil {
-		err = translate(handler(srv, stream))
+	if err := s.admit(stream.Context(), info.FullMethod, nil); err != nil {
+		return err
 	}
-	s.Metrics.handled(info.FullMethod, "server_stream", err)
-	return err
+	return translate(handler(srv, stream))
 }
 
 // translation are our errors as etcd's clients know them.

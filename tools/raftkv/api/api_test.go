@@ -279,7 +279,7 @@ func TestANodeThatFailedSaysWhy(t *testing.T) {
 	if now, err := watch.Recv(); err != nil || now.Status != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("its health: %v, %v", now, err)
 	}
-	for _, path := range []string{"/livez", "/healthz", "/readyz", "/health"} {
+	for _, path := range []string{"/livez", "/readyz", "/health"} {
 		if code, body := s.get(path); code != 503 || !strings.Contains(body, syscall.EIO.Error()) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
@@ -296,23 +296,30 @@ func TestOverHTTPAMemberTellsOfItsHealthAndFigures(t *testing.T) {
 	s := newServer(t)
 	s.put(t, "k", "v")
 	for path, says := range map[string]string{
-		"/livez": "ok", "/healthz": "ok", "/readyz": "ok", "/health": `"health":"true"`, "/version": "raftkv", "/metrics": "etcd_server_has_leader 1",
+		"/livez": "ok", "/readyz": "ok", "/health": `"health":"true"`, "/version": `"etcdcluster":"3.7.0"`, "/metrics": "etcd_server_has_leader 1",
 	} {
 		if code, body := s.get(path); code != 200 || !strings.Contains(body, says) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
-	if _, body := s.get("/metrics"); !strings.Contains(body, `grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1`) {
-		t.Error("the put does not count")
-	}
 	full := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 1, Alarm: pb.AlarmType_NOSPACE}
 	if _, err := s.mt.Alarm(within(t), full); err != nil {
 		t.Fatal(err)
 	}
-	if code, body := s.get("/healthz"); code != 503 || !strings.Contains(body, "NOSPACE") {
+	if code, body := s.get("/health"); code != 503 || !strings.Contains(body, "NOSPACE") {
 		t.Errorf("with an alarm: %d %s", code, body)
 	}
 	if code, _ := s.get("/livez"); code != 200 {
 		t.Errorf("with an alarm it is said to be dead: %d", code)
+	}
+	_, body := s.get("/metrics")
+	for _, series := range []string{
+		`grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1`,
+		"etcd_server_health_success 1", "etcd_server_health_failures 1", `etcd_server_healthcheck{name="linearizable_read",type="readyz"} 1`,
+		`etcd_server_healthchecks_total{name="serializable_read",status="success",type="livez"} 2`,
+	} {
+		if !strings.Contains(body, series+"\n") {
+			t.Errorf("there is no %s", series)
+		}
 	}
 }

@@ -2,18 +2,11 @@ package api
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
-	"net/http/pprof"
 	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/stele-wal/stele/tools/raftkv/member"
 )
@@ -127,60 +120,3 @@ func (q *queue) Close() error {
 }
 
 func (q *queue) Addr() net.Addr { return q.l.Addr() }
-
-// HTTP returns the handler of /metrics, /healthz and the others that etcd has.
-func (s *Server) HTTP() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics.Registry, promhttp.HandlerOpts{}))
-	healthy := func(w http.ResponseWriter, r *http.Request, check func(context.Context) error) {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		defer cancel()
-		if err := check(ctx); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	}
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) { healthy(w, r, s.live) })
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { healthy(w, r, s.ready) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { healthy(w, r, s.ready) })
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		defer cancel()
-		health := map[string]string{"health": "true", "reason": ""}
-		if err := s.ready(ctx); err != nil {
-			health["health"], health["reason"] = "false", err.Error()
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-		json.NewEncoder(w).Encode(health)
-	})
-	mux.HandleFunc("GET /version", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintln(w, `{"etcdserver":"","etcdcluster":"","raftkv":"stele"}`)
-	})
-	if s.Profiles {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	}
-	return mux
-}
-
-// live returns why the node does not work, whatever the others do.
-func (s *Server) live(context.Context) error { return s.Node.Err() }
-
-// ready returns why the node could not serve a client now.
-func (s *Server) ready(ctx context.Context) error {
-	if err := s.Node.Err(); err != nil {
-		return err
-	}
-	if alarms := s.Node.Alarms(); len(alarms) > 0 {
-		return fmt.Errorf("alarm: %s", alarms[0].Alarm)
-	}
-	if s.Node.Status().Learner {
-		return nil // which serves what a learner serves
-	}
-	if err := s.Node.ReadIndex(ctx); err != nil {
-		return errors.Join(errors.New("no quorum"), err)
-	}
-	return nil
-}

@@ -24,7 +24,7 @@ func (m *maintenance) Status(ctx context.Context, r *pb.StatusRequest) (*pb.Stat
 		Version:          version.Version, // of the API that is spoken
 		StorageVersion:   storageVersion,
 		DbSize:           size.Size,
-		DbSizeInUse:      size.Live,
+		DbSizeInUse:      size.Size, // defragmenting would give back nothing
 		DbSizeQuota:      m.s.Node.Quota(),
 		Leader:           st.Leader,
 		RaftIndex:        st.Committed,

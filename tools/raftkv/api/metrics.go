@@ -1,12 +1,15 @@
 package api
 
 import (
-	"strings"
+	"math"
 	"time"
 
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
 
 	"github.com/stele-wal/stele/tools/raftkv/node"
 	"github.com/stele-wal/stele/tools/raftkv/peer"
@@ -17,7 +20,11 @@ import (
 type Metrics struct {
 	Registry *prometheus.Registry
 
-	requests      *prometheus.CounterVec
+	grpc          *grpcprom.ServerMetrics
+	probe         *prometheus.GaugeVec
+	probes        *prometheus.CounterVec
+	well, unwell  prometheus.Counter // answers of /health
+	in, out       prometheus.Counter // bytes of gRPC
 	fsync, write  prometheus.Histogram
 	written       prometheus.Gauge
 	cut           prometheus.Histogram
@@ -50,11 +57,18 @@ func NewMetrics() *Metrics {
 		snapshot:      histogram("etcd_snap_db_save_total_duration_seconds", "How long a snapshot took to make.", 0.001, 18),
 		leaderChanges: counter("etcd_server_leader_changes_seen_total", "How often this member saw another leader."),
 		failed:        counter("etcd_server_proposals_failed_total", "How many proposals failed."),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_server_handled_total", Help: "How many calls were answered."},
-			[]string{"grpc_type", "grpc_service", "grpc_method", "grpc_code"}),
+		well:          counter("etcd_server_health_success", "How often /health said that all is well."),
+		unwell:        counter("etcd_server_health_failures", "How often it did not."),
+		in:            counter("etcd_network_client_grpc_received_bytes_total", "Bytes received from clients."),
+		out:           counter("etcd_network_client_grpc_sent_bytes_total", "Bytes sent to clients."),
+		grpc:          grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram()),
+		probe: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "etcd_server_healthcheck", Help: "What a probe found last: 1 is well."},
+			[]string{"type", "name"}),
+		probes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "etcd_server_healthchecks_total", Help: "How often a probe found what."},
+			[]string{"type", "name", "status"}),
 		written: prometheus.NewGauge(prometheus.GaugeOpts{Name: "etcd_disk_wal_write_bytes_total", Help: "Bytes written to the log."}),
 	}
-	r.MustRegister(m.requests, m.written)
+	r.MustRegister(m.grpc, m.probe, m.probes, m.written)
 	return m
 }
 
@@ -93,9 +107,7 @@ func (m *Metrics) Watch(n *node.Node, t *peer.Transport) {
 	value := func(name, help string, f func() float64) {
 		m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 	}
-	total := func(name, help string, f func() float64) {
-		m.Registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, f))
-	}
+	m.Registry.MustRegister(t)
 	truth := func(b bool) float64 {
 		if b {
 			return 1
@@ -108,24 +120,56 @@ func (m *Metrics) Watch(n *node.Node, t *peer.Transport) {
 	value("etcd_server_proposals_committed_total", "The commit index.", func() float64 { return float64(n.Status().Committed) })
 	value("etcd_server_proposals_applied_total", "The index that was applied last.", func() float64 { return float64(n.Status().Applied) })
 	value("etcd_server_proposals_pending", "Proposals of this member that are not decided.", func() float64 { return float64(n.Status().Pending) })
-	value("etcd_server_health_failures", "Whether the node has stopped by itself.", func() float64 { return truth(n.Err() != nil) })
 	value("etcd_mvcc_db_total_size_in_bytes", "The size of the state.", func() float64 { return float64(n.Store().Stats().Size) })
-	value("etcd_mvcc_db_total_size_in_use_in_bytes", "The size of the newest versions.", func() float64 { return float64(n.Store().Stats().Live) })
+	// In etcd the rest is what defragmenting gives back. There is no such thing here, and who looks at the two must not be sent for it.
+	value("etcd_mvcc_db_total_size_in_use_in_bytes", "The size of the state, all of which is in use.", func() float64 { return float64(n.Store().Stats().Size) })
+	value("raftkv_state_newest_bytes", "The size of the newest versions, which is what a compaction would leave.", func() float64 { return float64(n.Store().Stats().Live) })
 	value("etcd_debugging_mvcc_keys_total", "The number of keys.", func() float64 { return float64(n.Store().Stats().Keys) })
 	value("etcd_debugging_mvcc_current_revision", "The newest revision.", func() float64 { return float64(n.Store().Rev()) })
 	value("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.", func() float64 { return float64(n.Store().Stats().Compacted) })
-	value("etcd_server_quota_backend_bytes", "How large the state may be.", func() float64 { return float64(n.Quota()) })
-	value("etcd_network_active_peers", "Streams to peers.", func() float64 { return float64(t.Stats.Active.Load()) })
-	total("etcd_network_peer_sent_bytes_total", "Bytes sent to peers.", func() float64 { return float64(t.Stats.Sent.Load()) })
-	total("etcd_network_peer_received_bytes_total", "Bytes received from peers.", func() float64 { return float64(t.Stats.Received.Load()) })
-	total("etcd_network_peer_sent_failures_total", "Streams to peers that broke.", func() float64 { return float64(t.Stats.SendFailures.Load()) })
-	total("etcd_network_snapshot_send_success", "Snapshots sent.", func() float64 { return float64(t.Stats.SnapshotsSent.Load()) })
-	total("etcd_network_snapshot_send_failures", "Snapshots that could not be sent.", func() float64 { return float64(t.Stats.SnapshotsFailed.Load()) })
-	total("etcd_network_snapshot_receive_success", "Snapshots received.", func() float64 { return float64(t.Stats.SnapshotsReceived.Load()) })
+	value("etcd_server_quota_backend_bytes", "How large the state may be.", func() float64 {
+		if n.Quota() < 0 {
+			return math.Inf(1) // nothing is ever near it
+		}
+		return float64(n.Quota())
+	})
 }
 
-// handled counts a call.
-func (m *Metrics) handled(method, kind string, err error) {
-	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
-	m.requests.WithLabelValues(kind, service, name, status.Code(err).String()).Inc()
+// probed notes what a probe found.
+func (m *Metrics) probed(probe, name string, err error) {
+	if err != nil {
+		m.probe.WithLabelValues(probe, name).Set(0)
+		m.probes.WithLabelValues(probe, name, "error").Inc()
+		return
+	}
+	m.probe.WithLabelValues(probe, name).Set(1)
+	m.probes.WithLabelValues(probe, name, "success").Inc()
+}
+
+// health notes what /health answered.
+func (m *Metrics) health(well bool) {
+	if well {
+		m.well.Inc()
+	} else {
+		m.unwell.Inc()
+	}
+}
+
+// codec is gRPC's for messages, and counts their bytes.
+func (m *Metrics) codec() encoding.CodecV2 { return counting{encoding.GetCodecV2(proto.Name), m} }
+
+type counting struct {
+	encoding.CodecV2
+	m *Metrics
+}
+
+func (c counting) Marshal(v any) (mem.BufferSlice, error) {
+	b, err := c.CodecV2.Marshal(v)
+	c.m.out.Add(float64(b.Len()))
+	return b, err
+}
+
+func (c counting) Unmarshal(b mem.BufferSlice, v any) error {
+	c.m.in.Add(float64(b.Len()))
+	return c.CodecV2.Unmarshal(b, v)
 }

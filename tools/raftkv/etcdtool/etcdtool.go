@@ -12,8 +12,8 @@ import (
 // Version is the etcd that raftkv is compared with.
 const Version = "v3.7.3"
 
-// The module of etcd's tools is in no release of 3.7. What they read and speak has not changed since this one.
-const toolsVersion = "v3.6.8"
+// ToolsVersion is of the module of etcd's tools, which is in no release of 3.7. What they read and speak has not changed since this one.
+const ToolsVersion = "v3.6.8"
 
 // BinEnv names the environment variable that holds a directory with the programs, for machines that cannot build them.
 const BinEnv = "RAFTKV_ETCD_BIN"
@@ -21,8 +21,8 @@ const BinEnv = "RAFTKV_ETCD_BIN"
 var packages = map[string]struct{ path, version string }{
 	"etcd":           {"go.etcd.io/etcd/server/v3", Version},
 	"etcdctl":        {"go.etcd.io/etcd/etcdctl/v3", Version},
-	"etcd-dump-logs": {"go.etcd.io/etcd/v3/tools/etcd-dump-logs", toolsVersion},
-	"benchmark":      {"go.etcd.io/etcd/v3/tools/benchmark", toolsVersion},
+	"etcd-dump-logs": {"go.etcd.io/etcd/v3/tools/etcd-dump-logs", ToolsVersion},
+	"benchmark":      {"go.etcd.io/etcd/v3/tools/benchmark", ToolsVersion},
 }
 
 // Path returns where the program called name is: in the directory that BinEnv names, if there is one, and otherwise in the

@@ -21,7 +21,9 @@ import (
 )
 
 func TestALogWithRequestsThatAMemberCannotDoIsRefusedByName(t *testing.T) {
-	field := func(b []byte, n protowire.Number, s string) []byte { return protowire.AppendString(protowire.AppendTag(b, n, protowire.BytesType), s) }
+	field := func(b []byte, n protowire.Number, s string) []byte {
+		return protowire.AppendString(protowire.AppendTag(b, n, protowire.BytesType), s)
+	}
 	request := func(r *pb.InternalRaftRequest) []byte {
 		r.Header = &pb.RequestHeader{ID: 9}
 		return marshal(r)

@@ -7,7 +7,6 @@ package peer
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -33,6 +32,8 @@ const (
 	patience   = 10 * time.Second // for a peer to take a chunk
 	retryEvery = 500 * time.Millisecond
 
+	measureEvery = 5 * time.Second // how long a peer takes to answer
+
 	pingEvery    = 10 * time.Second // when nothing else is heard
 	pingTimeout  = 5 * time.Second  // until a peer that does not answer is taken for lost
 	streamWindow = 1 << 20          // bytes under way in one stream
@@ -41,13 +42,3 @@ const (
 
 // version is of what peers say to each other. Members of different ones do not talk.
 const version = "1"
-
-// Stats count what went over the wire.
-type Stats struct {
-	Sent, Received    atomic.Uint64 // bytes
-	SendFailures      atomic.Uint64
-	SnapshotsSent     atomic.Uint64
-	SnapshotsFailed   atomic.Uint64
-	SnapshotsReceived atomic.Uint64
-	Active            atomic.Int64 // streams to peers
-}

@@ -224,8 +224,8 @@ func TestMessagesArriveOnceAndInOrder(t *testing.T) {
 			t.Fatalf("message %d from %d came in the place of %d", m.GetIndex(), m.GetFrom(), i)
 		}
 	}
-	if sent, got := a.transport.Stats.Sent.Load(), b.transport.Stats.Received.Load(); sent == 0 || sent < got {
-		t.Errorf("%d bytes were sent and %d received", sent, got)
+	if sent, got := total(a.transport.metrics.sent), total(b.transport.metrics.received); sent == 0 || sent < got {
+		t.Errorf("%v bytes were sent and %v received", sent, got)
 	}
 }
 
@@ -233,14 +233,14 @@ func TestAPeerThatGoesAwayIsNoticedThoughNothingIsSentAndFoundAgain(t *testing.T
 	a, b := newSide(t, self, 0), newSide(t, other, 0)
 	a.transport.SetPeer(other, []string{b.url()})
 	talking(t, a, b, other)
-	if a.transport.Active(other).IsZero() || a.transport.Stats.Active.Load() != 1 {
+	if a.transport.Active(other).IsZero() || total(a.transport.metrics.active) != 1 {
 		t.Fatal("the stream is open and does not count")
 	}
 	b.end()
 	if id := wait(t, "the loss to be noticed", a.unreachable); id != other {
 		t.Fatalf("member %d is lost", id)
 	}
-	if since := a.transport.Active(other); !since.IsZero() || a.transport.Stats.Active.Load() != 0 {
+	if since := a.transport.Active(other); !since.IsZero() || total(a.transport.metrics.active) != 0 {
 		t.Errorf("a stream to a peer that is gone is open since %v", since)
 	}
 	b.listen(t)

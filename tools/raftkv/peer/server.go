@@ -31,6 +31,7 @@ var service = grpc.ServiceDesc{
 	Methods: []grpc.MethodDesc{
 		{MethodName: "Members", Handler: serveMembers},
 		{MethodName: "Promote", Handler: servePromote},
+		{MethodName: "Ping", Handler: servePing},
 	},
 }
 
@@ -91,15 +92,17 @@ func serveMessages(srv any, stream grpc.ServerStream) error {
 	if err := stream.SendHeader(nil); err != nil { // the stream is taken
 		return err
 	}
+	received := s.T.metrics.received.WithLabelValues(hex(from))
 	for {
 		m := new(raftpb.Message)
 		if err := stream.RecvMsg(m); err != nil {
 			if err == io.EOF {
 				return stream.SendMsg(new(emptypb.Empty))
 			}
+			s.T.metrics.receiveFailures.WithLabelValues(hex(from)).Inc()
 			return err
 		}
-		s.T.Stats.Received.Add(uint64(proto.Size(m)))
+		received.Add(float64(proto.Size(m)))
 		if m.GetFrom() != from && m.GetType() != raftpb.MsgProp && m.GetType() != raftpb.MsgReadIndex || m.GetTo() != s.T.self {
 			return status.Errorf(codes.InvalidArgument, "a message from %x to %x on the stream from %x", m.GetFrom(), m.GetTo(), from)
 		}
@@ -125,6 +128,14 @@ func serveMembers(srv any, ctx context.Context, decode func(any) error, _ grpc.U
 		return nil, err
 	}
 	return wrapperspb.Bytes(b), nil
+}
+
+// servePing answers at once: the caller wants to know how long that takes.
+func servePing(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+	if _, err := srv.(*Server).check(ctx); err != nil {
+		return nil, err
+	}
+	return new(emptypb.Empty), decode(new(emptypb.Empty))
 }
 
 func servePromote(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {

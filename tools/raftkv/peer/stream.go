@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -62,6 +61,13 @@ func (p *peer) take() []*raftpb.Message {
 // run keeps a stream open, also when there is nothing to say: it is how a member knows whom it can reach.
 func (p *peer) run() {
 	defer p.t.wg.Done()
+	defer func() {
+		select {
+		case <-p.gone:
+			p.t.metrics.forget(p.id)
+		default:
+		}
+	}()
 	defer p.conn.Close()
 	defer p.cancel()
 	retry := time.NewTicker(retryEvery)
@@ -72,13 +78,13 @@ func (p *peer) run() {
 			return
 		}
 		_ = p.take() // what could not be sent is lost
-		p.t.Stats.SendFailures.Add(1)
+		p.t.metrics.sendFailures.WithLabelValues(hex(p.id)).Inc()
 		if s := status.Convert(err); s.Code() == codes.PermissionDenied && s.Message() == node.ErrRemoved.Error() {
 			p.t.evicted()
 		}
 		p.t.unreachable(p.id)
 		if connected || !down {
-			p.t.log.Warn("lost a peer", "peer", fmt.Sprintf("%x", p.id), "error", err)
+			p.t.log.Warn("lost a peer", "peer", hex(p.id), "error", err)
 		}
 		down = true
 		select {
@@ -106,10 +112,10 @@ func (p *peer) talk() (connected bool, err error) {
 	} else if header == nil {
 		return false, stream.RecvMsg(answer) // it did not take us for a member
 	}
-	p.t.Stats.Active.Add(1)
-	p.active.Store(time.Now().UnixNano())
-	defer p.t.Stats.Active.Add(-1)
-	defer p.active.Store(0)
+	p.began()
+	defer p.ended()
+	p.t.wg.Add(1)
+	go p.measure(ctx)
 	// Whoever only sends hears of the end of a stream when he next sends, and then what he sent is lost.
 	ended := make(chan error, 1)
 	p.t.wg.Add(1)
@@ -117,6 +123,7 @@ func (p *peer) talk() (connected bool, err error) {
 		defer p.t.wg.Done()
 		ended <- stream.RecvMsg(answer)
 	}()
+	sent := p.t.metrics.sent.WithLabelValues(hex(p.id))
 	for {
 		last := false
 		select {
@@ -134,12 +141,23 @@ func (p *peer) talk() (connected bool, err error) {
 			} else if err != nil {
 				return true, err
 			}
-			p.t.Stats.Sent.Add(uint64(proto.Size(m)))
+			sent.Add(float64(proto.Size(m)))
 		}
 		if last {
 			return true, p.leave(stream, ended)
 		}
 	}
+}
+
+func (p *peer) began() {
+	p.active.Store(time.Now().UnixNano())
+	p.t.metrics.active.WithLabelValues(hex(p.id)).Set(1)
+}
+
+func (p *peer) ended() {
+	p.active.Store(0)
+	p.t.metrics.active.WithLabelValues(hex(p.id)).Set(0)
+	p.t.metrics.disconnected.WithLabelValues(hex(p.id)).Inc()
 }
 
 // leave waits until the peer has taken all that was sent, or has had its time.

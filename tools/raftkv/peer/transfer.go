@@ -57,8 +57,10 @@ func (p *peer) sendSnapshot(m *raftpb.Message, open func() (*snap.Reader, error)
 	if err != nil {
 		return err
 	}
+	sent := p.t.metrics.sent.WithLabelValues(hex(p.id))
 	send := func(b []byte) error {
 		watchdog.Reset(patience)
+		sent.Add(float64(len(b)))
 		return stream.SendMsg(wrapperspb.Bytes(b))
 	}
 	if err := send(first); err != nil {
@@ -110,7 +112,8 @@ func refused(stream grpc.ClientStream, err error) error {
 
 func serveSnapshot(srv any, stream grpc.ServerStream) error {
 	s := srv.(*Server)
-	if _, err := s.check(stream.Context()); err != nil {
+	from, err := s.check(stream.Context())
+	if err != nil {
 		return err
 	}
 	var first wrapperspb.BytesValue
@@ -126,10 +129,11 @@ func serveSnapshot(srv any, stream grpc.ServerStream) error {
 	if m.GetType() != raftpb.MsgSnap || meta.GetIndex() != o.Index || meta.GetTerm() != o.Term || len(o.ID) != 16 {
 		return status.Error(codes.InvalidArgument, "the message and the body are not of the same snapshot")
 	}
-	if err := s.take(stream, o); err != nil {
+	if err := s.take(stream, hex(from), o); err != nil {
+		s.T.metrics.snapshotsNotReceived.WithLabelValues(hex(from)).Inc()
 		return status.Error(codes.Unavailable, err.Error())
 	}
-	s.T.Stats.SnapshotsReceived.Add(1)
+	s.T.metrics.snapshotsReceived.WithLabelValues(hex(from)).Inc()
 	if err := s.Member.ReceivedSnapshot(m); err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
@@ -137,7 +141,8 @@ func serveSnapshot(srv any, stream grpc.ServerStream) error {
 }
 
 // take receives a body, from where an earlier attempt got to, and makes it durable.
-func (s *Server) take(stream grpc.ServerStream, o offer) error {
+func (s *Server) take(stream grpc.ServerStream, from string, o offer) error {
+	received := s.T.metrics.received.WithLabelValues(from)
 	w, err := s.Member.ResumeSnapshot(snap.Body{Index: o.Index, Term: o.Term, ConfState: o.ConfState, ID: [16]byte(o.ID)})
 	if err != nil {
 		return err
@@ -157,7 +162,7 @@ func (s *Server) take(stream grpc.ServerStream, o offer) error {
 		if len(v) < 4 || binary.LittleEndian.Uint32(v) != crc32.ChecksumIEEE(v[4:]) {
 			return errors.New("a chunk of a snapshot came damaged")
 		}
-		s.T.Stats.Received.Add(uint64(len(v)))
+		received.Add(float64(len(v)))
 		if _, err := w.Write(v[4:]); err != nil {
 			return err
 		}

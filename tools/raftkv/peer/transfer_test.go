@@ -78,7 +78,7 @@ func TestASnapshotArrivesWholeBeforeItsMessage(t *testing.T) {
 			t.Errorf("%d bytes: the message came as %v", size, got)
 		}
 		checkBody(t, b, content)
-		if a.transport.Stats.SnapshotsSent.Load() != 1 || b.transport.Stats.SnapshotsReceived.Load() != 1 {
+		if total(a.transport.metrics.snapshotsSent) != 1 || total(b.transport.metrics.snapshotsReceived) != 1 {
 			t.Error("it does not count")
 		}
 	}
@@ -88,20 +88,20 @@ func TestATransferThatBreaksGoesOnFromABlock(t *testing.T) {
 	a, b := newSide(t, self, 0), newSide(t, other, 0)
 	b.end()
 	// When four chunks have come the connection breaks. More than a window is still to come then, so that it is in the middle.
-	b.cut = func() bool { return b.transport.Stats.Received.Load() > 4*chunkSize }
+	b.cut = func() bool { return total(b.transport.metrics.received) > 4*chunkSize }
 	b.listen(t)
 	a.transport.SetPeer(other, []string{b.url()})
 	m, content := snapshotOf(t, a, 4<<20)
 	if err := transfer(t, a, m); err == nil {
 		t.Fatal("a transfer that broke in the middle is said to have arrived")
 	}
-	if a.transport.Stats.SnapshotsFailed.Load() != 1 || b.transport.Stats.SnapshotsReceived.Load() != 0 {
+	if total(a.transport.metrics.snapshotsFailed) != 1 || total(b.transport.metrics.snapshotsReceived) != 0 {
 		t.Error("it does not count as failed")
 	}
 	b.end() // who received has let go of the body
 	b.cut = nil
 	b.listen(t)
-	before := b.transport.Stats.Received.Load()
+	before := total(b.transport.metrics.received)
 	err := transfer(t, a, m)
 	for err != nil && b.attempts.Load() < 2 { // the connection is made anew
 		err = transfer(t, a, m)
@@ -113,8 +113,8 @@ func TestATransferThatBreaksGoesOnFromABlock(t *testing.T) {
 	if from < 3*snap.BlockSize || from%snap.BlockSize != 0 || from > int64(len(content))/2 {
 		t.Errorf("it went on from byte %d", from)
 	}
-	if rest := int64(len(content)) - from; int64(b.transport.Stats.Received.Load()-before) > rest+rest/chunkSize*4+4 {
-		t.Errorf("%d bytes came again, of which %d were missing", b.transport.Stats.Received.Load()-before, rest)
+	if rest := int64(len(content)) - from; int64(total(b.transport.metrics.received)-before) > rest+rest/chunkSize*4+4 {
+		t.Errorf("%v bytes came again, of which %d were missing", total(b.transport.metrics.received)-before, rest)
 	}
 	wait(t, "the message", b.snapshots)
 	checkBody(t, b, content)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -23,8 +22,7 @@ import (
 
 // A Transport sends to peers. It is a node.Transport. Its methods may be called concurrently.
 type Transport struct {
-	Stats Stats
-
+	metrics       metrics
 	cluster, self uint64
 	tls           *tls.Config
 	log           *slog.Logger
@@ -42,7 +40,7 @@ type Transport struct {
 // New returns a Transport for a member of a cluster. config is for https peers. limit is how many bytes of a snapshot are sent a second,
 // 0 for as many as go.
 func New(cluster, self uint64, config *tls.Config, limit int64, log *slog.Logger) *Transport {
-	t := &Transport{cluster: cluster, self: self, tls: config, limiter: snap.NewLimiter(limit), log: log, peers: map[uint64]*peer{}}
+	t := &Transport{cluster: cluster, self: self, tls: config, limiter: snap.NewLimiter(limit), log: log, peers: map[uint64]*peer{}, metrics: newMetrics(self)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -93,8 +91,9 @@ func (t *Transport) SetPeer(id uint64, urls []string) {
 	}
 	p = &peer{t: t, id: id, conn: conn, urls: slices.Clone(urls), signal: make(chan struct{}, 1), gone: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(metadata.AppendToOutgoingContext(t.ctx, "version", version,
-		"cluster", strconv.FormatUint(t.cluster, 16), "from", strconv.FormatUint(t.self, 16), "to", strconv.FormatUint(id, 16)))
+		"cluster", hex(t.cluster), "from", hex(t.self), "to", hex(id)))
 	t.peers[id] = p
+	t.metrics.meet(id)
 	t.wg.Add(1)
 	go p.run()
 }
@@ -155,9 +154,9 @@ func (t *Transport) SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, e
 		defer t.wg.Done()
 		err := p.sendSnapshot(m, open)
 		if err != nil {
-			t.Stats.SnapshotsFailed.Add(1)
+			t.metrics.snapshotsFailed.WithLabelValues(hex(m.GetTo())).Inc()
 		} else {
-			t.Stats.SnapshotsSent.Add(1)
+			t.metrics.snapshotsSent.WithLabelValues(hex(m.GetTo())).Inc()
 		}
 		done(err)
 	}()

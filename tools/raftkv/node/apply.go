@@ -23,6 +23,7 @@ type applier struct {
 	waiting     []awaited
 
 	// The goroutine's own.
+	machine      *Head    // what the machine is to be given in place of its state
 	changed      []func() // answer who changed the members, once raft has heard that the change is applied
 	since, bytes uint64   // entries applied since the newest snapshot, and their size
 	sized        sized
@@ -102,6 +103,7 @@ func (a *applier) reached(n *Node, index, term uint64) {
 
 func (a *applier) run(n *Node) {
 	defer n.background.Done()
+	n.handMachine()
 	for {
 		a.mu.Lock()
 		for len(a.work) == 0 && !a.closed {
@@ -186,6 +188,9 @@ func (n *Node) applyEntry(e *raftpb.Entry) error {
 		var r pb.InternalRaftRequest
 		if err := proto.Unmarshal(e.Data, &r); err != nil {
 			return err
+		}
+		if n.cfg.Machine != nil {
+			return n.command(e, &r)
 		}
 		id := r.GetHeader().GetID()
 		if id == 0 {

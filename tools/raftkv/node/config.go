@@ -25,6 +25,7 @@ type Config struct {
 	FS        fileutil.FS // nil is the operating system's
 	WAL       wal.Options // FS and Logger are set by Start
 	Transport Transport
+	Machine   Machine // nil for the key-value store
 	Logger    *slog.Logger
 	Observer  Observer
 

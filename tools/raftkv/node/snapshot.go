@@ -27,6 +27,8 @@ type Head struct {
 	Term      uint64            `json:"term"`
 	Members   *member.Set       `json:"members"`
 	Alarms    []*pb.AlarmMember `json:"alarms,omitempty"`
+	Machine   bool              `json:"machine,omitempty"` // what follows is the state of a Machine, and not keys
+	State     []byte            `json:"-"`                 // that state
 }
 
 // maxHead is the limit on the length of an encoded Head, in bytes. Every member that was ever removed takes some 20 of them.
@@ -44,7 +46,11 @@ func WriteState(w io.Writer, h Head, v *mvcc.View) error {
 	if _, err := w.Write(append(binary.AppendUvarint(nil, uint64(len(b))), b...)); err != nil {
 		return err
 	}
-	_, err = v.WriteTo(w)
+	if h.Machine {
+		_, err = w.Write(h.State)
+	} else {
+		_, err = v.WriteTo(w)
+	}
 	return err
 }
 
@@ -69,6 +75,10 @@ func ReadState(r io.Reader) (h Head, v *mvcc.View, err error) {
 	if err := json.Unmarshal(b, &h); err != nil {
 		return h, nil, fmt.Errorf("%w: head: %w", mvcc.ErrMalformed, err)
 	}
+	if h.Machine {
+		h.State, err = io.ReadAll(br)
+		return h, mvcc.New().View(), err
+	}
 	v, err = mvcc.ReadView(br)
 	return h, v, err
 }
@@ -87,6 +97,9 @@ func (n *Node) head(index, term uint64) Head {
 
 // snapshot makes a snapshot of the state, in the background. The applier calls it, so that the state is at its index.
 func (n *Node) snapshot() {
+	if n.cfg.Machine != nil {
+		return // SnapshotAt does
+	}
 	if !n.snapshotting.CompareAndSwap(false, true) {
 		return // the one before is not done: the next entry asks again
 	}
@@ -167,6 +180,7 @@ func (n *Node) replace(s *raftpb.Snapshot) {
 	a.conf = marshal(s.GetMetadata().GetConfState())
 	a.mu.Unlock()
 	n.reach()
+	n.handMachine()
 	a.reached(n, index, s.GetMetadata().GetTerm())
 	// What happened to requests of ours between the two states is not known any more.
 	n.pending.lost(s.GetMetadata().GetTerm() + 1)
@@ -189,6 +203,10 @@ func (n *Node) load(body *snap.Reader) error {
 	if h.Index != index || h.ClusterID != n.cfg.ClusterID {
 		return fmt.Errorf("raftkv: snapshot %d is of index %d in cluster %x", index, h.Index, h.ClusterID)
 	}
+	if h.Machine != (n.cfg.Machine != nil) {
+		return fmt.Errorf("raftkv: snapshot %d is of another kind of state", index)
+	}
+	n.applier.machine = &h
 	n.store.Restore(view)
 	n.members.Replace(h.Members)
 	n.alarms.set(h.Alarms)

@@ -147,7 +147,7 @@ func TestOursDiffersWhereEtcdIsWrong(t *testing.T) {
 		"00-good-small":                     "clean; 6 entries",
 		"01-good-multiseg":                  "clean; 9 entries",
 		"10-resurrect-local-snapshot-22442": "clean; 0 entries",
-		"12-snapshot-never-recorded":        "clean; wal: snapshot 3/1: snapshot record not found",
+		"12-snapshot-never-recorded":        "clean; wal: snapshot 1/3: snapshot record not found",
 		"20-zero-length-word-midlog":        "corrupt",
 		"23-payload-bitflip-midlog":         "corrupt",
 		"25-zeroed-sector-midlog":           "corrupt",

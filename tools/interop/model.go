@@ -3,6 +3,7 @@ package interop
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -98,7 +99,12 @@ func (m *Model) Term(index uint64) uint64 {
 	return m.Entries[index-m.Base.Index-1].Term
 }
 
-// Usable returns the snapshots that the log can be replayed from, in the order in which they were saved.
+// Replayable returns the snapshots that the log can be replayed from, in the order in which they were saved.
+func (m *Model) Replayable() []walpb.Snapshot {
+	return slices.DeleteFunc(m.Usable(), func(s walpb.Snapshot) bool { return s.Index < m.Base.Index })
+}
+
+// Usable returns the snapshots that are committed, in the order in which they were saved; etcd lists these.
 func (m *Model) Usable() []walpb.Snapshot {
 	var usable []walpb.Snapshot
 	for _, s := range m.Snapshots {

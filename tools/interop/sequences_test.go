@@ -349,7 +349,7 @@ func compareOurs(t *testing.T, dir string, m *Model, byEtcd bool, n *tally) {
 	if err != nil {
 		t.Fatalf("%s: Snapshots: %v", where, err)
 	}
-	if diff := cmp.Diff(m.Usable(), snapshots); diff != "" {
+	if diff := cmp.Diff(m.Replayable(), snapshots); diff != "" {
 		t.Errorf("%s: Snapshots, -want +got\n%s", where, diff)
 	}
 	for _, s := range starts(m) {

@@ -73,6 +73,19 @@ func TestCrashesThatEtcdDoesNotSurviveOursDoes(t *testing.T) {
 	}
 }
 
+func TestEtcdStartsFromWhatOursOpensAfterACrash(t *testing.T) {
+	cfg := controlConfig(t)
+	cfg.States = max(cfg.States, 3000) // a gap is rare
+	opened, err := ControlOpened(cfg)
+	t.Logf("seed %d\n%s", controlSeed(), Tallies([]Tally{opened}))
+	if err != nil {
+		t.Fatalf("%v\n\tto see it again: go test -run %s -seed %d", err, t.Name(), controlSeed())
+	}
+	if opened.Lost+opened.Refused+opened.Silent+opened.Panics > 0 || opened.Gaps == 0 {
+		t.Errorf("%+v", opened)
+	}
+}
+
 func TestAControlLeavesNothingBehind(t *testing.T) {
 	c, err := NewControl()
 	if err != nil {

@@ -21,6 +21,11 @@ func control(_ context.Context, s *settings, p *progress) []row {
 	crashes, err := interop.ControlCrashes(cfg)
 	rows := []row{beside("model, beside etcd", crashes, "stele, etcd's bytes", err)}
 	rows[0].atLeast("states", rows[0].states, cfg.States)
+	p.at("opened")
+	opened, err := interop.ControlOpened(cfg)
+	rows = append(rows, beside("model, then etcd", []interop.Tally{opened}, opened.By, err))
+	rows[1].atLeast("states", opened.States, cfg.States)
+	rows[1].atLeast("gaps", opened.Gaps, cfg.States/1000)
 	p.at("rot")
 	rot, err := interop.ControlRot(cfg)
 	line := beside("rot, beside etcd", rot, "stele", err)

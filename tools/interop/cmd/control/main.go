@@ -1,9 +1,9 @@
 // Control runs the campaigns of package fuzz over etcd's own log package, and over ours, and prints what each made of the same states.
 //
-//	go run ./tools/interop/cmd/control [-stage rot|model] [-every n] [-states n] [-seed n] [-json]
+//	go run ./tools/interop/cmd/control [-stage rot|model|opened] [-every n] [-states n] [-seed n] [-json]
 //
-// The stage rot is damage to a log of the same content in both formats; model is what crashes left of logs with etcd's bytes. With
-// -json each line is an object.
+// The stage rot is damage to a log of the same content in both formats; model is what crashes left of logs with etcd's bytes; opened is what they left
+// of ours, opened by ours, and then by etcd. With -json each line is an object.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 func main() {
 	var (
 		cfg    interop.ControlConfig
-		stage  = flag.String("stage", "", "only this `stage`: rot or model")
+		stage  = flag.String("stage", "", "only this `stage`: rot, model or opened")
 		asJSON = flag.Bool("json", false, "print a line of JSON for each program and stage")
 	)
 	flag.Uint64Var(&cfg.Seed, "seed", 1, "the `seed` of what is random")
@@ -37,7 +37,7 @@ func run(cfg interop.ControlConfig, only string, asJSON bool) error {
 	for _, stage := range []struct {
 		name string
 		run  func(interop.ControlConfig) ([]interop.Tally, error)
-	}{{"rot", interop.ControlRot}, {"model", interop.ControlCrashes}} {
+	}{{"rot", interop.ControlRot}, {"model", interop.ControlCrashes}, {"opened", opened}} {
 		if only != "" && only != stage.name {
 			continue
 		}
@@ -48,7 +48,7 @@ func run(cfg interop.ControlConfig, only string, asJSON bool) error {
 		all = append(all, tallies...)
 	}
 	if len(all) == 0 {
-		return fmt.Errorf("there is no stage %q; there are rot and model", only)
+		return fmt.Errorf("there is no stage %q; there are rot, model and opened", only)
 	}
 	if !asJSON {
 		fmt.Print(interop.Tallies(all))
@@ -61,4 +61,9 @@ func run(cfg interop.ControlConfig, only string, asJSON bool) error {
 		}
 	}
 	return nil
+}
+
+func opened(cfg interop.ControlConfig) ([]interop.Tally, error) {
+	t, err := interop.ControlOpened(cfg)
+	return []interop.Tally{t}, err
 }

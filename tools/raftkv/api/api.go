@@ -161,6 +161,7 @@ var translation = []struct{ ours, theirs error }{
 	{member.ErrExists, rpctypes.ErrGRPCMemberExist},
 	{member.ErrURLExists, rpctypes.ErrGRPCPeerURLExist},
 	{member.ErrNotLearner, rpctypes.ErrGRPCMemberNotLearner},
+	{member.ErrLastVoter, status.Error(codes.FailedPrecondition, member.ErrLastVoter.Error())},
 	{member.ErrTooManyLearners, rpctypes.ErrGRPCTooManyLearners},
 	{context.Canceled, rpctypes.ErrGRPCCanceled},
 	{context.DeadlineExceeded, rpctypes.ErrGRPCDeadlineExceeded},

@@ -26,6 +26,7 @@ var (
 	ErrNotFound        = errors.New("membership: ID not found")
 	ErrURLExists       = errors.New("membership: peerURL exists")
 	ErrNotLearner      = errors.New("membership: can only promote a learner member")
+	ErrLastVoter       = errors.New("membership: the last voting member cannot be removed")
 	ErrTooManyLearners = errors.New("membership: too many learner members in cluster")
 )
 
@@ -160,6 +161,9 @@ func (s *Set) Check(t raftpb.ConfChangeType, id uint64, c Change) error {
 		if !there {
 			return ErrNotFound
 		}
+		if !m.IsLearner && s.voters() == 1 {
+			return ErrLastVoter
+		}
 	case raftpb.ConfChangeUpdateNode:
 		if !there {
 			return ErrNotFound
@@ -173,6 +177,15 @@ func (s *Set) Check(t raftpb.ConfChangeType, id uint64, c Change) error {
 		return fmt.Errorf("membership: unknown change %d", t)
 	}
 	return nil
+}
+
+func (s *Set) voters() (n int) {
+	for _, m := range s.members {
+		if !m.IsLearner {
+			n++
+		}
+	}
+	return n
 }
 
 func overlap(a, b []string) bool {

@@ -81,9 +81,11 @@ func (n *Node) boot() error {
 		}
 	}
 	if from.Index > 0 {
-		if err := n.load(body); err != nil {
+		c, err := n.read(body)
+		if err != nil {
 			return err
 		}
+		n.adopt(c)
 	}
 	if err := n.called(name); err != nil {
 		return err
@@ -126,6 +128,7 @@ func (n *Node) resume(from walpb.Snapshot, l *wal.Log) error {
 	n.committed.Store(max(from.Index, l.State.Commit))
 	n.term.Store(l.State.Term)
 	n.acks.term, n.acks.vote = l.State.Term, l.State.Vote
+	n.last = from.Index + uint64(len(l.Entries))
 	n.storage.SetHardState(&raftpb.HardState{Term: &l.State.Term, Vote: &l.State.Vote, Commit: &l.State.Commit})
 	if err := n.storage.Append(toRaft(l.Entries)); err != nil {
 		return err

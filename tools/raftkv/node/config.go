@@ -108,17 +108,21 @@ func (c *Config) setDefaults() {
 	if c.MaxRequest == 0 {
 		c.MaxRequest = 3 << 19
 	}
-	record := c.WAL.MaxRecord
-	if record <= 0 {
-		record = wal.DefaultMaxRecord
-	}
-	c.MaxRequest = min(c.MaxRequest, record-recordOverhead) // a larger one would be the end of every member
+	c.MaxRequest = min(c.MaxRequest, c.maxRecord()-recordOverhead) // a larger one would be the end of every member
 	if c.Quota == 0 {
 		c.Quota = 2 << 30
 	}
 	if c.RequestTimeout == 0 {
 		c.RequestTimeout = 5*time.Second + 2*c.election()
 	}
+}
+
+// maxRecord is the limit on a record of the log, in bytes.
+func (c *Config) maxRecord() int {
+	if c.WAL.MaxRecord > 0 {
+		return c.WAL.MaxRecord
+	}
+	return wal.DefaultMaxRecord
 }
 
 func (c *Config) election() time.Duration { return time.Duration(c.ElectionTicks) * c.Tick }

@@ -12,7 +12,9 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
+	"github.com/stele-wal/stele/tools/raftkv/mvcc"
 )
 
 // afterSnapshot writes until the leader has made another snapshot, and lets go of the log before it.
@@ -152,15 +154,34 @@ func TestASnapshotThatCannotBeMadeIsTriedAgainAfterAPause(t *testing.T) {
 	s.eventually("it to have caught up", func() bool { tick(); return n.Status().Applied >= lead.Status().Applied })
 }
 
+// received has a body come to a member as from another, and then the message.
+func received(t *testing.T, n *simNode, h Head, m *raftpb.Message) error {
+	t.Helper()
+	w, err := n.ResumeSnapshot(snap.NewBody(record(m.GetSnapshot())))
+	must(t, err)
+	must(t, WriteState(w, h, mvcc.New().View()))
+	must(t, w.Commit())
+	return n.ReceivedSnapshot(m)
+}
+
+// snapshotOf returns a message with a snapshot from the other of two members.
+func snapshotOf(n *simNode, index uint64, conf *raftpb.ConfState) *raftpb.Message {
+	term := n.Status().Term + 1
+	return &raftpb.Message{Type: raftpb.MsgSnap.Enum(), From: new(3 - n.id), To: &n.id, Term: &term, Snapshot: &raftpb.Snapshot{
+		Metadata: &raftpb.SnapshotMetadata{Index: &index, Term: &term, ConfState: conf}}}
+}
+
 // A snapshot that does not have the member it is sent to is no success of the transfer.
 func TestASnapshotThatIsNotRestoredIsAFailure(t *testing.T) {
 	s := newSim(t, 2, Config{})
 	s.startAll()
 	n := s.leader()
-	m := &raftpb.Message{Type: raftpb.MsgSnap.Enum(), From: new(3 - n.id), To: &n.id, Term: new(n.Status().Term + 1), Snapshot: &raftpb.Snapshot{
-		Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(1000)), Term: new(n.Status().Term + 1), ConfState: &raftpb.ConfState{Voters: []uint64{7}}}}}
-	if err := n.ReceivedSnapshot(m); !errors.Is(err, ErrNotRestored) {
+	m := snapshotOf(n, 1000, &raftpb.ConfState{Voters: []uint64{7}})
+	if err := received(t, n, Head{ClusterID: s.cfg.ClusterID, Index: 1000, Members: member.NewSet()}, m); !errors.Is(err, ErrNotRestored) {
 		t.Errorf("%v", err)
+	}
+	if _, err := n.ResumeSnapshot(snap.Body{Index: 1}); !errors.Is(err, ErrNotRestored) {
+		t.Errorf("of what the log has: %v", err)
 	}
 	s.agree()
 }

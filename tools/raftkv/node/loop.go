@@ -41,8 +41,7 @@ func (n *Node) run() {
 			if m.GetType() == raftpb.MsgReadIndex && n.forgetful() {
 				continue // a learner's, which asks again
 			}
-			// An error is a message that is of no use any more; that is how raft wants it.
-			_ = n.raft.Step(m)
+			n.step(m)
 		}
 		for _, call := range calls {
 			call()

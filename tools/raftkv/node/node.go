@@ -51,7 +51,8 @@ type Node struct {
 	term      atomic.Uint64
 	committed atomic.Uint64
 	applied   atomic.Uint64
-	newest    atomic.Uint64 // the index of the newest snapshot
+	newest    atomic.Uint64           // the index of the newest snapshot
+	received  atomic.Pointer[content] // a snapshot that raft has been given, read already
 
 	snapshotting atomic.Bool
 	background   sync.WaitGroup // the goroutines
@@ -65,6 +66,8 @@ type Node struct {
 	alone        bool       // this member is the only voter; the loop's
 	pauses       []pause    // the loop's
 	demanded     int        // ticks until another snapshot may be demanded; the loop's
+	warned       int        // ticks until another message that was passed over is worth a warning; the loop's
+	last         uint64     // the index of the last entry that the log was given; the loop's
 }
 
 // Start opens what is in Config.Dir, or makes it, and joins the cluster. The errors are those of the log and the snapshots.
@@ -104,10 +107,17 @@ func (n *Node) Stop() error {
 	return n.wal.Close()
 }
 
-// Receive takes a message from a peer. It waits while the Node has enough of them, so that the peer's stream does too.
+// Receive takes a message from a peer, but for one with a snapshot, which is for ReceivedSnapshot. It waits while the Node has enough of them, so
+// that the peer's stream does too. The errors are ErrRemoved, ErrNonsense, ErrStopped and the context's.
 func (n *Node) Receive(ctx context.Context, m *raftpb.Message) error {
 	if n.members.Removed(m.GetFrom()) {
 		return ErrRemoved
+	}
+	if m.GetType() == raftpb.MsgSnap {
+		return nonsense(m, "a snapshot comes another way")
+	}
+	if err := n.admit(m); err != nil {
+		return err
 	}
 	return n.inbox.receive(ctx, n.stop, m)
 }

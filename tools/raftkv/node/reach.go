@@ -16,16 +16,15 @@ type reached struct {
 
 func (r *reached) init() { r.ids = map[uint64]bool{} }
 
-// Meet tells a member whose log says nothing yet whom to ask and to answer until it does. Once it does, Meet does nothing.
+// Meet tells a member whom to answer that its log does not know yet. What the log says of a member is not changed by it.
 func (n *Node) Meet(members []member.Member) {
 	n.reached.mu.Lock()
 	defer n.reached.mu.Unlock()
 	// What is applied from here on reaches the transport after this.
-	if len(n.members.List()) > 0 {
-		return
-	}
 	for _, m := range members {
-		n.connect(m)
+		if _, ok := n.members.Get(m.ID); !ok && !n.members.Removed(m.ID) {
+			n.connect(m)
+		}
 	}
 }
 

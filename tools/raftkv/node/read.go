@@ -74,6 +74,9 @@ func (r *reads) ask(n *Node) {
 	r.put(n)
 }
 
+// questionSize is how long the number of a question is, in bytes.
+const questionSize = 8
+
 // put asks raft under a new number. Answers to what was asked before for the same reads count as well; those to what was asked for
 // others do not.
 func (r *reads) put(n *Node) {
@@ -109,7 +112,7 @@ func (r *reads) again() { r.ticks = 1 << 20 }
 
 // confirmed takes an answer of raft.
 func (r *reads) confirmed(n *Node, s raft.ReadState) {
-	if r.asked == nil || len(s.RequestCtx) != 8 || binary.BigEndian.Uint64(s.RequestCtx)-r.first > r.number-r.first {
+	if r.asked == nil || len(s.RequestCtx) != questionSize || binary.BigEndian.Uint64(s.RequestCtx)-r.first > r.number-r.first {
 		return
 	}
 	asked := r.asked

@@ -41,6 +41,12 @@ func (n *Node) ready(rd raft.Ready) {
 func (n *Node) persist(m *raftpb.Message) {
 	state := walpb.HardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
 	entries := toLog(m.Entries)
+	if s := m.GetSnapshot(); !raft.IsEmptySnap(s) {
+		n.last = s.GetMetadata().GetIndex()
+	}
+	if len(entries) > 0 {
+		n.last = entries[len(entries)-1].Index
+	}
 	if snapshot := m.GetSnapshot(); !raft.IsEmptySnap(snapshot) {
 		// The snapshot's file was durable before raft heard of it. A crash here leaves a file that no record names.
 		if err := n.wal.SaveSnapshot(record(snapshot)); err != nil {
@@ -126,6 +132,9 @@ func (n *Node) deliver(messages []*raftpb.Message) {
 
 // send sends a message to a peer.
 func (n *Node) send(m *raftpb.Message) {
+	if !between[m.GetType()] {
+		return // raft passes an order to hand over on to another leader, who has not been asked
+	}
 	select {
 	case <-n.failed:
 		// What follows a failed write is promised by nobody. Only the order to take over may still go.

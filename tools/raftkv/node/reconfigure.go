@@ -56,15 +56,33 @@ func (n *Node) ReconfigureJoint(ctx context.Context, steps []Step) error {
 	if len(b) > n.cfg.MaxRequest {
 		return ErrTooLarge
 	}
-	cc := &raftpb.ConfChangeV2{Transition: raftpb.ConfChangeTransitionJointImplicit.Enum(), Context: b}
-	for _, s := range steps {
-		if err := n.members.Check(s.Type, s.ID, s.Change); err != nil {
-			return err
-		}
-		cc.Changes = append(cc.Changes, &raftpb.ConfChangeSingle{Type: &s.Type, NodeId: &s.ID})
+	if err := n.checkAll(steps); err != nil {
+		return err
 	}
+	cc := &raftpb.ConfChangeV2{Transition: raftpb.ConfChangeTransitionJointImplicit.Enum(), Context: b, Changes: singles(steps)}
 	_, err = n.await(ctx, proposal{id: request, change: cc})
 	return err
+}
+
+// singles returns what raft is told of several changes.
+func singles(steps []Step) []*raftpb.ConfChangeSingle {
+	var out []*raftpb.ConfChangeSingle
+	for _, s := range steps {
+		out = append(out, &raftpb.ConfChangeSingle{Type: s.Type.Enum(), NodeId: &s.ID})
+	}
+	return out
+}
+
+// checkAll returns why several changes cannot be made at once, or nil.
+func (n *Node) checkAll(steps []Step) error {
+	after := n.members.Clone()
+	for _, s := range steps {
+		if err := after.Check(s.Type, s.ID, s.Change); err != nil {
+			return err
+		}
+		after.Apply(s.Type, s.ID, s.Change)
+	}
+	return nil
 }
 
 func contextOf(c member.Change) ([]byte, error) { return json.Marshal(c) }
@@ -129,12 +147,7 @@ func (n *Node) applyJoint(index uint64, cc *raftpb.ConfChangeV2) error {
 			return err
 		}
 	}
-	var refused error
-	for _, s := range j.Steps {
-		if refused == nil {
-			refused = n.members.Check(s.Type, s.ID, s.Change)
-		}
-	}
+	refused := n.checkAll(j.Steps)
 	if refused == nil {
 		for _, s := range j.Steps {
 			if s.Type == raftpb.ConfChangeRemoveNode {

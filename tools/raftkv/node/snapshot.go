@@ -2,6 +2,7 @@ package node
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -165,15 +166,15 @@ func (n *Node) keep(s walpb.Snapshot, h Head, view *mvcc.View) error {
 // replace makes a snapshot, received and recorded, the state.
 func (n *Node) replace(s *raftpb.Snapshot) {
 	index := s.GetMetadata().GetIndex()
-	body, err := n.snapshots.OpenBody(index)
-	if err == nil {
-		err = n.load(body)
-		body.Close()
+	c := n.received.Swap(nil)
+	if c == nil || c.head.Index != index {
+		var err error
+		if c, err = n.open(record(s)); err != nil {
+			n.fail(err)
+			return
+		}
 	}
-	if err != nil {
-		n.fail(err)
-		return
-	}
+	n.adopt(c)
 	a := &n.applier
 	a.since, a.bytes = 0, 0
 	a.mu.Lock()
@@ -193,42 +194,81 @@ func (n *Node) replace(s *raftpb.Snapshot) {
 	}
 }
 
-// load makes the snapshot in a body the state.
-func (n *Node) load(body *snap.Reader) error {
+// content is what a snapshot holds.
+type content struct {
+	head Head
+	view *mvcc.View
+}
+
+// read reads the content of a body.
+func (n *Node) read(body *snap.Reader) (*content, error) {
 	index := body.Body().Index
 	h, view, err := ReadState(body)
 	if err != nil {
-		return fmt.Errorf("raftkv: snapshot %d: %w", index, err)
+		return nil, fmt.Errorf("raftkv: snapshot %d: %w", index, err)
 	}
 	if h.Index != index || h.ClusterID != n.cfg.ClusterID {
-		return fmt.Errorf("raftkv: snapshot %d is of index %d in cluster %x", index, h.Index, h.ClusterID)
+		return nil, fmt.Errorf("raftkv: snapshot %d is of index %d in cluster %x", index, h.Index, h.ClusterID)
 	}
 	if h.Machine != (n.cfg.Machine != nil) {
-		return fmt.Errorf("raftkv: snapshot %d is of another kind of state", index)
+		return nil, fmt.Errorf("raftkv: snapshot %d is of another kind of state", index)
 	}
-	n.applier.machine = &h
-	n.store.Restore(view)
-	n.members.Replace(h.Members)
-	n.alarms.set(h.Alarms)
-	return nil
+	return &content{h, view}, nil
+}
+
+// open reads the content of the body of a snapshot.
+func (n *Node) open(s walpb.Snapshot) (*content, error) {
+	body, err := n.snapshots.OpenBody(s.Index)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	if b := body.Body(); b.Term != s.Term || !bytes.Equal(b.ConfState, s.ConfState) {
+		return nil, fmt.Errorf("raftkv: the body of snapshot %d is of term %d, or of other members", s.Index, b.Term)
+	}
+	return n.read(body)
+}
+
+// adopt makes the content of a snapshot the state.
+func (n *Node) adopt(c *content) {
+	n.applier.machine = &c.head
+	n.store.Restore(c.view)
+	n.members.Replace(c.head.Members)
+	n.alarms.set(c.head.Alarms)
 }
 
 // ResumeSnapshot returns where to write a snapshot that a peer sends; some of it may be there from an earlier attempt. When
-// it was committed, ReceivedSnapshot says so. The errors are those of snap.Store.Resume.
-func (n *Node) ResumeSnapshot(b snap.Body) (*snap.Writer, error) { return n.snapshots.Resume(b) }
+// it was committed, ReceivedSnapshot says so. The errors are ErrNotRestored for a snapshot that is not ahead of the log, whose own bodies
+// are not to be replaced, and those of snap.Store.Resume.
+func (n *Node) ResumeSnapshot(b snap.Body) (*snap.Writer, error) {
+	if committed := n.committed.Load(); b.Index <= committed {
+		return nil, fmt.Errorf("%w: it is of %d, and the log stands at %d", ErrNotRestored, b.Index, committed)
+	}
+	return n.snapshots.Resume(b)
+}
 
-// ReceivedSnapshot gives raft a message with a snapshot whose body was committed. The error is ErrNotRestored, ErrRemoved or
-// ErrStopped; without one the log stands at the snapshot or after it.
+// ReceivedSnapshot gives raft a message with a snapshot whose body was committed. The errors are ErrNotRestored, ErrRemoved, ErrNonsense,
+// ErrStopped, and those of a body that is no state; without one the log stands at the snapshot or after it.
 func (n *Node) ReceivedSnapshot(m *raftpb.Message) error {
 	if n.members.Removed(m.GetFrom()) {
 		return ErrRemoved
 	}
+	if err := n.admit(m); err != nil {
+		return err
+	}
+	// Once raft has it, it is what this member starts from.
+	c, err := n.open(record(m.GetSnapshot()))
+	if err != nil {
+		return err
+	}
+	n.received.Store(c)
 	answer := make(chan error, 1)
 	n.inbox.call(func() {
 		_ = n.raft.Step(m) // as in run
 		var err error
 		if n.raft.BasicStatus().GetCommit() < m.GetSnapshot().GetMetadata().GetIndex() {
 			err = ErrNotRestored
+			n.received.CompareAndSwap(c, nil)
 		}
 		answer <- err
 	})

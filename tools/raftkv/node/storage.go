@@ -46,7 +46,7 @@ func (n *Node) after(ticks int, f func()) { n.pauses = append(n.pauses, pause{ti
 
 // tick lets time pass for what waits in the loop.
 func (n *Node) tick() {
-	n.demanded = max(n.demanded-1, 0)
+	n.demanded, n.warned = max(n.demanded-1, 0), max(n.warned-1, 0)
 	waiting := n.pauses
 	n.pauses = nil // a call may begin another pause
 	for _, p := range waiting {

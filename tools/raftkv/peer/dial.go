@@ -50,8 +50,12 @@ func Ask(ctx context.Context, address string, config *tls.Config) (Info, error) 
 		return info, err
 	}
 	defer conn.Close()
+	return ask(ctx, conn)
+}
+
+func ask(ctx context.Context, conn *grpc.ClientConn) (info Info, err error) {
 	var out wrapperspb.BytesValue
-	if err := conn.Invoke(ctx, "/"+service.ServiceName+"/Members", new(emptypb.Empty), &out); err != nil {
+	if err := conn.Invoke(ctx, "/"+serviceName+"/Members", new(emptypb.Empty), &out); err != nil {
 		return info, err
 	}
 	return info, json.Unmarshal(out.Value, &info)

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/stele-wal/stele/snap"
+	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
 // A Member is what a peer's calls reach.
@@ -20,6 +21,7 @@ type Member interface {
 	ResumeSnapshot(b snap.Body) (*snap.Writer, error)
 	ReceivedSnapshot(m *raftpb.Message) error
 	Unreachable(id uint64)
+	Meet(members []member.Member)
 	Evicted()
 	Promote(ctx context.Context, id uint64) error
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,6 +36,7 @@ type fake struct {
 	received    chan *raftpb.Message
 	unreachable chan uint64
 	evicted     chan struct{}
+	met         chan []member.Member
 	snapshots   chan *raftpb.Message
 	promoted    chan uint64
 	store       *snap.Store
@@ -50,7 +52,7 @@ func newFake(t testing.TB) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fake{received: make(chan *raftpb.Message, 4096), unreachable: make(chan uint64, 64), evicted: make(chan struct{}, 64),
+	return &fake{received: make(chan *raftpb.Message, 4096), unreachable: make(chan uint64, 64), evicted: make(chan struct{}, 64), met: make(chan []member.Member, 64),
 		snapshots: make(chan *raftpb.Message, 1), promoted: make(chan uint64, 1), store: store}
 }
 
@@ -85,8 +87,9 @@ func (f *fake) ReceivedSnapshot(m *raftpb.Message) error {
 	return f.refuse
 }
 
-func (f *fake) Unreachable(id uint64) { f.unreachable <- id }
-func (f *fake) Evicted()              { f.evicted <- struct{}{} }
+func (f *fake) Unreachable(id uint64)        { f.unreachable <- id }
+func (f *fake) Meet(members []member.Member) { f.met <- members }
+func (f *fake) Evicted()                     { f.evicted <- struct{}{} }
 
 func (f *fake) Promote(_ context.Context, id uint64) error {
 	if f.refuse != nil {
@@ -110,7 +113,7 @@ type side struct {
 // newSide starts a member's transport and its server.
 func newSide(t testing.TB, id uint64, limit int64) *side {
 	t.Helper()
-	s := &side{fake: newFake(t), transport: New(testCluster, id, nil, limit, slog.New(slog.DiscardHandler)), members: member.NewSet(), address: "127.0.0.1:0"}
+	s := &side{fake: newFake(t), transport: New(testCluster, id, nil, limit, slog.New(slog.DiscardHandler)), members: member.NewSet(member.Member{ID: self}, member.Member{ID: other}, member.Member{ID: third}), address: "127.0.0.1:0"}
 	s.transport.Serve(s.fake)
 	s.listen(t)
 	t.Cleanup(func() {
@@ -197,7 +200,7 @@ func talking(t testing.TB, from *side, to *side, id uint64) {
 	defer deadline.Stop()
 	const probe = 1 << 40
 	for n := uint64(probe); ; n++ {
-		from.transport.Send(message(self, id, n))
+		from.transport.Send(message(from.transport.self, id, n))
 		select {
 		case m := <-to.received:
 			for m.GetIndex() < n {
@@ -269,7 +272,6 @@ func call(t testing.TB, url, method string, kv ...string) *status.Status {
 
 func TestWhoIsNotAMemberOfThisClusterGetsNoStream(t *testing.T) {
 	b := newSide(t, other, 0)
-	b.members.Apply(raftpb.ConfChangeAddNode, third, member.Change{})
 	b.members.Apply(raftpb.ConfChangeRemoveNode, third, member.Change{})
 	right := map[string]string{"version": version, "cluster": "c1", "from": "1", "to": "2"}
 	for _, test := range []struct {
@@ -283,6 +285,9 @@ func TestWhoIsNotAMemberOfThisClusterGetsNoStream(t *testing.T) {
 		{"another version", "version", "2", codes.FailedPrecondition, "version 1"},
 		{"no version", "version", "", codes.FailedPrecondition, "version 1"},
 		{"a member that was removed", "from", "3", codes.PermissionDenied, "removed from the cluster"},
+		{"a member that there is not", "from", "dead", codes.PermissionDenied, "has heard of a member dead"},
+		{"nobody", "from", "", codes.PermissionDenied, "a member 0"},
+		{"the member itself", "from", "2", codes.PermissionDenied, "a member 2"},
 	} {
 		var kv []string
 		for key, value := range right {
@@ -303,7 +308,6 @@ func TestWhoIsNotAMemberOfThisClusterGetsNoStream(t *testing.T) {
 
 func TestAMemberThatWasRemovedHearsOfIt(t *testing.T) {
 	a, b := newSide(t, self, 0), newSide(t, other, 0)
-	b.members.Apply(raftpb.ConfChangeAddNode, self, member.Change{})
 	b.members.Apply(raftpb.ConfChangeRemoveNode, self, member.Change{})
 	a.transport.SetPeer(other, []string{b.url()})
 	wait(t, "the news", a.evicted)
@@ -364,6 +368,44 @@ func TestAMessageInAnothersNameEndsTheStream(t *testing.T) {
 			wait(t, "the message", b.received)
 		}
 		cancel()
+	}
+}
+
+// A member that is behind may be led by one that it has not heard of.
+func TestAMemberThatIsNotKnownYetIsAskedFor(t *testing.T) {
+	a, b, c := newSide(t, self, 0), newSide(t, other, 0), newSide(t, third, 0)
+	b.members.Replace(member.NewSet(member.Member{ID: self}, member.Member{ID: other}))
+	b.transport.SetPeer(self, []string{a.url()})
+	a.members.Replace(member.NewSet(member.Member{ID: self}, member.Member{ID: other}))
+	c.transport.SetPeer(other, []string{b.url()})
+	wait(t, "the refusal", c.unreachable) // as a has not heard of it either
+	a.members.Apply(raftpb.ConfChangeAddNode, third, member.Change{Member: member.Member{PeerURLs: []string{c.url()}}})
+	talking(t, c, b, other)
+	met := wait(t, "the meeting", b.met)
+	if !slices.ContainsFunc(met, func(m member.Member) bool { return m.ID == third && slices.Equal(m.PeerURLs, []string{c.url()}) }) {
+		t.Errorf("it meets %v", met)
+	}
+}
+
+func TestAStreamOfWhatNoMemberSendsEnds(t *testing.T) {
+	b := newSide(t, other, 0)
+	b.refuse = fmt.Errorf("%w: a joke", node.ErrNonsense)
+	conn, err := Dial(b.url(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "version", version, "cluster", "c1", "from", "1", "to", "2"), 20*time.Second)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &service.Streams[0], "/raftkv.Peer/Messages")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.SendMsg(message(self, other, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.RecvMsg(new(emptypb.Empty)); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "a joke") {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -450,7 +492,7 @@ func TestAMemberTellsWhoBelongsToItsCluster(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	info, err := Ask(ctx, b.url(), nil)
-	if err != nil || info.ClusterID != testCluster || len(info.Members) != 1 || fmt.Sprint(info.Members[0]) != fmt.Sprint(want) {
+	if err != nil || info.ClusterID != testCluster || len(info.Members) != 4 || fmt.Sprint(info.Members[3]) != fmt.Sprint(want) {
 		t.Errorf("%+v, %v", info, err)
 	}
 	if _, err := Ask(ctx, "https://"+b.address, nil); err == nil {

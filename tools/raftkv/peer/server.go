@@ -3,6 +3,8 @@ package peer
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"strconv"
 
@@ -11,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	caller "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -20,9 +23,11 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/node"
 )
 
+const serviceName = "raftkv.Peer"
+
 // service describes what a member offers its peers.
 var service = grpc.ServiceDesc{
-	ServiceName: "raftkv.Peer",
+	ServiceName: serviceName,
 	HandlerType: (*any)(nil),
 	Streams: []grpc.StreamDesc{
 		{StreamName: "Messages", Handler: serveMessages, ClientStreams: true},
@@ -80,7 +85,20 @@ func (s *Server) check(ctx context.Context) (from uint64, err error) {
 	if s.Members.Removed(from) {
 		return 0, status.Error(codes.PermissionDenied, node.ErrRemoved.Error())
 	}
+	if !s.belongs(ctx, from) {
+		return 0, status.Errorf(codes.PermissionDenied, "no member that this one knows has heard of a member %x", from)
+	}
 	return from, nil
+}
+
+// belongs reports whether a caller is another member. This one may be behind, and not know it, or yet have to hear of it from this very
+// caller; then those that it knows are asked.
+func (s *Server) belongs(ctx context.Context, id uint64) bool {
+	if id == 0 || id == s.T.self {
+		return false
+	}
+	_, ok := s.Members.Get(id)
+	return ok || s.T.knows(id) || s.T.vouched(ctx, id)
 }
 
 func serveMessages(srv any, stream grpc.ServerStream) error {
@@ -106,10 +124,21 @@ func serveMessages(srv any, stream grpc.ServerStream) error {
 		if m.GetFrom() != from && m.GetType() != raftpb.MsgProp && m.GetType() != raftpb.MsgReadIndex || m.GetTo() != s.T.self {
 			return status.Errorf(codes.InvalidArgument, "a message from %x to %x on the stream from %x", m.GetFrom(), m.GetTo(), from)
 		}
-		if err := s.Member.Receive(stream.Context(), m); err != nil {
+		if err := s.Member.Receive(stream.Context(), m); errors.Is(err, node.ErrNonsense) {
+			s.T.log.Warn("a peer's stream is ended", "peer", fmt.Sprintf("%x", from), "at", address(stream.Context()), "error", err)
+			return status.Error(codes.InvalidArgument, err.Error())
+		} else if err != nil {
 			return status.Error(codes.Unavailable, err.Error())
 		}
 	}
+}
+
+// address returns where a caller is.
+func address(ctx context.Context) string {
+	if p, ok := caller.FromContext(ctx); ok {
+		return p.Addr.String()
+	}
+	return ""
 }
 
 // Info is what a member tells one that joins.

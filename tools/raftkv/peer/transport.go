@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -35,6 +36,9 @@ type Transport struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	asking sync.Mutex // held while peers are asked who belongs to the cluster
+	asked  time.Time  // when they were asked last
 }
 
 // New returns a Transport for a member of a cluster. config is for https peers. limit is how many bytes of a snapshot are sent a second,
@@ -68,6 +72,41 @@ func (t *Transport) unreachable(id uint64) {
 	if m != nil {
 		m.Unreachable(id)
 	}
+}
+
+// knows reports whether a member was met.
+func (t *Transport) knows(id uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.peers[id] != nil
+}
+
+// vouched asks peers who belongs to the cluster until one says that id does, and has this member meet those it does not know. Any
+// number of strangers may call: they are asked once in a while, and for one caller at a time. Who is turned away calls again.
+func (t *Transport) vouched(ctx context.Context, id uint64) bool {
+	if !t.asking.TryLock() {
+		return false
+	}
+	defer t.asking.Unlock()
+	if time.Since(t.asked) < retryEvery {
+		return false
+	}
+	defer func() { t.asked = time.Now() }()
+	t.mu.Lock()
+	m := t.member
+	peers := slices.Collect(maps.Values(t.peers))
+	t.mu.Unlock()
+	for _, p := range peers {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		info, err := ask(ctx, p.conn)
+		cancel()
+		if err != nil || info.ClusterID != t.cluster || !slices.ContainsFunc(info.Members, func(m member.Member) bool { return m.ID == id }) {
+			continue
+		}
+		m.Meet(info.Members)
+		return true
+	}
+	return false
 }
 
 // SetPeer says where a member is.

@@ -1,11 +1,10 @@
-// Package api is the etcd v3 API over a node: KV, Cluster and Maintenance. Watch, Lease and Auth are not there, and
-// say so. It checks what comes in, asks the node, and turns errors into etcd's.
+// Package api is the etcd v3 API over a node: KV, Cluster and Maintenance. Watch, Lease and Auth answer as if there
+// were none, and say that none can be made. It checks what comes in, asks the node, and turns errors into etcd's.
 package api
 
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -62,9 +61,9 @@ func (s *Server) NewGRPC() *grpc.Server {
 	pb.RegisterKVServer(g, &kv{s: s})
 	pb.RegisterClusterServer(g, &cluster{s: s})
 	pb.RegisterMaintenanceServer(g, &maintenance{s: s})
-	pb.RegisterWatchServer(g, noWatch{})
-	pb.RegisterLeaseServer(g, noLease{})
-	pb.RegisterAuthServer(g, noAuth{})
+	pb.RegisterWatchServer(g, &watch{s: s})
+	pb.RegisterLeaseServer(g, &lease{s: s})
+	pb.RegisterAuthServer(g, &auth{s: s})
 	s.Metrics.grpc.InitializeMetrics(g)
 	h := health.NewServer()
 	grpc_health_v1.RegisterHealthServer(g, h)
@@ -75,24 +74,8 @@ func (s *Server) NewGRPC() *grpc.Server {
 	return g
 }
 
-type noWatch struct{ pb.UnimplementedWatchServer }
-type noLease struct{ pb.UnimplementedLeaseServer }
-type noAuth struct{ pb.UnimplementedAuthServer }
-
-// missing are the services that are not there, and what to say of them.
-var missing = map[string]string{
-	"/etcdserverpb.Watch/": "raftkv has no watches",
-	"/etcdserverpb.Lease/": "raftkv has no leases",
-	"/etcdserverpb.Auth/":  "raftkv has no users: use client certificates",
-}
-
 // admit returns why a call cannot be, or nil.
 func (s *Server) admit(ctx context.Context, method string, request any) error {
-	for prefix, text := range missing {
-		if strings.HasPrefix(method, prefix) {
-			return status.Error(codes.Unimplemented, text)
-		}
-	}
 	if err := s.Node.Err(); err != nil {
 		return status.Error(codes.Unavailable, "raftkv: this node has stopped: "+err.Error())
 	}
@@ -128,7 +111,7 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 	}
 	response, err := handler(ctx, request)
 	if err != nil {
-		return nil, translate(err)
+		return nil, explain(info.FullMethod, translate(err))
 	}
 	return response, nil
 }
@@ -137,7 +120,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	if err := s.admit(stream.Context(), info.FullMethod, nil); err != nil {
 		return err
 	}
-	return translate(handler(srv, stream))
+	return explain(info.FullMethod, translate(handler(srv, stream)))
 }
 
 // translation are our errors as etcd's clients know them.
@@ -152,6 +135,7 @@ var translation = []struct{ ours, theirs error }{
 	{node.ErrTimeout, rpctypes.ErrGRPCTimeout},
 	{node.ErrLeaderLost, rpctypes.ErrGRPCTimeoutDueToLeaderFail},
 	{node.ErrNotLeader, rpctypes.ErrGRPCNotLeader},
+	{node.ErrNoTransfer, status.Error(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")}, // of which etcd has no code
 	{node.ErrBadTransfer, rpctypes.ErrGRPCBadLeaderTransferee},
 	{node.ErrNotReady, rpctypes.ErrGRPCLearnerNotReady},
 	{node.ErrBadAlarm, status.Error(codes.InvalidArgument, node.ErrBadAlarm.Error())},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -111,20 +112,24 @@ func refused(t testing.TB, what string, got, want error) {
 	}
 }
 
-// Every call of the services that are not there says so, whichever etcd adds.
+// Every call of the services that are not there says so, whichever etcd adds, but for those that have an answer where there is nothing.
 func TestWhatIsNotThereSaysSo(t *testing.T) {
 	s := newServer(t)
+	answered := map[string]bool{}
+	for _, m := range []string{"LeaseLeases", "LeaseTimeToLive", "LeaseRevoke", "Authenticate", "AuthStatus", "AuthDisable", "UserList", "UserGet", "RoleList", "RoleGet"} {
+		answered[m] = true
+	}
 	for _, missing := range []struct {
 		service grpc.ServiceDesc
 		says    string
 	}{
-		{pb.Watch_ServiceDesc, "raftkv has no watches"},
 		{pb.Lease_ServiceDesc, "raftkv has no leases"},
 		{pb.Auth_ServiceDesc, "raftkv has no users"},
 	} {
 		check := func(method string, err error) {
 			t.Helper()
-			if got := status.Convert(err); got.Code() != codes.Unimplemented || !strings.Contains(got.Message(), missing.says) {
+			got := status.Convert(err)
+			if said := got.Code() == codes.Unimplemented && strings.Contains(got.Message(), missing.says); said == answered[method] {
 				t.Errorf("%s/%s: %v", missing.service.ServiceName, method, err)
 			}
 		}
@@ -142,6 +147,34 @@ func TestWhatIsNotThereSaysSo(t *testing.T) {
 	_, err := s.mt.Downgrade(within(t), &pb.DowngradeRequest{})
 	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("Downgrade: %v", err)
+	}
+}
+
+func TestAWatchIsCancelledWithAReasonAndTheNextOneToo(t *testing.T) {
+	s := newServer(t)
+	stream, err := pb.NewWatchClient(s.conn).Watch(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for _, r := range []*pb.WatchRequest{
+			{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}},
+			{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: []byte("k")}}},
+		} {
+			if err := stream.Send(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := stream.Recv()
+		if err != nil || !r.Created || !r.Canceled || r.CancelReason != "raftkv has no watches" || r.WatchId != -1 || r.Header.GetMemberId() != 1 {
+			t.Errorf("%v, %v", r, err)
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %v, %v", r, err)
 	}
 }
 

@@ -9,10 +9,11 @@ var (
 	ErrStopped     = errors.New("raftkv: the node is stopped")                               // it may have been accepted
 	ErrLeaderLost  = errors.New("raftkv: the leader changed before the request was decided") // it may be decided yet
 	ErrTimeout     = errors.New("raftkv: request timed out")
-	ErrTooMany     = errors.New("raftkv: too many requests")                          // it takes no effect
-	ErrTooLarge    = errors.New("raftkv: request is too large")                       // it takes no effect
-	ErrNoSpace     = errors.New("raftkv: no space")                                   // it takes no effect
-	ErrNotLeader   = errors.New("raftkv: not the leader")                             // it takes no effect
+	ErrTooMany     = errors.New("raftkv: too many requests")    // it takes no effect
+	ErrTooLarge    = errors.New("raftkv: request is too large") // it takes no effect
+	ErrNoSpace     = errors.New("raftkv: no space")             // it takes no effect
+	ErrNotLeader   = errors.New("raftkv: not the leader")       // it takes no effect
+	ErrNoTransfer  = errors.New("raftkv: request timed out, leader transfer took too long")
 	ErrBadTransfer = errors.New("raftkv: bad leader transferee")                      // it takes no effect
 	ErrNotReady    = errors.New("raftkv: the learner is not in sync with the leader") // it takes no effect
 	ErrBadAlarm    = errors.New("raftkv: unknown alarm")                              // it takes no effect

@@ -3,13 +3,12 @@ package node
 import (
 	"context"
 	"sync"
-	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
 )
 
-// MoveLeader makes another member the leader. The errors are ErrNotLeader, ErrBadTransfer and ErrTimeout.
+// MoveLeader makes another member the leader, and waits for that as long as ctx lets it. The errors are ErrNotLeader, ErrBadTransfer, ErrNoTransfer and ErrStopped.
 func (n *Node) MoveLeader(ctx context.Context, to uint64) error {
 	if n.lead.get() != n.cfg.ID {
 		return ErrNotLeader
@@ -18,8 +17,6 @@ func (n *Node) MoveLeader(ctx context.Context, to uint64) error {
 		return ErrBadTransfer
 	}
 	n.inbox.call(func() { n.raft.TransferLeader(to) })
-	timeout := time.NewTimer(n.cfg.election())
-	defer timeout.Stop()
 	for {
 		lead, changed := n.lead.watch()
 		if lead == to {
@@ -27,10 +24,8 @@ func (n *Node) MoveLeader(ctx context.Context, to uint64) error {
 		}
 		select {
 		case <-changed:
-		case <-timeout.C:
-			return ErrTimeout
 		case <-ctx.Done():
-			return ctx.Err()
+			return ErrNoTransfer
 		case <-n.stop:
 			return n.why()
 		}

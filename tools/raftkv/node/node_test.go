@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -138,8 +139,32 @@ func checkPromises(t *testing.T, sab saboteur, verdict func(complaints, votes, a
 		s.eventually("a write", func() bool { _, err := n.put(timeout(t), "k", fmt.Sprint(i)); n = s.leader(); return err == nil })
 	}
 	// And an election that is asked for, so that there are votes of more than one term.
-	s.eventually("another leader", func() bool { lead := s.leader(); return lead.MoveLeader(timeout(t), lead.id%3+1) == nil })
+	s.eventually("another leader", func() bool { 
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // raft gives up sooner
+		defer cancel()
+		lead := s.leader()
+		return lead.MoveLeader(ctx, lead.id%3+1) == nil
+	})
 	verdict(complaints.Load(), votes.Load(), appends.Load())
+}
+
+// As etcd, which has no time of its own for it: how long to wait is the client's affair.
+func TestAHandoverIsWaitedForAsLongAsTheClientWaits(t *testing.T) {
+	s := newSim(t, 3, Config{})
+	s.startAll()
+	lead := s.leader()
+	to := lead.id%3 + 1
+	s.partition(to)
+	patience := 3 * lead.cfg.election()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	began := time.Now()
+	if err := lead.MoveLeader(ctx, to); !errors.Is(err, ErrNoTransfer) {
+		t.Errorf("to one that cannot be reached: %v", err)
+	}
+	if took := time.Since(began); took < patience {
+		t.Errorf("it was given up after %v of %v", took, patience)
+	}
 }
 
 func TestAFollowerFarBehindGetsASnapshotAndTheSameState(t *testing.T) {

@@ -133,7 +133,7 @@ func combinations() iter.Seq[evidence] {
 		for s := stops; s <= contradicts; s++ {
 			for w := inLast; w <= inOldGap; w++ {
 				for n := unknown; n <= differs; n++ {
-					for p := noProof; p <= undecided; p++ {
+					for p := noProof; p <= cutOff; p++ {
 						for _, head := range bools {
 							for _, prior := range bools {
 								for _, rest := range bools {
@@ -168,7 +168,7 @@ func TestEveryCombinationOfEvidenceHasOneVerdict(t *testing.T) {
 			t.Errorf("%+v: %d rows: %q", e, len(rows), rows)
 		}
 	}
-	if n != 2*4*3*5*16 {
+	if n != 2*4*3*6*16 {
 		t.Errorf("%d combinations", n)
 	}
 	for i := range verdicts {
@@ -205,7 +205,7 @@ func TestFormatHasTheTableOfVerdicts(t *testing.T) {
 			text1(r.where, map[where]string{inLast: "last", inEarlier: "earlier", inGap: "gap", inOldGap: "old gap"}),
 			text1(r.seed, map[seed]string{unknown: "not known", fits: "fits", differs: "differs"}),
 			text1(r.head, yes), text1(r.prior, yes), text1(r.rest, yes), text1(r.ours, yes),
-			text1(r.proof, map[proof]string{noProof: "none", witnessed: "witness", linked: "linked", marked: "mark", undecided: "given up"}),
+			text1(r.proof, map[proof]string{noProof: "none", witnessed: "witness", linked: "linked", marked: "mark", whole: "whole", cutOff: "cut off"}),
 			"**" + r.verdict.String() + "**: " + r.because,
 		}
 		if line := "| " + strings.Join(cells, " | ") + " |\n"; !strings.Contains(text, line) {

@@ -373,8 +373,17 @@ func trimTail(dir string, l *listing, e end, o Options) (end, error) {
 	if err != nil {
 		return e, fmt.Errorf("wal: %w", err)
 	}
+	// A crash while frames are written over what was zeroed may leave the file as long as it is now, which is where a batch ended
+	// that is not there any more. A file that ends inside a frame was cut off, for readers; so it ends with a page from here on.
+	odd := size%pageSize != 0 && e.offset < size
+	if odd {
+		size += pageSize - size%pageSize
+		if err := last.file.Truncate(size); err != nil {
+			return e, fmt.Errorf("wal: %s: %w", last.name, err)
+		}
+	}
 	last.size = size
-	if o.NoSync || sabotaged(noTrimSync) {
+	if o.NoSync && !odd || sabotaged(noTrimSync) {
 		return e, nil
 	}
 	if err := last.file.SyncData(); err != nil {

@@ -11,7 +11,7 @@ import (
 // they are passed and never written to.
 type Options struct {
 	// SegmentSize is the size in bytes at which a segment is full and the log is cut. A segment may end up larger, by
-	// the last Save in it. The default is DefaultSegmentSize. Each log takes twice that on disk at the least, for the
+	// the last Save in it. It is rounded up to a multiple of 4096. The default is DefaultSegmentSize. Each log takes twice that on disk at the least, for the
 	// last segment and the spare. Logs may change it from one Open to the next.
 	SegmentSize int64
 
@@ -65,6 +65,8 @@ func (o *Options) withDefaults() Options {
 	if c.SegmentSize <= 0 {
 		c.SegmentSize = DefaultSegmentSize
 	}
+	// No write ends at another place but where a batch ends, so a file that does was cut off: FORMAT.md, chapter 8.
+	c.SegmentSize = (c.SegmentSize + pageSize - 1) / pageSize * pageSize
 	if c.MaxRecord <= 0 {
 		c.MaxRecord = DefaultMaxRecord
 	}

@@ -28,6 +28,7 @@ type scanner struct {
 	named    bool   // metadata is known
 	ident    uint32 // the identity of the current segment
 	ours     bool   // the last good record carried a header_crc
+	entry    place  // of the last entry; none was read if it has no segment
 
 	end end
 }
@@ -131,7 +132,7 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 			return false
 		}
 		if cerr.Kind == MissingSegment {
-			s.seeded, s.ours = false, false
+			s.seeded, s.ours, s.entry = false, false, place{}
 			return true
 		}
 		if !s.resume {
@@ -257,6 +258,9 @@ func (s *scanner) record(seg *segment, word uint64, count int, b []byte, r *Reco
 	s.ident = ident
 	s.chain, s.seeded = r.CRC, true
 	s.ours = r.Vouched
+	if r.Type == walpb.TypeEntry {
+		s.entry = place{seg.name, r.Offset}
+	}
 	return fault{}
 }
 
@@ -288,11 +292,23 @@ func (s *scanner) stop(seg *segment, offset int64, count int, bad fault) (*Corru
 	if bad.kind == Contradiction {
 		e.stop = contradicts
 	}
-	found, err := newSeeker(seg, ident, offset).search(offset, last, s.ours)
+	k := newSeeker(seg, ident, offset)
+	if last {
+		var err error
+		if k.last, k.known, err = s.lastEntry(); err != nil {
+			return nil, err
+		}
+	}
+	found, err := k.search(offset, last, s.ours)
 	if err != nil {
 		return nil, err
 	}
 	e.rest, e.proof = found.rest > offset, found.proof
+	if last && e.proof == noProof && e.rest {
+		if e.proof, err = k.unlike(offset, s.chain, bad); err != nil {
+			return nil, err
+		}
+	}
 	at, kind, detail := seg.name, bad.kind, bad.detail
 	if last && e.proof == noProof && s.mark.beyond(s.metadata, seg.seq, offset) {
 		e.proof = marked
@@ -327,13 +343,32 @@ func (s *scanner) stop(seg *segment, offset int64, count int, bad fault) (*Corru
 	if !verdict.bad() {
 		return nil, nil
 	}
-	if e.proof != noProof && e.proof != marked {
+	if e.proof == witnessed || e.proof == linked {
 		because += fmt.Sprintf(", at %d", found.at)
 	}
 	if kind == MissingSegment {
 		offset = 0
 	}
 	return &CorruptError{Segment: at, Offset: offset, Kind: kind, Detail: detail, Because: because}, nil
+}
+
+// lastEntry returns the index of the last entry that was read, if it is known.
+func (s *scanner) lastEntry() (index uint64, known bool, err error) {
+	if s.entry.segment == "" {
+		return 0, !s.preceded && s.segments[0].seq == 0, nil // a log begins without any
+	}
+	i := s.end.segment
+	for s.segments[i].name != s.entry.segment {
+		i--
+	}
+	k := newSeeker(&s.segments[i], 0, s.entry.offset)
+	h, ok, err := k.frame(&k.links, s.entry.offset)
+	if err != nil || !ok {
+		return 0, false, err
+	}
+	var e walpb.Entry
+	ok, err = k.message(&h, e.UnmarshalHead)
+	return e.Index, ok, err
 }
 
 // headRecords returns of how many records the head of a segment is.
@@ -355,7 +390,7 @@ func emptySnapshot(r *Record) bool {
 func readSeed(seg *segment) (seed uint32, ok bool, err error) {
 	k := newSeeker(seg, 0, 0)
 	k.heads.chunk = pageSize // there is one of these for each segment, and it takes only the first frame
-	f, ok, err := k.frame(0)
+	f, ok, err := k.frame(&k.heads, 0)
 	if err != nil || !ok || f.Type != walpb.TypeCRC {
 		return 0, false, err
 	}

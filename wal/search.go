@@ -8,16 +8,21 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// seeker looks at what stands behind the place where the good frames of a segment end. No length there can be
+// seeker looks at what stands after the place where the good frames of a segment end. No length there can be
 // trusted, so it tries every place at which a frame may begin, and believes what proves itself: a record whose
 // header_crc is right for its place, or two frames of which the chain links the second to the first.
 type seeker struct {
 	blocks window // moves from the place to the end of the file
 	heads  window // at the frame that is being looked at
+	links  window // at the frame that one leads to, which may be anywhere
+	sums   sums
 	size   int64
 	ident  uint32
 	step   int64 // between places at which a frame may begin
-	hashed int64 // bytes of data summed so far
+
+	// last is the index of the last entry before the place, if known: it tells that entries are missing between that and what is found.
+	last  uint64
+	known bool
 }
 
 // head is a frame as its first bytes tell: all but the content of its data.
@@ -42,8 +47,10 @@ func newSeeker(seg *segment, ident uint32, from int64) *seeker {
 	if from%wordSize != 0 {
 		s.step = 1 // etcd 2.x did not pad its frames
 	}
-	s.blocks.reset(seg.file, seg.size)
-	s.heads.reset(seg.file, seg.size)
+	s.links.chunk, s.sums.window.chunk, s.sums.from = pageSize, sumStep, from
+	for _, w := range []*window{&s.blocks, &s.heads, &s.links, &s.sums.window} {
+		w.reset(seg.file, seg.size)
+	}
 	return s
 }
 
@@ -51,8 +58,11 @@ func newSeeker(seg *segment, ident uint32, from int64) *seeker {
 // that the last good record before the place is of a writer that leaves witnesses.
 func (s *seeker) search(from int64, last, ours bool) (found, error) {
 	f := found{rest: from}
-	var link struct{ at, end int64 } // of the last run of linked frames that proves a later batch
-	skip := from                     // no frame is looked for before this
+	var (
+		run   struct{ at, end int64 } // the last run of linked frames that proves a later batch
+		after int64                   // where the last frame ends that stands after that run and is not of it
+		skip  = from                  // no frame is looked for before this
+	)
 	err := s.eachBlock(from, func(offset int64, block []byte) error {
 		n := nonZero(block)
 		if n == 0 {
@@ -66,43 +76,46 @@ func (s *seeker) search(from int64, last, ours bool) (found, error) {
 			if !plausible(block[i:]) {
 				continue
 			}
-			h, ok, err := s.frame(offset + i)
+			h, ok, err := s.frame(&s.heads, offset+i)
 			if err != nil {
 				return err
 			}
+			if !ok {
+				continue
+			}
+			end := int64(0) // of what is data, whatever it looks like
 			switch {
-			case !ok:
-			case h.Vouched:
-				if s.vouched(&h) && int64(h.SyncedTo) > from {
+			case h.Vouched && s.vouched(&h):
+				if int64(h.SyncedTo) > from {
 					f.proof, f.at = witnessed, h.offset
 					return io.EOF
 				}
-			default:
-				later, end, err := s.run(h)
-				if errors.Is(err, errUndecided) {
-					f.proof, f.at = undecided, h.offset
-					return io.EOF
-				}
-				if err != nil {
+				end = h.next
+			case !h.Vouched:
+				var later bool
+				if later, end, err = s.run(h); err != nil {
 					return err
 				}
 				if later {
-					link.at, link.end = h.offset, end
-					if !ours {
-						return io.EOF
-					}
+					run.at, run.end, after = h.offset, end, 0
+				} else {
+					after = max(after, h.next, end)
 				}
-				// What a link has checked is data, whatever it looks like.
-				i = max(i, end-offset-s.step)
-				skip = offset + i + s.step
+				if h.offset == from {
+					// Its two lengths agree, so it is what was written here, though not all of it is there.
+					end = max(end, h.next)
+				}
 			}
+			i = max(i, end-offset-s.step)
+			skip = offset + i + s.step
 		}
 		return nil
 	})
-	// Where we write, plain frames are either what an etcd has appended since, which then go on to the end of the
-	// log, or bytes of somebody's data.
-	if f.proof == noProof && link.end > 0 && (!ours || link.end >= f.rest) {
-		f.proof, f.at = linked, link.at
+	// Linked frames go on to the end of what is written, unless a crash tore the last batch. If they do not, and other frames do,
+	// they may be a value that holds a piece of a log. Where we write, plain frames are either what an etcd has appended since, which
+	// then go on to the end, or bytes of somebody's data.
+	if f.proof == noProof && run.end > 0 && (run.end >= f.rest || !ours && after < f.rest) {
+		f.proof, f.at = linked, run.at
 	}
 	if err == io.EOF {
 		err = nil
@@ -110,14 +123,14 @@ func (s *seeker) search(from int64, last, ours bool) (found, error) {
 	return f, err
 }
 
-// resync returns the first place behind from at which good frames begin again, and the chain there.
+// resync returns the first place after from at which good frames begin again, and the chain there.
 func (s *seeker) resync(from int64) (next int64, chain uint32, ok bool, err error) {
 	err = s.eachBlock(from, func(offset int64, block []byte) error {
 		for i := int64(0); i < int64(len(block)); i += s.step {
 			if !plausible(block[i:]) {
 				continue
 			}
-			h, ok, err := s.frame(offset + i)
+			h, ok, err := s.frame(&s.heads, offset+i)
 			if err != nil {
 				return err
 			}
@@ -126,9 +139,7 @@ func (s *seeker) resync(from int64) (next int64, chain uint32, ok bool, err erro
 			}
 			good := h.Vouched && s.vouched(&h)
 			if !h.Vouched {
-				if _, good, err = s.link(&h); errors.Is(err, errUndecided) {
-					return io.EOF
-				} else if err != nil {
+				if _, good, err = s.link(&h); err != nil {
 					return err
 				}
 			}
@@ -185,7 +196,7 @@ func nonZero(b []byte) int {
 	return n
 }
 
-// plausible tells, from what of it is at hand, whether a frame may begin with b. It is there to be fast.
+// plausible reports, from what of it is at hand, whether a frame may begin with b. It is there to be fast.
 func plausible(b []byte) bool {
 	const recordBegins = 0x08 // the tag of type
 	if len(b) > wordSize && b[wordSize] != recordBegins {
@@ -195,11 +206,11 @@ func plausible(b []byte) bool {
 }
 
 // frame reads the head of the frame at an offset. It is not ok if no writer of ours or etcd's wrote it so.
-func (s *seeker) frame(offset int64) (h head, ok bool, err error) {
+func (s *seeker) frame(w *window, offset int64) (h head, ok bool, err error) {
 	if s.size-offset < wordSize {
 		return h, false, nil
 	}
-	b, err := s.heads.at(offset, int(min(wordSize+maxHead, s.size-offset)))
+	b, err := w.at(offset, int(min(wordSize+maxHead, s.size-offset)))
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return h, false, nil // the file became shorter while it was read
 	}
@@ -220,29 +231,21 @@ func (s *seeker) frame(offset int64) (h head, ok bool, err error) {
 	return h, walpb.TypeMetadata <= h.Type && h.Type <= walpb.TypeSnapshot, nil
 }
 
-// vouched tells whether the head's header_crc is right for its place.
+// vouched reports whether the head's header_crc is right for its place.
 func (s *seeker) vouched(h *head) bool {
 	return h.Record.HeadSum(headerSeed(s.ident, h.offset, h.word), h.dataLen) == h.HeaderCRC
 }
 
 // run follows the chain from one plain frame to the next. It returns whether the frames are of more than one batch,
-// and where the last that is linked ends.
-//
-// etcd syncs at the end of every call that writes an entry or a snapshot record, before the next call writes anything. A
-// call writes one snapshot record, or entries and then at most one hard state. So once an entry or a snapshot
-// record is followed by a record that cannot be of the same call, all before it had been synced.
+// and where the last that is linked ends, or 0.
 func (s *seeker) run(h head) (later bool, end int64, err error) {
-	var entry, over bool // the run has an entry; and the call that wrote an entry or a snapshot record is over
+	c := calls{last: s.last, known: s.known}
 	for {
-		later = later || over || entry && h.Type == walpb.TypeSnapshot
-		switch h.Type {
-		case walpb.TypeEntry:
-			entry = true
-		case walpb.TypeState:
-			over = over || entry
-		case walpb.TypeSnapshot:
-			over = true
+		proof, err := c.next(s, &h)
+		if err != nil {
+			return later, end, err
 		}
+		later = later || proof
 		next, ok, err := s.link(&h)
 		if err != nil || !ok {
 			return later, end, err
@@ -251,27 +254,73 @@ func (s *seeker) run(h head) (later bool, end int64, err error) {
 	}
 }
 
-var errUndecided = errors.New("too much to search")
+// calls tells from consecutive records of an etcd's where one of its calls ended that it had synced before it wrote the next.
+//
+// etcd syncs at the end of every call that writes an entry or a snapshot record. A call writes one snapshot record, or
+// entries and then at most one hard state. So once an entry or a snapshot record is followed by a record that cannot be
+// of the same call, all before it had been synced.
+//
+// The entry may also be one that is not there, but was: if entries follow that leave a gap after the last that is known, or if a
+// hard state commits more, then what is missing was written before, in a call that had ended.
+type calls struct {
+	last  uint64 // the index of the last entry that is known from before
+	known bool
 
-// link returns the frame behind h if it is plain and the chain links it to h.
+	entry  bool // there was an entry
+	state  bool // there was a hard state
+	over   bool // the call that wrote an entry or a snapshot record is over
+	beyond bool // and so is one that wrote an entry that is not there, unless a snapshot record is next: see history.owes
+}
+
+// next takes the next record, and reports whether it proves that all before it had been synced.
+func (c *calls) next(s *seeker, h *head) (proof bool, err error) {
+	proof = c.over || c.entry && h.Type == walpb.TypeSnapshot || c.beyond && h.Type != walpb.TypeSnapshot
+	switch h.Type {
+	case walpb.TypeEntry:
+		if c.known && c.state && !c.entry {
+			var e walpb.Entry
+			ok, err := s.message(h, e.UnmarshalHead)
+			if err != nil {
+				return false, err
+			}
+			proof = proof || ok && e.Index > c.last+1
+		}
+		c.entry = true
+	case walpb.TypeState:
+		if c.known {
+			var st walpb.HardState
+			ok, err := s.message(h, st.Unmarshal)
+			if err != nil {
+				return false, err
+			}
+			c.beyond = c.beyond || ok && st.Commit > c.last
+		}
+		c.state = true
+		c.over = c.over || c.entry
+	case walpb.TypeSnapshot:
+		c.over = true
+	}
+	return proof, nil
+}
+
+// message decodes the first bytes of a record's data, and reports whether they are a message.
+func (s *seeker) message(h *head, unmarshal func([]byte) error) (ok bool, err error) {
+	b, err := s.links.at(h.data, int(min(max(h.dataLen, 0), maxHead)))
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return false, nil
+	}
+	return err == nil && unmarshal(b) == nil, err
+}
+
+// link returns the frame after h if it is plain and the chain links it to h.
 func (s *seeker) link(h *head) (next head, ok bool, err error) {
-	next, ok, err = s.frame(h.next)
+	next, ok, err = s.frame(&s.links, h.next)
 	if err != nil || !ok || next.Vouched {
 		return next, false, err
 	}
-	// Bytes made for it could have every place look like a frame with half a file of data.
-	if s.hashed += int64(max(next.dataLen, 0)); s.hashed > 16*s.size {
-		return next, false, errUndecided
+	sum, err := s.sums.continued(h.CRC, next.data, next.data+int64(max(next.dataLen, 0)))
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return next, false, nil
 	}
-	sum, left := h.CRC, next.dataLen
-	for at := next.data; left > 0; {
-		n := min(left, windowSize)
-		b, err := s.heads.at(at, n)
-		if err != nil {
-			return next, false, err
-		}
-		sum = walpb.Checksum(sum, b)
-		at, left = at+int64(n), left-n
-	}
-	return next, sum == next.CRC, nil
+	return next, err == nil && sum == next.CRC, err
 }

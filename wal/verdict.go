@@ -80,7 +80,8 @@ const (
 	witnessed       // a record behind the place claims that the place had been synced
 	linked          // records behind the place belong to a later batch of etcd's
 	marked          // the log's mark lies behind the place
-	undecided       // there is more to search than Check is willing to
+	whole           // the data of the frame at the place is whole and continues the chain: no torn sector leaves that
+	cutOff          // the file ends inside the frame at the place, where no write ends
 )
 
 // cell is one field of a row of the table: any value, or one.
@@ -127,7 +128,8 @@ var verdicts = []row{
 	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(witnessed), verdict: Corrupt, because: "a later record says that this was durable"},
 	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(linked), verdict: Corrupt, because: "records of a later batch follow"},
 	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(marked), verdict: Corrupt, because: "the file synced says that this was durable"},
-	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(undecided), verdict: Corrupt, because: "too much follows to be searched for a proof"},
+	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(whole), verdict: Corrupt, because: "all of its data is there, and no crash leaves the rest so"},
+	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(cutOff), verdict: Corrupt, because: "the file ends inside the record, where no write ends"},
 
 	{stop: is(stops), where: is(inLast), head: is(false), rest: is(false), proof: is(noProof), verdict: Clean, because: "nothing follows"},
 	{stop: is(stops), where: is(inLast), head: is(false), rest: is(true), proof: is(noProof), ours: is(true), verdict: Torn, because: "no record behind it says that it was durable"},
@@ -135,7 +137,8 @@ var verdicts = []row{
 	{stop: is(stops), where: is(inLast), head: is(false), proof: is(witnessed), verdict: Corrupt, because: "a later record says that this was durable"},
 	{stop: is(stops), where: is(inLast), head: is(false), proof: is(linked), verdict: Corrupt, because: "records of a later batch follow"},
 	{stop: is(stops), where: is(inLast), head: is(false), proof: is(marked), verdict: Corrupt, because: "the file synced says that this was durable"},
-	{stop: is(stops), where: is(inLast), head: is(false), proof: is(undecided), verdict: Corrupt, because: "too much follows to be searched for a proof"},
+	{stop: is(stops), where: is(inLast), head: is(false), proof: is(whole), verdict: Corrupt, because: "all of its data is there, and no crash leaves the rest so"},
+	{stop: is(stops), where: is(inLast), head: is(false), proof: is(cutOff), verdict: Corrupt, because: "the file ends inside the record, where no write ends"},
 }
 
 func (r *row) matches(e evidence) bool {

@@ -1,6 +1,9 @@
 package walpb
 
-import "strconv"
+import (
+	"math"
+	"strconv"
+)
 
 // An EntryType says what the data of an entry means to raft. The numbers are raft's.
 type EntryType int32
@@ -104,6 +107,24 @@ func (e *Entry) Unmarshal(b []byte) error {
 // the data of a record whose HeaderCRC was found right, where an unknown field is not damage.
 func (e *Entry) UnmarshalVouched(b []byte) error {
 	return e.unmarshal(b, vouched)
+}
+
+// UnmarshalHead sets Type, Term and Index from the first bytes of an encoded entry, and leaves Data as it is. It is for an entry
+// of which only the beginning is at hand: b need not hold what stands after the index, and that is not looked at. If b does not
+// begin as an entry does the error wraps ErrMalformed and *e is as before.
+func (e *Entry) UnmarshalHead(b []byte) error {
+	var kind, term, index uint64
+	i := 0
+	if at(b, i, tagEntryType) {
+		kind, i = headVarint(b, i, tagEntryType)
+	}
+	term, i = headVarint(b, i, tagEntryTerm)
+	index, i = headVarint(b, i, tagEntryIndex)
+	if i < 0 || kind > math.MaxInt32 {
+		return malformed("entry", 0, "no term and index")
+	}
+	e.Type, e.Term, e.Index = EntryType(kind), term, index
+	return nil
 }
 
 func (e *Entry) unmarshal(b []byte, m mode) error {

@@ -76,6 +76,9 @@ func (h *file) WriteAt(b []byte, off int64) (n int, err error) {
 		n = len(b)
 		if fault != nil {
 			n = min(n, part.n)
+			if end, size := off+int64(n), h.inode().size; n < len(b) && end > size {
+				n = int(max(0, max(size, end/sectorSize*sectorSize)-off)) // a file grows by sectors
+			}
 		}
 		if fits := int(h.fs.fits(h.inode(), off, int64(n))); fits < n {
 			n, fault = fits, syscall.ENOSPC

@@ -104,7 +104,7 @@ func (k *kv) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error)
 		return nil, err
 	}
 	for _, ops := range [][]*pb.RequestOp{r.Success, r.Failure} {
-		if _, _, err := checkOverlap(ops); err != nil {
+		if _, err := touch(ops); err != nil {
 			return nil, err
 		}
 	}
@@ -222,73 +222,4 @@ func checkTxn(r *pb.TxnRequest, ops int) error {
 		}
 	}
 	return nil
-}
-
-// span is a range of keys that is deleted.
-type span struct{ key, end string }
-
-func (s span) has(key string) bool {
-	switch s.end {
-	case "":
-		return key == s.key
-	case "\x00":
-		return key >= s.key
-	}
-	return key >= s.key && key < s.end
-}
-
-func anyHas(spans []span, key string) bool {
-	for _, s := range spans {
-		if s.has(key) {
-			return true
-		}
-	}
-	return false
-}
-
-// checkOverlap refuses operations of which two would put the same key, or one would put what another deletes, as etcd does: the two lists of a
-// transaction within may name the same key, as only one of them is done, and one within may delete what one before it puts.
-func checkOverlap(ops []*pb.RequestOp) (puts map[string]bool, deletes []span, err error) {
-	puts = map[string]bool{}
-	for _, op := range ops {
-		if d := op.GetRequestDeleteRange(); d != nil {
-			deletes = append(deletes, span{string(d.Key), string(d.RangeEnd)})
-		}
-	}
-	for _, op := range ops {
-		t := op.GetRequestTxn()
-		if t == nil {
-			continue
-		}
-		within := map[string]bool{}
-		var inner []span
-		for _, list := range [][]*pb.RequestOp{t.Success, t.Failure} {
-			p, d, err := checkOverlap(list)
-			if err != nil {
-				return nil, nil, err
-			}
-			for key := range p {
-				if puts[key] && !within[key] || anyHas(deletes, key) {
-					return nil, nil, rpctypes.ErrGRPCDuplicateKey
-				}
-			}
-			for key := range p {
-				puts[key], within[key] = true, true
-			}
-			inner = append(inner, d...)
-		}
-		deletes = append(deletes, inner...)
-	}
-	for _, op := range ops {
-		p := op.GetRequestPut()
-		if p == nil {
-			continue
-		}
-		key := string(p.Key)
-		if puts[key] || anyHas(deletes, key) {
-			return nil, nil, rpctypes.ErrGRPCDuplicateKey
-		}
-		puts[key] = true
-	}
-	return puts, deletes, nil
 }

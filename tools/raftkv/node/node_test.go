@@ -139,7 +139,7 @@ func checkPromises(t *testing.T, sab saboteur, verdict func(complaints, votes, a
 		s.eventually("a write", func() bool { _, err := n.put(timeout(t), "k", fmt.Sprint(i)); n = s.leader(); return err == nil })
 	}
 	// And an election that is asked for, so that there are votes of more than one term.
-	s.eventually("another leader", func() bool { 
+	s.eventually("another leader", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // raft gives up sooner
 		defer cancel()
 		lead := s.leader()

@@ -65,8 +65,9 @@ type testCluster struct {
 // A testMember is one of them.
 type testMember struct {
 	name, dir, client, peer string
-	listen                  string // for peers, if that is not what it advertises
-	existing                bool
+	listen                  string   // for peers, if that is not what it advertises
+	existing                bool     // it is no founder
+	replaced                bool     // it has the place of a founder that was lost, and joins
 	wrapper                 []string // a program that runs it
 	env, extra              []string
 	cmd                     *exec.Cmd     // nil while it does not run
@@ -169,7 +170,7 @@ func (c *testCluster) launch(name string) {
 			all = append(all, o.name+"="+o.peer)
 		}
 	}
-	if m.existing {
+	if m.existing || m.replaced {
 		state = "existing"
 	}
 	args := slices.Concat(m.wrapper, c.program, []string{"--name", m.name, "--data-dir", m.dir, "--listen-client-urls", m.client, "--advertise-client-urls", m.client,

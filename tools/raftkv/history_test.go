@@ -115,6 +115,7 @@ func (s content) step(op operation, a answer) (bool, content) {
 type history struct {
 	mu     sync.Mutex
 	began  time.Time
+	prefix string // of its keys
 	ops    []porcupine.Operation
 	known  int // operations of which the outcome is known
 	serial int
@@ -129,6 +130,9 @@ func (h *history) value() string {
 	h.serial++
 	return fmt.Sprint("v", h.serial)
 }
+
+// key returns one of its keys.
+func (h *history) key(i int) string { return fmt.Sprint(h.prefix, "k", i) }
 
 func (h *history) outcomes() int {
 	h.mu.Lock()
@@ -201,7 +205,7 @@ func (h *history) client(id int, rng *rand.Rand, conns []*grpc.ClientConn, stop 
 			return
 		case <-pace.C:
 		}
-		op := operation{kind: "ppgggccd"[rng.IntN(8)], key: fmt.Sprint("k", rng.IntN(historyKeys)), value: h.value()}
+		op := operation{kind: "ppgggccd"[rng.IntN(8)], key: h.key(rng.IntN(historyKeys)), value: h.value()}
 		if op.kind == 'c' {
 			if op.old = last[op.key]; op.old == "" {
 				op.kind = 'g'

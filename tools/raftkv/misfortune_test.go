@@ -52,6 +52,15 @@ func (w *world) live(among []misfortune) {
 			return put(w.conn("n1"), fmt.Sprint("ballast", i), strings.Repeat("b", 16<<10), time.Second) == nil
 		})
 	}
+	w.endure(among)
+	w.agree()
+	check(w.t, w.history)
+}
+
+// endure has clients work while the cluster meets with misfortunes, and in the end read from every member: what they agree on is a part of the
+// history, which must have room for every write that was acknowledged.
+func (w *world) endure(among []misfortune) {
+	w.t.Helper()
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
 	end := sync.OnceFunc(func() {
@@ -75,17 +84,20 @@ func (w *world) live(among []misfortune) {
 		w.outcomes(60)
 	}
 	end()
-	// What all agree on in the end is a part of the history: it must have room for every write that was acknowledged.
+	w.readAll(w.history, w.founders()...)
+}
+
+// readAll has members read the keys of a history.
+func (w *world) readAll(h *history, from ...string) {
+	w.t.Helper()
 	for i := range historyKeys {
-		for _, name := range w.founders() {
+		for _, name := range from {
 			eventually(w.t, "a last read of "+name, func() bool {
-				_, err := w.history.do(9, w.conn(name), operation{kind: 'g', key: fmt.Sprint("k", i)}, 2*time.Second)
+				_, err := h.do(9, w.conn(name), operation{kind: 'g', key: h.key(i)}, 2*time.Second)
 				return err == nil
 			})
 		}
 	}
-	w.agree()
-	check(w.t, w.history)
 }
 
 // outcomes waits until that many more operations have an outcome.
@@ -97,6 +109,22 @@ func (w *world) outcomes(n int) {
 
 // agree checks that the founders hold the same, end when they are told to, and leave whole logs.
 func (w *world) agree() {
+	w.t.Helper()
+	w.same()
+	for _, name := range w.founders() {
+		m := w.members[name]
+		if err := m.end(syscall.SIGTERM); err != nil {
+			w.t.Errorf("%s ended with %v\n%s", name, err, tail(m.log.String(), 2000))
+		}
+		report, err := wal.Check(filepath.Join(m.dir, "member", "wal"), nil)
+		if err != nil || len(report.Findings) > 0 {
+			w.t.Errorf("the log of %s: %v, %v", name, report.Findings, err)
+		}
+	}
+}
+
+// same checks that the founders hold the same.
+func (w *world) same() {
 	w.t.Helper()
 	hashes := map[uint32][]string{}
 	for _, name := range w.founders() {
@@ -110,16 +138,6 @@ func (w *world) agree() {
 	}
 	if len(hashes) != 1 {
 		w.t.Errorf("what they hold differs: %v", hashes)
-	}
-	for _, name := range w.founders() {
-		m := w.members[name]
-		if err := m.end(syscall.SIGTERM); err != nil {
-			w.t.Errorf("%s ended with %v\n%s", name, err, tail(m.log.String(), 2000))
-		}
-		report, err := wal.Check(filepath.Join(m.dir, "member", "wal"), nil)
-		if err != nil || len(report.Findings) > 0 {
-			w.t.Errorf("the log of %s: %v, %v", name, report.Findings, err)
-		}
 	}
 }
 
@@ -295,45 +313,65 @@ var partitions = []misfortune{
 
 // comesAndGoes has a learner join, makes it a voter, and removes it.
 func (w *world) comesAndGoes(m *testMember) (undo func()) {
-	ask := func(what string, f func(context.Context, pb.ClusterClient) error) {
-		eventually(w.t, what, func() bool {
-			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-			defer cancel()
-			return f(ctx, pb.NewClusterClient(w.conn(w.leads(w.running()...)))) == nil
-		})
+	w.add(m)
+	w.start(m.name)
+	return func() {
+		w.caughtUp(m.name)
+		w.promote(m)
+		w.outcomes(30)
+		w.remove(m)
+		if err := w.ends(m.name); err == nil {
+			w.t.Errorf("%s was removed, and ended as if nothing was wrong", m.name)
+		}
+		m.dir += "-again" // should it come again it is another
 	}
-	// An answer may be lost, and then the change be there already.
-	ask("a learner", func(ctx context.Context, c pb.ClusterClient) error {
+}
+
+// change asks the leader for a change of the members until it is there. An answer may be lost, and then it is there already.
+func (w *world) change(what string, f func(context.Context, pb.ClusterClient) error) {
+	w.t.Helper()
+	eventually(w.t, what, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		return f(ctx, pb.NewClusterClient(w.conn(w.leads(w.running()...)))) == nil
+	})
+}
+
+// add makes a member a learner.
+func (w *world) add(m *testMember) {
+	w.t.Helper()
+	w.change("the learner "+m.name, func(ctx context.Context, c pb.ClusterClient) error {
 		if w.list()[m.name] != nil {
 			return nil
 		}
 		_, err := c.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{m.peer}, IsLearner: true})
 		return err
 	})
-	w.start(m.name)
-	return func() {
-		w.caughtUp(m.name)
-		ask("a voter", func(ctx context.Context, c pb.ClusterClient) error {
-			if l := w.list()[m.name]; l != nil && !l.IsLearner {
-				return nil
-			}
-			_, err := c.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: w.list()[m.name].GetID()})
-			return err
-		})
-		w.outcomes(30)
-		ask("its removal", func(ctx context.Context, c pb.ClusterClient) error {
-			l := w.list()[m.name]
-			if l == nil {
-				return nil
-			}
-			_, err := c.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: l.ID})
-			return err
-		})
-		if err := w.ends(m.name); err == nil {
-			w.t.Errorf("%s was removed, and ended as if nothing was wrong", m.name)
+}
+
+// promote makes a learner a voter.
+func (w *world) promote(m *testMember) {
+	w.t.Helper()
+	w.change("the voter "+m.name, func(ctx context.Context, c pb.ClusterClient) error {
+		l := w.list()[m.name]
+		if l != nil && !l.IsLearner {
+			return nil
 		}
-		m.dir += "-again" // should it come again it is another
-	}
+		_, err := c.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: l.GetID()})
+		return err
+	})
+}
+
+func (w *world) remove(m *testMember) {
+	w.t.Helper()
+	w.change("the removal of "+m.name, func(ctx context.Context, c pb.ClusterClient) error {
+		l := w.list()[m.name]
+		if l == nil {
+			return nil
+		}
+		_, err := c.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: l.ID})
+		return err
+	})
 }
 
 func firstSeed(t *testing.T) uint64 {

@@ -148,6 +148,7 @@ func (c *campaign) history(seed uint64) {
 	h.mixed = rng.IntN(2) == 0
 	h.vary()
 	h.scale = int(h.size)
+	h.own = !h.mixed && !h.plain && c.cfg.Recover == nil
 	if rng.IntN(2) == 0 {
 		h.files = newFiles(form(rng.IntN(3)), 1+rng.IntN(2))
 	}
@@ -192,6 +193,7 @@ type history struct {
 	scale    int  // of the entries
 	size     int64
 	plain    bool
+	own      bool // entries may have types that are none of raft's: no life of it is plain, and nobody else reads it
 	noSync   bool // the log is not synced, so the life ends in a kill
 	unsynced bool // nor was it in an earlier life, and no Open has made up for that
 	look     int  // at one of how many boundaries states are opened

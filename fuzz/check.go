@@ -275,6 +275,7 @@ func (h *history) goOn(w *wal.Writer, disk *crashfs.FS, before *seen) error {
 		last, state.Term = before.log.Entries[n-1].Index, max(state.Term, before.log.Entries[n-1].Term)
 	}
 	state.Term++
+	state.Vote = uint64(h.rng.IntN(3))
 	e := walpb.Entry{Term: state.Term, Index: last + 1, Data: []byte("behind the recovery")}
 	if err := w.Save(state, []walpb.Entry{e}); err != nil {
 		return failf(Refused, "save behind the recovery: %v", err)

@@ -22,7 +22,7 @@ func RunExhaustive(cfg Config) (Result, error) {
 				continue
 			}
 			h := newHistory(c, uint64(i), rand.New(rand.NewPCG(uint64(i), 0)))
-			h.size, h.scale, h.plain = 4096, 4096, plain
+			h.size, h.scale, h.plain, h.own = 4096, 4096, plain, !plain && cfg.Recover == nil
 			if files {
 				h.files = newFiles(form(i), 1)
 			}

@@ -114,8 +114,6 @@ func (t *trial) next(count int) (walpb.HardState, []walpb.Entry) {
 	return state, entries
 }
 
-func (t *trial) entry(index, term uint64) walpb.Entry { return content(index, term, 2048) }
-
 // attempt tells the model of what is about to be written, unless it cannot be written any more.
 func (t *trial) attempt(state walpb.HardState, entries []walpb.Entry) {
 	if t.broken != nil {

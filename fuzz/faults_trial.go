@@ -85,7 +85,7 @@ func newTrial(c *faultCampaign, r run) *trial {
 	seed := c.cfg.Seed
 	t := &trial{cfg: c.cfg, run: r, history: newHistory(newCampaign(Config{}), seed, rand.New(rand.NewPCG(seed, uint64(r.op))))}
 	t.changed.L = &t.mu
-	t.size, t.plain = 4096, r.workload.plain
+	t.size, t.scale, t.plain, t.own = 4096, 2048, r.workload.plain, !r.workload.plain
 	disk, m := r.workload.begin()
 	t.model = m
 	t.attach(disk)

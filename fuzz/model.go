@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"slices"
 
 	"github.com/stele-wal/stele/walpb"
@@ -179,14 +180,24 @@ func (m *meaning) replayable(snapshot record, held []record) bool {
 	return m.base <= snapshot.index && snapshot.index <= m.state.index && (len(after) == 0 || slices.Contains(held, after[0]))
 }
 
+// ownTypes are types of entries that are none of raft's.
+var ownTypes = []walpb.EntryType{3, 127, 128, math.MaxInt32, -1, math.MinInt32}
+
+func isOwn(t walpb.EntryType) bool { return t < walpb.EntryNormal || t > walpb.EntryConfChangeV2 }
+
 // content returns the entry of an index and a term. There is only one, because frames that recur are what a trimmed tail can
 // come back behind.
 func content(index, term uint64, scale int) walpb.Entry {
 	e := walpb.Entry{Index: index, Term: term}
 	h := (index*0x9e3779b97f4a7c15 ^ term*0xbf58476d1ce4e5b9) * 0x94d049bb133111eb
 	h ^= h >> 31
-	if h%11 == 0 {
-		e.Type = 1
+	switch h % 11 {
+	case 0:
+		e.Type = walpb.EntryConfChange
+	case 1:
+		e.Type = walpb.EntryConfChangeV2
+	case 2:
+		e.Type = ownTypes[h>>20%uint64(len(ownTypes))]
 	}
 	var size uint64
 	switch h >> 8 % 8 {

@@ -181,7 +181,11 @@ func (s *seen) record(r wal.Record, inHead bool) error {
 		return nil
 	case walpb.TypeEntry:
 		var e walpb.Entry
-		if err := e.Unmarshal(r.Data); err != nil {
+		decode := e.Unmarshal
+		if r.Vouched {
+			decode = e.UnmarshalVouched // which takes types of our own
+		}
+		if err := decode(r.Data); err != nil {
 			return err
 		}
 		n = entryRecord(e)

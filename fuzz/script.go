@@ -2,6 +2,7 @@ package fuzz
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 
 	"github.com/stele-wal/stele/walpb"
@@ -51,6 +52,11 @@ func (l *life) step(lost []record) []record {
 		lost = nil
 	}
 	m := fold(l.model.records)
+	if l.rng.IntN(8) == 0 {
+		if l.invalid(&m); l.failed {
+			return nil
+		}
+	}
 	if l.segments > 4 && l.rng.IntN(3) == 0 {
 		l.tidy(&m)
 		return lost
@@ -113,15 +119,18 @@ func (l *life) again(lost []record) []record {
 }
 
 // entry returns the entry of an index and a term.
-func (l *life) entry(index, term uint64) walpb.Entry {
-	key := [3]uint64{index, term, uint64(l.scale)}
-	e, ok := l.campaign.entries[key]
+func (h *history) entry(index, term uint64) walpb.Entry {
+	key := [3]uint64{index, term, uint64(h.scale)}
+	e, ok := h.campaign.entries[key]
 	if !ok {
-		if len(l.campaign.entries) > 20000 {
-			clear(l.campaign.entries)
+		if len(h.campaign.entries) > 20000 {
+			clear(h.campaign.entries)
 		}
-		e = content(index, term, l.scale)
-		l.campaign.entries[key] = e
+		e = content(index, term, h.scale)
+		h.campaign.entries[key] = e
+	}
+	if isOwn(e.Type) && !h.own {
+		e.Type = walpb.EntryConfChangeV2
 	}
 	return e
 }
@@ -130,13 +139,29 @@ func hardState(r record) walpb.HardState {
 	return walpb.HardState{Term: r.term, Vote: r.vote, Commit: r.index}
 }
 
+// inTerm returns the hard state with which a node goes on that hears of a term. A vote is given once in it, or never.
+func (l *life) inTerm(state walpb.HardState, term uint64) walpb.HardState {
+	switch {
+	case term > state.Term:
+		state.Term, state.Vote = term, l.ballot()
+	case state.Vote == 0 && state.Term > 0 && l.rng.IntN(4) == 0:
+		state.Vote = l.ballot()
+	}
+	return state
+}
+
+// ballot draws a vote. 0 is none.
+func (l *life) ballot() uint64 {
+	return []uint64{0, 0, 1, 2, 3, 1 << 63, math.MaxUint64}[l.rng.IntN(7)]
+}
+
 // follow appends what the leader sends: what the cluster has committed, if the node lacks it, and else something new. Now and
 // then a commit comes with it.
 func (l *life) follow(m *meaning) {
 	first, entries := l.next(m)
 	state := hardState(m.state)
 	if n := len(entries); n > 0 {
-		state.Term = max(state.Term, entries[n-1].Term)
+		state = l.inTerm(state, entries[n-1].Term)
 	}
 	last := first + uint64(len(entries)) - 1
 	if l.rng.IntN(3) > 0 && last > state.Commit {
@@ -184,8 +209,7 @@ func (l *life) overwrite(m *meaning) {
 	for i := range 1 + l.rng.IntN(4) {
 		entries = append(entries, l.entry(first+uint64(i), term))
 	}
-	state.Term = max(state.Term, term)
-	l.save(state, entries)
+	l.save(l.inTerm(state, term), entries)
 }
 
 func (l *life) commitOnly(m *meaning) {
@@ -206,8 +230,11 @@ func (l *life) commitOnly(m *meaning) {
 
 func (l *life) vote(m *meaning) {
 	state := hardState(m.state)
-	state.Term++
+	if state.Vote != 0 || l.rng.IntN(2) == 0 {
+		state.Term, state.Vote = state.Term+1, 0
+	}
 	state.Vote = 1 + uint64(l.rng.IntN(3))
+	state.Term = max(state.Term, 1)
 	l.save(state, nil)
 }
 
@@ -239,7 +266,8 @@ func (l *life) install(m *meaning) {
 	if l.ended || l.failed || l.rng.IntN(6) == 0 {
 		return // the snapshot could not be used after all
 	}
-	state.Term, state.Commit = max(state.Term, term), index
+	state = l.inTerm(state, term)
+	state.Commit = index
 	var entries []walpb.Entry
 	if l.rng.IntN(2) == 0 {
 		for i := range 1 + l.rng.IntN(3) {
@@ -289,9 +317,24 @@ func (l *life) recordSnapshot(s walpb.Snapshot) {
 	}
 }
 
-// confState is raft's message with one voter.
+// confState is raft's message in one of its forms. Most often, it has one voter.
 func confState(index uint64) []byte {
-	return binary.AppendUvarint([]byte{0x08}, index%5+1)
+	one := binary.AppendUvarint([]byte{0x08}, index%5+1)
+	switch index * 0x9e3779b97f4a7c15 >> 60 {
+	case 0:
+		return nil // not known
+	case 1:
+		return []byte{} // no member
+	case 2:
+		return append(one, 0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x10, 0x09) // two voters and a learner
+	case 3:
+		return append(one, 0x18, 0x07, 0x18, 0x08, 0x20, 0x07, 0x28, 0x01) // on the way from others
+	case 4:
+		return append(one, 0x28, 0x00) // as etcd before 3.7 writes it
+	case 5:
+		return append(one, 0x7a, 0x02, 'n', 'o') // with a field of later days
+	}
+	return one
 }
 
 // release lets go of what a snapshot makes needless.

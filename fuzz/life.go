@@ -96,7 +96,7 @@ func (l *life) options() *wal.Options {
 	}
 	o := l.optionsOn(fsys)
 	o.Observer = wal.Observer{
-		Trimmed: func(string, int64, int64) { l.trimmed = true },
+		Trimmed: func(string, int64, int64, string) { l.trimmed = true },
 		Spare:   func(err error) { l.made <- err },
 	}
 	return o

@@ -126,8 +126,10 @@ func (j *rotJudge) open(disk *crashfs.FS, tree map[string][]byte, fail func(stri
 		o.changed = o.changed || op.Kind != crashfs.OpSyncData && op.Kind != crashfs.OpSyncDir
 	}, nil)
 	w, err := wal.Open(rotDir, &wal.Options{FS: disk, SegmentSize: max(j.log.size, 4096), Observer: wal.Observer{
-		Trimmed: func(segment string, offset, n int64) { o.trimmed, o.segment, o.offset = true, segment, offset },
-		Spare:   func(err error) { made <- err },
+		Trimmed: func(segment string, offset, n int64, _ string) {
+			o.trimmed, o.segment, o.offset = true, segment, offset
+		},
+		Spare: func(err error) { made <- err },
 	}})
 	if err == nil {
 		<-made

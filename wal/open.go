@@ -155,7 +155,9 @@ func vacant(fsys fileutil.FS, dir string) error {
 //
 // If a crash left a torn tail, Open keeps a copy of it beside the segment, in a file called after the segment and the offset
 // and ending in .torn, with a number before that if the name is taken; zeroes it; and logs a warning. If it came while the log was being
-// cut, Open sets the unborn segment aside in the same way. The spares that a crash left go first, to make room. Open syncs the log, with
+// cut, Open sets the unborn segment aside in the same way. The spares that a crash left go first, to make room. If the disk is full all the same,
+// a torn tail goes without a copy where its records are ours, since nobody was told of them; where they are without witnesses nothing goes, and the
+// error, which wraps syscall.ENOSPC or EDQUOT, says how much to free. Open syncs the log, with
 // its directory and the parents of that, so that what Records gives from now on is durable, whoever wrote it.
 //
 // If what was durable is damaged, or gone, Open changes nothing and returns a *CorruptError. Segments that are missing, the first ones or
@@ -271,7 +273,7 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 	if err := sum.end(); err != nil {
 		return nil, err
 	}
-	end, err := recoverTail(dir, &l, s.end, o)
+	end, err := recoverTail(dir, &l, s.end, o, false)
 	if err != nil {
 		return nil, err
 	}
@@ -320,107 +322,6 @@ func (f *fold) place(err error) error {
 		corrupt.LastIndex, corrupt.Commit = f.history.line.last, f.history.state.Commit
 	}
 	return err
-}
-
-// recoverTail removes what a crash left behind the end of a log, makes durable what stands before, and then says what it has done. It
-// returns the end to go on from, which is in the last segment of the listing.
-func recoverTail(dir string, l *listing, e end, o Options) (end, error) {
-	name := l.segments[len(l.segments)-1].name
-	next, err := trimTail(dir, l, e, o)
-	if err != nil || e.verdict == Clean {
-		return next, err
-	}
-	o.Logger.Warn("wal: "+e.verdict.String()+" end of the log trimmed", "dir", dir, "segment", name,
-		"offset", e.from(), "bytes", e.rest-e.from(), "reason", e.kind.String()+" "+e.detail, "because", e.because)
-	if f := o.Observer.Trimmed; f != nil {
-		f(name, e.from(), e.rest-e.from())
-	}
-	return next, nil
-}
-
-func trimTail(dir string, l *listing, e end, o Options) (end, error) {
-	last := &l.segments[len(l.segments)-1]
-	// The spares first: on a full disk, theirs is the space for the copy.
-	for _, name := range l.spares {
-		if err := o.FS.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return e, fmt.Errorf("wal: %w", err)
-		}
-	}
-	if e.verdict != Clean {
-		if err := keepCopy(o.FS, filepath.Join(dir, copyName(last.name, e.from(), l.copies)), last, e.from(), e.rest); err != nil {
-			return e, err
-		}
-	}
-	if e.verdict == Unborn {
-		if err := o.FS.Remove(filepath.Join(dir, last.name)); err != nil {
-			return e, fmt.Errorf("wal: %w", err)
-		}
-		last.file.Close()
-		l.segments = l.segments[:len(l.segments)-1]
-		last = &l.segments[len(l.segments)-1]
-		e = *e.before
-	}
-	// Only zeros may follow the end, so that no old frame is ever taken for a new one.
-	if err := zero(last.file, e.offset, e.rest); err != nil {
-		return e, fmt.Errorf("wal: %w", err)
-	}
-	if e.offset < o.SegmentSize {
-		if err := last.file.Preallocate(o.SegmentSize); err != nil {
-			o.Logger.Warn("wal: no space to make the last segment as long as it will be", "dir", dir, "segment", last.name, "error", err)
-		}
-	}
-	size, err := last.file.Size()
-	if err != nil {
-		return e, fmt.Errorf("wal: %w", err)
-	}
-	// A crash while frames are written over what was zeroed may leave the file as long as it is now, which is where a batch ended
-	// that is not there any more. A file that ends inside a frame was cut off, for readers; so it ends with a page from here on.
-	odd := size%pageSize != 0 && e.offset < size
-	if odd {
-		size += pageSize - size%pageSize
-		if err := last.file.Truncate(size); err != nil {
-			return e, fmt.Errorf("wal: %s: %w", last.name, err)
-		}
-	}
-	last.size = size
-	if o.NoSync && !odd || sabotaged(noTrimSync) {
-		return e, nil
-	}
-	if err := last.file.SyncData(); err != nil {
-		return e, fmt.Errorf("wal: %w", err)
-	}
-	if err := fileutil.SyncDir(o.FS, dir); err != nil {
-		return e, fmt.Errorf("wal: %w", err)
-	}
-	// From here on, everything before the end is durable, and the end is the end.
-	return e, nil
-}
-
-// keepCopy writes the bytes that are about to go to a file beside their segment.
-func keepCopy(fsys fileutil.FS, name string, seg *segment, from, to int64) error {
-	if from == to {
-		return nil
-	}
-	err := fileutil.ReplaceFile(fsys, name, 0o600, func(w io.Writer) error {
-		_, err := io.Copy(w, io.NewSectionReader(seg.file, from, to-from))
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("wal: keep a copy of the torn tail: %w", err)
-	}
-	return nil
-}
-
-// zero overwrites a part of a file with zeros.
-func zero(f io.WriterAt, from, to int64) error {
-	for from < to {
-		n, err := f.WriteAt(zeros[:min(pageSize-from%pageSize, to-from)], from)
-		if err != nil {
-			return err
-		}
-		from += int64(n)
-	}
-	return nil
 }
 
 // resume makes the Writer that goes on where a log ends.

@@ -212,7 +212,9 @@ func TestNobodyIsToldOfATrimBeforeItIsDone(t *testing.T) {
 				return nil
 			}
 			o := &wal.Options{FS: l, SegmentSize: 64 << 10, NoSync: noSync, Logger: slog.New(slog.NewTextHandler(&said, nil))}
-			o.Observer.Trimmed = func(segment string, offset, n int64) { told = append(told, fmt.Sprint(segment, " ", offset, " ", n)) }
+			o.Observer.Trimmed = func(segment string, offset, n int64, _ string) {
+				told = append(told, fmt.Sprint(segment, " ", offset, " ", n))
+			}
 			w, err := wal.Open(labDir, o)
 			if err != nil {
 				failed++

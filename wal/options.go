@@ -50,8 +50,9 @@ type Observer struct {
 	// that needed the segment, its own write and sync apart.
 	Cut func(segment string, took time.Duration)
 	// Trimmed is called when Open or Plan.Apply has trimmed a torn tail or set aside an unborn segment, and synced that: where it
-	// began, and how many bytes went.
-	Trimmed func(segment string, offset, n int64)
+	// began, how many bytes went, and which file in the log's directory holds them now. copied is empty if there was nothing but zeros, or no
+	// space for a copy.
+	Trimmed func(segment string, offset, n int64, copied string)
 	// Spare is called when a spare segment has been made in the background, or could not be.
 	Spare func(err error)
 }

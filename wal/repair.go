@@ -56,7 +56,7 @@ func PlanRepair(dir string, opts *Options) (*Plan, error) {
 // the unborn segment. A crash in between leaves the
 // log as it was, or torn, or repaired; Apply a new Plan then. Applying a Plan that has nothing to do does nothing.
 //
-// The error is ErrLocked if a Writer or an etcd has the log open, ErrChanged if the log is not as it was when the Plan was made, or what
+// On a full disk nothing goes without a copy; the error says how much to free. It is ErrLocked if a Writer or an etcd has the log open, ErrChanged if the log is not as it was when the Plan was made, or what
 // the file system said.
 func (p *Plan) Apply() error {
 	if p.Verdict == Clean {
@@ -81,7 +81,7 @@ func (p *Plan) Apply() error {
 		return fmt.Errorf("wal: %s: %w: plan the repair again", p.Dir, ErrChanged)
 	}
 	o.SegmentSize = 0 // leave the file as long as it is
-	if _, err := recoverTail(p.Dir, &l, s.end, o); err != nil {
+	if _, err := recoverTail(p.Dir, &l, s.end, o, true); err != nil {
 		return err
 	}
 	report, err := Check(p.Dir, &p.opts)

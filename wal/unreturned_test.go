@@ -200,7 +200,7 @@ func TestCallersCodeThatDoesNotReturnToOpenOrCreateLeavesNothingOpen(t *testing.
 			l := newLab(crashfs.New())
 			o := l.options()
 			o.Observer.Synced = func(time.Duration) { d.called() }
-			o.Observer.Trimmed = func(string, int64, int64) { d.called() }
+			o.Observer.Trimmed = func(string, int64, int64, string) { d.called() }
 			o.Logger = slog.New(d)
 			d.armed.Store(true)
 			value, stack := apart(func() { wal.Create(labDir, nil, o) })

@@ -226,7 +226,7 @@ func (f *Flips) checkOurs(bit int) Outcome {
 func (f *Flips) openOurs(bit int) Outcome {
 	torn := false
 	opts := &wal.Options{SegmentSize: flipSegment, FS: f.inMemory(bit)}
-	opts.Observer.Trimmed = func(string, int64, int64) { torn = true }
+	opts.Observer.Trimmed = func(string, int64, int64, string) { torn = true }
 	w, err := wal.Open(flipDir, opts)
 	if err != nil {
 		return Refused

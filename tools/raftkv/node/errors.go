@@ -23,5 +23,8 @@ var (
 // ErrNotRestored is of a snapshot that raft does not go on from: it does not have this member, or is of a leader that is none any more.
 var ErrNotRestored = errors.New("raftkv: the snapshot was not restored")
 
+// ErrAhead is of a snapshot that the log has gone beyond, or has come to. Nothing of it is needed.
+var ErrAhead = errors.New("raftkv: the log stands at the snapshot or after it")
+
 // ErrRemoved is why a Node stops whose member was removed from the cluster.
 var ErrRemoved = errors.New("raftkv: this member was removed from the cluster")

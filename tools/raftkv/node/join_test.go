@@ -180,9 +180,35 @@ func TestASnapshotThatIsNotRestoredIsAFailure(t *testing.T) {
 	if err := received(t, n, Head{ClusterID: s.cfg.ClusterID, Index: 1000, Members: member.NewSet()}, m); !errors.Is(err, ErrNotRestored) {
 		t.Errorf("%v", err)
 	}
-	if _, err := n.ResumeSnapshot(snap.Body{Index: 1}); !errors.Is(err, ErrNotRestored) {
-		t.Errorf("of what the log has: %v", err)
+	s.agree()
+}
+
+// The answer to a snapshot may be lost, and raft needs one to go on: the same snapshot is answered again, and replaces nothing.
+func TestASnapshotThatIsNotNeededAnyMoreIsAnswered(t *testing.T) {
+	s := newSim(t, 3, Config{SnapshotEntries: 50, CatchUpEntries: 5})
+	s.startAll()
+	lead := s.leader()
+	behind := lead.id%3 + 1
+	s.crash(behind, crashfs.KeepAll)
+	lead = s.afterSnapshot()
+	// Nothing that it answers arrives, until the snapshot has been sent twice.
+	s.mu.Lock()
+	for _, m := range s.all {
+		s.cut[[2]uint64{behind, m.ID}] = true
 	}
+	s.mu.Unlock()
+	n := s.start(behind)
+	m := &raftpb.Message{Type: raftpb.MsgSnap.Enum(), From: &lead.id, To: &behind, Term: new(lead.Status().Term)}
+	var err error
+	m.Snapshot, err = lead.storage.Snapshot()
+	must(t, err)
+	for range 2 {
+		sent := make(chan error, 1)
+		lead.SendSnapshot(m, func() (*snap.Reader, error) { return lead.snapshots.OpenBody(m.Snapshot.Metadata.GetIndex()) }, func(err error) { sent <- err })
+		must(t, <-sent)
+		s.eventually("it to be restored", func() bool { return n.Status().Snapshot == m.Snapshot.Metadata.GetIndex() })
+	}
+	s.partition()
 	s.agree()
 }
 

@@ -281,7 +281,9 @@ func (n *simNode) SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, err
 			}
 			defer r.Close()
 			w, err := to.ResumeSnapshot(r.Body())
-			if err != nil {
+			if errors.Is(err, ErrAhead) {
+				return to.ReceivedSnapshot(m)
+			} else if err != nil {
 				return err
 			}
 			defer w.Close()

@@ -238,17 +238,18 @@ func (n *Node) adopt(c *content) {
 }
 
 // ResumeSnapshot returns where to write a snapshot that a peer sends; some of it may be there from an earlier attempt. When
-// it was committed, ReceivedSnapshot says so. The errors are ErrNotRestored for a snapshot that is not ahead of the log, whose own bodies
-// are not to be replaced, and those of snap.Store.Resume.
+// it was committed, ReceivedSnapshot says so. The errors are ErrAhead, after which there is only the message for ReceivedSnapshot, and those of
+// snap.Store.Resume.
 func (n *Node) ResumeSnapshot(b snap.Body) (*snap.Writer, error) {
-	if committed := n.committed.Load(); b.Index <= committed {
-		return nil, fmt.Errorf("%w: it is of %d, and the log stands at %d", ErrNotRestored, b.Index, committed)
+	if b.Index <= n.committed.Load() {
+		return nil, ErrAhead // and it may have the name of a body of our own
 	}
 	return n.snapshots.Resume(b)
 }
 
-// ReceivedSnapshot gives raft a message with a snapshot whose body was committed. The errors are ErrNotRestored, ErrRemoved, ErrNonsense,
-// ErrStopped, and those of a body that is no state; without one the log stands at the snapshot or after it.
+// ReceivedSnapshot gives raft a message with a snapshot whose body was committed, or is not needed; raft answers it in both cases. The errors
+// are ErrNotRestored, ErrRemoved, ErrNonsense, ErrStopped, and those of a body that is no state; without one the log stands at the snapshot
+// or after it.
 func (n *Node) ReceivedSnapshot(m *raftpb.Message) error {
 	if n.members.Removed(m.GetFrom()) {
 		return ErrRemoved
@@ -256,19 +257,20 @@ func (n *Node) ReceivedSnapshot(m *raftpb.Message) error {
 	if err := n.admit(m); err != nil {
 		return err
 	}
-	// Once raft has it, it is what this member starts from.
-	c, err := n.open(record(m.GetSnapshot()))
-	if err != nil {
-		return err
+	if s := record(m.GetSnapshot()); s.Index > n.committed.Load() {
+		c, err := n.open(s)
+		if err != nil {
+			return err
+		}
+		n.received.Store(c) // once raft has it, it is what this member starts from
 	}
-	n.received.Store(c)
 	answer := make(chan error, 1)
 	n.inbox.call(func() {
 		_ = n.raft.Step(m) // as in run
 		var err error
 		if n.raft.BasicStatus().GetCommit() < m.GetSnapshot().GetMetadata().GetIndex() {
 			err = ErrNotRestored
-			n.received.CompareAndSwap(c, nil)
+			n.received.Store(nil)
 		}
 		answer <- err
 	})

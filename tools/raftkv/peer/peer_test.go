@@ -41,6 +41,7 @@ type fake struct {
 	promoted    chan uint64
 	store       *snap.Store
 
+	ahead    bool          // ResumeSnapshot needs nothing
 	refuse   error         // of Receive and Promote
 	block    chan struct{} // if not nil, Receive waits for it
 	resumed  atomic.Int64  // bytes that were there when a transfer began
@@ -72,6 +73,9 @@ func (f *fake) Receive(ctx context.Context, m *raftpb.Message) error {
 }
 
 func (f *fake) ResumeSnapshot(b snap.Body) (*snap.Writer, error) {
+	if f.ahead {
+		return nil, node.ErrAhead
+	}
 	w, err := f.store.Resume(b)
 	if err == nil {
 		f.attempts.Add(1)

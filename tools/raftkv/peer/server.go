@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 
@@ -125,7 +124,7 @@ func serveMessages(srv any, stream grpc.ServerStream) error {
 			return status.Errorf(codes.InvalidArgument, "a message from %x to %x on the stream from %x", m.GetFrom(), m.GetTo(), from)
 		}
 		if err := s.Member.Receive(stream.Context(), m); errors.Is(err, node.ErrNonsense) {
-			s.T.log.Warn("a peer's stream is ended", "peer", fmt.Sprintf("%x", from), "at", address(stream.Context()), "error", err)
+			s.T.log.Warn("a peer's stream is ended", "peer", hex(from), "at", address(stream.Context()), "error", err)
 			return status.Error(codes.InvalidArgument, err.Error())
 		} else if err != nil {
 			return status.Error(codes.Unavailable, err.Error())

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/stele-wal/stele/snap"
+	"github.com/stele-wal/stele/tools/raftkv/node"
 )
 
 // A transfer goes so: the sender says which body it is of, how large and with which checksum; the receiver answers from where on he
@@ -129,6 +130,9 @@ func serveSnapshot(srv any, stream grpc.ServerStream) error {
 	if m.GetType() != raftpb.MsgSnap || meta.GetIndex() != o.Index || meta.GetTerm() != o.Term || len(o.ID) != 16 {
 		return status.Error(codes.InvalidArgument, "the message and the body are not of the same snapshot")
 	}
+	if m.GetFrom() != from || m.GetTo() != s.T.self {
+		return status.Errorf(codes.InvalidArgument, "a snapshot from %x to %x on the stream from %x", m.GetFrom(), m.GetTo(), from)
+	}
 	if err := s.take(stream, hex(from), o); err != nil {
 		s.T.metrics.snapshotsNotReceived.WithLabelValues(hex(from)).Inc()
 		return status.Error(codes.Unavailable, err.Error())
@@ -140,11 +144,24 @@ func serveSnapshot(srv any, stream grpc.ServerStream) error {
 	return stream.SendMsg(wrapperspb.UInt64(uint64(o.Size)))
 }
 
+// pass lets a transfer end of which nothing is needed.
+func pass(stream grpc.ServerStream, o offer) error {
+	if err := stream.SendMsg(wrapperspb.UInt64(uint64(o.Size))); err != nil {
+		return err
+	}
+	if err := stream.RecvMsg(new(wrapperspb.BytesValue)); err != io.EOF {
+		return errors.Join(errors.New("more of a snapshot came than there is"), err)
+	}
+	return nil
+}
+
 // take receives a body, from where an earlier attempt got to, and makes it durable.
 func (s *Server) take(stream grpc.ServerStream, from string, o offer) error {
 	received := s.T.metrics.received.WithLabelValues(from)
 	w, err := s.Member.ResumeSnapshot(snap.Body{Index: o.Index, Term: o.Term, ConfState: o.ConfState, ID: [16]byte(o.ID)})
-	if err != nil {
+	if errors.Is(err, node.ErrAhead) {
+		return pass(stream, o)
+	} else if err != nil {
 		return err
 	}
 	defer w.Close() // what came so far stays for the next attempt
@@ -165,6 +182,9 @@ func (s *Server) take(stream grpc.ServerStream, from string, o offer) error {
 		received.Add(float64(len(v)))
 		if _, err := w.Write(v[4:]); err != nil {
 			return err
+		}
+		if w.Size() > o.Size {
+			break // there may be no end to it
 		}
 	}
 	if w.Size() != o.Size || w.Sum() != o.Sum {

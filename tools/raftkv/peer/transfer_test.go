@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/stele-wal/stele/snap"
+	"github.com/stele-wal/stele/tools/raftkv/node"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -151,6 +152,33 @@ func TestASnapshotThatNobodyTakesIsReported(t *testing.T) {
 	}
 }
 
+func TestASnapshotIsSentOnlyOnceRaftHasTakenIt(t *testing.T) {
+	a, b := newSide(t, self, 0), newSide(t, other, 0)
+	a.transport.SetPeer(other, []string{b.url()})
+	m, _ := snapshotOf(t, a, 10)
+	b.refuse = node.ErrNotRestored
+	if err := transfer(t, a, m); status.Convert(err).Message() != node.ErrNotRestored.Error() {
+		t.Errorf("a snapshot that raft did not take: %v", err)
+	}
+}
+
+// Of a snapshot that is not needed the message arrives all the same, as raft has to answer it.
+func TestOfASnapshotThatIsNotNeededOnlyTheMessageIsSent(t *testing.T) {
+	a, b := newSide(t, self, 0), newSide(t, other, 0)
+	a.transport.SetPeer(other, []string{b.url()})
+	b.ahead = true
+	m, _ := snapshotOf(t, a, 5*chunkSize)
+	if err := transfer(t, a, m); err != nil {
+		t.Fatal(err)
+	}
+	if got := wait(t, "the message", b.snapshots); !proto.Equal(got, m) {
+		t.Errorf("the message came as %v", got)
+	}
+	if l, err := b.store.List(); err != nil || len(l.Bodies)+len(l.Partials) != 0 {
+		t.Errorf("something was written: %v, %v", l, err)
+	}
+}
+
 // What comes is not believed: each lie about a snapshot is refused, and nothing of it is committed.
 func TestASnapshotThatIsNotWhatItSaysIsRefused(t *testing.T) {
 	content := []byte("content")
@@ -175,6 +203,15 @@ func TestASnapshotThatIsNotWhatItSaysIsRefused(t *testing.T) {
 	}{
 		{"the offer is no JSON", codes.InvalidArgument, "", func(*offer, []byte) ([]byte, []byte) { return []byte("{"), nil }},
 		{"another index", codes.InvalidArgument, "not of the same snapshot", func(o *offer, c []byte) ([]byte, []byte) { o.Index++; return nil, c }},
+		{"a message in another's name", codes.InvalidArgument, "from 3 to 2", func(o *offer, c []byte) ([]byte, []byte) {
+			m := new(raftpb.Message)
+			if err := proto.Unmarshal(o.Message, m); err != nil {
+				t.Fatal(err)
+			}
+			m.From = new(uint64(third))
+			o.Message, _ = proto.Marshal(m) // which has no way to fail
+			return nil, c
+		}},
 		{"another term", codes.InvalidArgument, "not of the same snapshot", func(o *offer, c []byte) ([]byte, []byte) { o.Term++; return nil, c }},
 		{"a short ID", codes.InvalidArgument, "not of the same snapshot", func(o *offer, c []byte) ([]byte, []byte) { o.ID = o.ID[1:]; return nil, c }},
 		{"a message of another kind", codes.InvalidArgument, "not of the same snapshot", func(o *offer, c []byte) ([]byte, []byte) { o.Message = nil; return nil, c }},

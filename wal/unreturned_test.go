@@ -352,3 +352,34 @@ func TestAPlanThatNobodyMadeDoesNotPanic(t *testing.T) {
 		t.Errorf("a Plan for a log that is not there: %v", err)
 	}
 }
+
+func TestASegmentThatIsNotReservedEndsTheWriter(t *testing.T) {
+	for way, leave := range map[string]func(){"panic": panics, "Goexit": runtime.Goexit} {
+		t.Run(way, func(t *testing.T) {
+			l, w := create(t)
+			l.onOp = func(op crashfs.Op) error {
+				switch {
+				case op.Kind == crashfs.OpPreallocate && isSegment(op):
+					leave()
+				case op.Kind == crashfs.OpRemove:
+					return errors.New("no spare, so that the segment grows")
+				}
+				return nil
+			}
+			value, stack := apart(func() {
+				for i := uint64(1); ; i++ {
+					must(t, w.Append(walpb.HardState{}, entries(1, i, i, 3000), nil))
+					must(t, w.Sync())
+					if i > 10 {
+						t.Error("nothing was reserved")
+						return
+					}
+				}
+			})
+			(&deserter{}).seen(t, value, stack)
+			over(t, w, 10)
+			l.onOp = nil
+			l.nothingLeft(t)
+		})
+	}
+}

@@ -146,14 +146,11 @@ func (w *Writer) SaveSnapshot(s walpb.Snapshot) error {
 	if err := w.fits(s.Size()); err != nil {
 		return err
 	}
-	if err := w.room(mostFrame + s.Size()); err != nil {
-		return err
-	}
-	if err := w.history.admitsSnapshot(s); err != nil {
-		return fmt.Errorf("wal: %w: %w", ErrInvalid, err)
-	}
 	if err := walpb.CheckConfState(s.ConfState); err != nil {
 		return fmt.Errorf("wal: %w: snapshot record %d/%d: %w", ErrInvalid, s.Term, s.Index, err)
+	}
+	if err := w.room(mostFrame+s.Size(), func() error { return w.history.admitsSnapshot(s) }); err != nil {
+		return err
 	}
 	w.encoder.snapshot(w.gathering, s)
 	w.history.snapshot(s)
@@ -248,11 +245,8 @@ func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number ui
 			return 0, false, fmt.Errorf("wal: %w: entry %d/%d is of type %d, which is none of raft's", ErrInvalid, e.Term, e.Index, e.Type)
 		}
 	}
-	if err := w.room(size); err != nil {
+	if err := w.room(size, func() error { return w.history.admits(state, entries) }); err != nil {
 		return 0, false, err
-	}
-	if err := w.history.admits(state, entries); err != nil {
-		return 0, false, fmt.Errorf("wal: %w: %w", ErrInvalid, err)
 	}
 	b := w.gathering
 	for i := range entries {
@@ -295,14 +289,18 @@ func (w *Writer) usable() error {
 	return nil
 }
 
-// room waits until the gathering batch takes records of that size in all, and has the space for them.
-func (w *Writer) room(size int) error {
+// room waits until the gathering batch takes records of that size in all, and has the space for them. What the log does not admit at that
+// moment is refused before there is space for it.
+func (w *Writer) room(size int, admits func() error) error {
 	for {
 		if err := w.usable(); err != nil {
 			return err
 		}
 		b := w.gathering
 		if !b.full && len(b.buf) < maxBatch && !(w.opts.PlainEtcd && b.must) {
+			if err := admits(); err != nil {
+				return fmt.Errorf("wal: %w: %w", ErrInvalid, err)
+			}
 			if err := w.reserve(size); err != nil || !b.full {
 				return err
 			}
@@ -322,7 +320,14 @@ func (w *Writer) reserve(size int) error {
 	}
 	spare := w.spare.ready(w)
 	end = (end + pageSize - 1) / pageSize * pageSize
+	returned := false
+	defer func() {
+		if !returned {
+			w.fail(errNotReturned)
+		}
+	}()
 	err := b.seg.file.Preallocate(end)
+	returned = true
 	switch most := int64(3*mostFrame + len(w.metadata) + size); {
 	case err == nil:
 		b.seg.size = max(b.seg.size, end)

@@ -46,6 +46,9 @@ func TestOnAFullDiskTheSpareIsFilledBeforeASaveIsRefused(t *testing.T) {
 					t.Errorf("after %d entries and %d cuts: %v", last, l.cuts.Load(), err)
 				}
 				before := l.Clone()
+				if err := w.Save(state(1, last+1), entries(1, last+2, last+2, 1000)); !errors.Is(err, wal.ErrInvalid) {
+					t.Errorf("what is invalid anyway: %v", err)
+				}
 				for range 3 {
 					if err := save(); !errors.Is(err, wal.ErrNoSpace) {
 						t.Errorf("once more: %v", err)

@@ -1,0 +1,216 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// advance takes one step towards making a batch durable. If another goroutine is flushing, it waits for that; then
+// whoever wakes first flushes for all that have gathered meanwhile.
+func (w *Writer) advance(number uint64) {
+	if w.flushing {
+		w.waiting[number%2].Wait()
+		return
+	}
+	w.flush()
+}
+
+// flush writes and syncs the gathering batch. The lock is held when it is called and when it returns, and not in between.
+func (w *Writer) flush() {
+	b, end := w.gathering, w.mark()
+	b.seal()
+	w.gathering, w.idle = w.next(b), nil
+	w.flushing = true
+	err := errNotReturned
+	defer func() { w.flushed(b, err) }()
+	err = w.unlocked(b, end)
+}
+
+// flushed tells those concerned what has become of a batch.
+func (w *Writer) flushed(b *batch, err error) {
+	w.flushing = false
+	w.idle = b
+	if last := w.segments[len(w.segments)-1]; last != b.seg {
+		w.segments = append(w.segments, b.seg)
+	}
+	if err == nil {
+		err = w.err // see fail
+	}
+	if err == nil {
+		// From here on, the batch survives a crash, and its callers hear of it.
+		w.durable = b.number
+		w.spare.prepare(w)
+	} else if w.err == nil && !sabotaged(goOnAfterError) {
+		w.err = err
+	}
+	w.worker.ready(b, err)
+	if w.err != nil {
+		w.worker.ready(w.gathering, w.err)
+	}
+	w.waiting[b.number%2].Broadcast()
+	if w.err != nil || w.closed {
+		w.waiting[(b.number+1)%2].Broadcast() // whoever wakes may just leave
+	} else {
+		w.waiting[(b.number+1)%2].Signal() // one of them leads
+	}
+}
+
+// unlocked is the part of flush that does not hold the lock.
+func (w *Writer) unlocked(b *batch, end mark) error {
+	w.mu.Unlock()
+	defer w.mu.Lock() // also if what is called does not return
+	if sabotaged(earlyMark) {
+		w.marker.set(w, end)
+	}
+	if err := w.write(b, !w.opts.NoSync); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	err := w.err // see fail
+	w.mu.Unlock()
+	if err == nil {
+		w.marker.set(w, end)
+	}
+	return err
+}
+
+// mark returns where the gathering batch ends.
+func (w *Writer) mark() mark {
+	return mark{w.gathering.seg.seq, w.gathering.end(), w.encoder.chain, walpb.Checksum(0, w.metadata)}
+}
+
+// next returns the batch that gathers behind b, which is about to be written.
+func (w *Writer) next(b *batch) *batch {
+	n := w.idle
+	if cap(n.buf) > maxKeptBuffer {
+		n.buf = nil
+	}
+	*n = batch{number: b.number + 1, seg: b.seg, buf: n.buf[:0], acked: n.acked[:0]}
+	w.encoder.begin()
+	if b.full {
+		n.seg = w.spare.take()
+		n.seg.seq, n.seg.index = b.seg.seq+1, max(w.history.written, w.history.written+1)
+		w.encoder.head(n, n.seg.seq, w.metadata, w.history.state)
+		return n
+	}
+	n.start = b.end()
+	n.base = n.start / pageSize * pageSize
+	// The last page is written again, whole, with what follows in it: a disk keeps what it is given a second time.
+	n.buf = append(n.buf, b.buf[n.base-b.base:]...)
+	return n
+}
+
+// write writes a batch, whole pages as far as the segment reaches, and syncs it.
+func (w *Writer) write(b *batch, sync bool) error {
+	if b.empty() && !b.full {
+		return nil
+	}
+	seg := b.seg
+	fresh := isSpareName(seg.name)
+	if fresh {
+		if err := w.name(seg); err != nil {
+			return err
+		}
+	}
+	if sabotaged(ackBeforeSync) {
+		if err := w.sync(seg); err != nil {
+			return err
+		}
+		sync = false
+	}
+	end, n := b.end(), len(b.buf)
+	b.buf = append(b.buf, zeros[:b.pages-end]...)
+	began := time.Now()
+	_, err := seg.file.WriteAt(b.buf, b.base)
+	if f := w.opts.Observer.Wrote; f != nil {
+		f(len(b.buf), time.Since(began))
+	}
+	b.buf = b.buf[:n]
+	if err != nil {
+		return fmt.Errorf("wal: %s: write at %d: %w", seg.name, b.base, cause(err))
+	}
+	if b.full {
+		err := seg.file.Truncate(end)
+		if err != nil && !fileutil.IsFull(err) { // which some file systems say here; the zeros are then left, and as good
+			return fmt.Errorf("wal: %s: truncate to %d: %w", seg.name, end, cause(err))
+		}
+	}
+	if !sync {
+		return nil
+	}
+	if err := w.sync(seg); err != nil {
+		return err
+	}
+	if fresh && !sabotaged(noDirSync) {
+		if err := w.names.Sync(); err != nil {
+			return fmt.Errorf("wal: %s: sync directory: %w", seg.name, err)
+		}
+	}
+	return nil
+}
+
+// sync makes durable what was written to a segment.
+func (w *Writer) sync(seg *segment) error {
+	if sabotaged(noDataSync) {
+		return nil
+	}
+	began := time.Now()
+	err := seg.file.SyncData()
+	took := time.Since(began)
+	if f := w.opts.Observer.Synced; f != nil {
+		f(took)
+	}
+	if took > slowSync {
+		w.opts.Logger.Warn("wal: slow sync", "segment", seg.name, "took", took)
+	}
+	if err != nil {
+		return fmt.Errorf("wal: %s: sync: %w", seg.name, cause(err))
+	}
+	return nil
+}
+
+// name gives a spare the name of the segment that it becomes. The name and the head under it become durable with the
+// first batch in the segment. A crash before leaves a segment without a whole head, which the end of the one before it shows to
+// be unborn.
+func (w *Writer) name(seg *segment) error {
+	began := time.Now()
+	name := segmentName(seg.seq, seg.index)
+	if err := w.opts.FS.Rename(filepath.Join(w.dir, seg.name), filepath.Join(w.dir, name)); err != nil {
+		return fmt.Errorf("wal: %w", err)
+	}
+	seg.name = name
+	if f := w.opts.Observer.Cut; f != nil {
+		f(name, time.Since(began))
+	}
+	return nil
+}
+
+// cause returns what a file's error says without the file's name, which is the one that it was opened by and perhaps has no
+// longer.
+func cause(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// removeIfThere removes a file of the log's directory that may not be there.
+func (w *Writer) removeIfThere(name string) error {
+	return removeIfThere(w.opts.FS, filepath.Join(w.dir, name))
+}
+
+func removeIfThere(fsys fileutil.FS, path string) error {
+	err := fsys.Remove(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}

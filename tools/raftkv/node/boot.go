@@ -47,13 +47,15 @@ func (n *Node) boot() error {
 		return err
 	}
 	body, err := n.snapshots.NewestBody(recorded)
-	if err != nil {
-		return err
-	}
-	if err := n.snapshots.Prune(recorded); err != nil {
+	if errors.Is(err, snap.ErrNoSnapshot) {
+		return fmt.Errorf("raftkv: what is before the log in %s is lost: remove this member from its cluster and add it again with an empty directory, or restore a saved snapshot: %w", dir, err)
+	} else if err != nil {
 		return err
 	}
 	defer body.Close()
+	if err := n.snapshots.Prune(recorded); err != nil {
+		return err
+	}
 	from := body.Body().Record()
 	l, err := wal.Replay(wal.Records(dir, from.Index, &o), from)
 	if err != nil {

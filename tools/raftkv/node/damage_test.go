@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,28 @@ func TestAMemberWhoseNewestSnapshotIsDamagedStartsFromTheOneBefore(t *testing.T)
 	}
 }
 
+func TestAMemberWithoutAnySoundSnapshotSaysWhatToDo(t *testing.T) {
+	s := newSim(t, 1, Config{SnapshotEntries: 20, CatchUpEntries: 5})
+	s.cfg.WAL.SegmentSize = 4096
+	s.start(1)
+	for range 110 {
+		if _, err := s.leader().put(context.Background(), "k", strings.Repeat("v", 300)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newest, before := damageNewest(t, s, 1)
+	s.disks[1].WriteFile(bodyPath(before), nil)
+	_, err := s.tryStart(1)
+	var damage *snap.CorruptError
+	if !errors.As(err, &damage) || !strings.Contains(err.Error(), "add it again with an empty directory") || !strings.Contains(err.Error(), fmt.Sprintf("%016x", newest)) {
+		t.Errorf("it says: %v", err)
+	}
+}
+
+func bodyPath(index uint64) string {
+	return filepath.Join(simDir, "snap", fmt.Sprintf("%016x.snap.db", index))
+}
+
 // damageNewest turns a member's power off and damages its newest snapshot. It returns its index and that of the one before.
 func damageNewest(t *testing.T, s *sim, id uint64) (newest, before uint64) {
 	t.Helper()
@@ -61,7 +84,7 @@ func damageNewest(t *testing.T, s *sim, id uint64) (newest, before uint64) {
 	if err != nil || len(l.Bodies) != 2 {
 		t.Fatalf("the snapshots are %d, %v", l.Bodies, err)
 	}
-	name := filepath.Join(dir, fmt.Sprintf("%016x.snap.db", l.Bodies[0]))
+	name := bodyPath(l.Bodies[0])
 	b, err := s.disks[id].ReadFile(name)
 	if err != nil {
 		t.Fatal(err)

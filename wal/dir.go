@@ -124,20 +124,28 @@ func (l *listing) beginning() *CorruptError {
 
 // open opens the segments from the given one on.
 func (l *listing) open(fsys fileutil.FS, dir string, from, flag int) error {
+	opened := false
+	defer l.closeUnless(&opened)
 	for i := from; i < len(l.segments); i++ {
 		s := &l.segments[i]
 		f, err := fsys.OpenFile(filepath.Join(dir, s.name), flag, 0)
 		if err != nil {
-			l.close()
 			return fmt.Errorf("wal: %w", err)
 		}
 		s.file = f
 		if s.size, err = f.Size(); err != nil {
-			l.close()
 			return fmt.Errorf("wal: %w", err)
 		}
 	}
+	opened = true
 	return nil
+}
+
+// closeUnless closes what open opened, unless all went well. It is deferred, so that it is done also after a panic of an FS or of an Observer.
+func (l *listing) closeUnless(well *bool) {
+	if !*well {
+		l.close()
+	}
 }
 
 // close closes what open opened. There is nothing to learn from closing a file that was only read.

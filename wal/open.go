@@ -176,11 +176,7 @@ func Open(dir string, opts *Options) (*Writer, error) {
 		return nil, err
 	}
 	opened := false
-	defer func() {
-		if !opened { // an Observer that panics has got here, too
-			l.close()
-		}
-	}()
+	defer l.closeUnless(&opened)
 	w, err := open(dir, l, o)
 	if err != nil {
 		return nil, err
@@ -205,9 +201,10 @@ func lockLog(fsys fileutil.FS, dir string) (listing, error) {
 	if err := l.open(fsys, dir, 0, os.O_RDWR); err != nil {
 		return l, err
 	}
+	locked := false
+	defer l.closeUnless(&locked)
 	for i := range l.segments {
 		if err := l.segments[i].file.Lock(); err != nil {
-			l.close()
 			return l, fmt.Errorf("wal: %w", err)
 		}
 	}
@@ -220,10 +217,10 @@ func lockLog(fsys fileutil.FS, dir string) (listing, error) {
 		l.segments[i].size, err = l.segments[i].file.Size()
 	}
 	if err != nil {
-		l.close()
 		return l, err
 	}
 	l.mark, l.spares, l.copies = again.mark, again.spares, again.copies
+	locked = true
 	return l, nil
 }
 

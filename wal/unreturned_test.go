@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -381,5 +382,72 @@ func TestASegmentThatIsNotReservedEndsTheWriter(t *testing.T) {
 			l.onOp = nil
 			l.nothingLeft(t)
 		})
+	}
+}
+
+// Wherever an FS leaves Open or a repair, no segment is left open, and no lock held; the next Open finds the log.
+func TestAFileSystemThatLeavesOpenOrARepairLeavesNothingLocked(t *testing.T) {
+	disk := crashfs.New()
+	w, err := wal.Create(labDir, nil, &wal.Options{FS: disk, SegmentSize: 8 << 10})
+	must(t, err)
+	must(t, w.Save(state(1, 0), entries(1, 1, 9, 1000)))
+	must(t, w.Save(state(1, 9), entries(1, 10, 10, 1000)))
+	must(t, w.Close())
+	names, err := disk.ReadDir(labDir)
+	must(t, err)
+	name := labDir + "/" + names[len(names)-2].Name() // the last is the mark
+	b, err := disk.ReadFile(name)
+	must(t, err)
+	report := check(t, disk)
+	copy(b[report.Segments[len(report.Segments)-1].End:], []byte{100, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3})
+	disk.WriteFile(name, b)
+	for what, do := range map[string]func(*wal.Options) error{
+		"Open": func(o *wal.Options) error {
+			w, err := wal.Open(labDir, o)
+			if err == nil {
+				o.FS.(*lab).onOp = nil
+				err = w.Close()
+			}
+			return err
+		},
+		"a repair": func(o *wal.Options) error {
+			p, err := wal.PlanRepair(labDir, o)
+			if err == nil {
+				err = p.Apply()
+			}
+			return err
+		},
+	} {
+		for n, left := 1, true; left; n++ {
+			l := newLab(disk.Clone())
+			o := l.options()
+			ops := 0
+			l.onOp = func(op crashfs.Op) error {
+				if spareNames.MatchString(op.Name) || op.Kind == crashfs.OpClose {
+					return nil // of a goroutine of the Writer's own; a Close that panics has not closed
+				}
+				if ops++; ops == n {
+					panics()
+				}
+				return nil
+			}
+			value, stack := apart(func() { must(t, do(o)) })
+			if value == nil {
+				left = false // there are no more operations
+			}
+			// The directory and the mark may be: nobody waits for them.
+			if open := slices.DeleteFunc(l.handles(), func(name string) bool { return name == labDir+"/synced" }); len(open) > 0 {
+				t.Errorf("%s, operation %d: left open: %v\n%s", what, n, open, stack)
+			}
+			l.onOp = nil
+			w, err := wal.Open(labDir, l.options())
+			if err != nil {
+				t.Fatalf("%s, operation %d: %v", what, n, err)
+			}
+			must(t, w.Close())
+			if n < 20 && !left {
+				t.Errorf("%s: only %d operations", what, n)
+			}
+		}
 	}
 }

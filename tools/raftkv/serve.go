@@ -166,7 +166,7 @@ func (s *server) start(ctx context.Context, set settings) error {
 	}
 	g := s.api.NewGRPC()
 	s.grpc = append(s.grpc, g)
-	web := &http.Server{Handler: s.api.HTTP(), ReadHeaderTimeout: 10 * time.Second}
+	web := api.NewHTTP(s.api.HTTP())
 	s.http = append(s.http, web)
 	for _, u := range set.listenClients {
 		l, err := api.Listen(u, set.clientTLS)
@@ -277,7 +277,7 @@ func (o *options) identify(ctx context.Context, cfg *node.Config, dialTLS *tls.C
 func whoBelongs(ctx context.Context, m member.Member, dialTLS *tls.Config) (peer.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	info, err := peer.Ask(ctx, m.PeerURLs[0], dialTLS)
+	info, err := peer.Ask(ctx, strings.Join(m.PeerURLs, ","), dialTLS)
 	if err == nil && len(info.Members) == 0 {
 		err = fmt.Errorf("the member at %s does not know yet who belongs to its cluster", m.PeerURLs[0])
 	}

@@ -9,12 +9,24 @@ import (
 	"net/http/pprof"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/api/v3/version"
 )
+
+// How long a connection that is no gRPC may take to ask, and how long it stays open for the next question.
+const (
+	askTimeout  = 10 * time.Second
+	idleTimeout = 2 * time.Minute
+)
+
+// NewHTTP returns a server of a handler. A connection that asks nothing, or slowly, is closed.
+func NewHTTP(handler http.Handler) *http.Server {
+	return &http.Server{Handler: handler, ReadHeaderTimeout: askTimeout, IdleTimeout: idleTimeout}
+}
 
 // HTTP returns the handler of /metrics, /version, and etcd's probes: /livez, /readyz and /health. What they answer is what etcd answers.
 func (s *Server) HTTP() http.Handler {

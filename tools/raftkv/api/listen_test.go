@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -67,5 +69,53 @@ func TestOverTLSOneURLServesGRPCAndClientsThatPreferHTTP2(t *testing.T) {
 	defer conn.Close()
 	if _, err := grpc_health_v1.NewHealthClient(conn).Check(within(t), &grpc_health_v1.HealthCheckRequest{}); err != nil {
 		t.Errorf("gRPC: %v", err)
+	}
+}
+
+// piped is a listener of one connection.
+type piped struct {
+	net.Listener
+	c chan net.Conn
+}
+
+func (p *piped) Accept() (net.Conn, error) {
+	c, ok := <-p.c
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+func (p *piped) Close() error { return nil }
+
+func TestAConnectionThatAsksNothingIsClosed(t *testing.T) {
+	for _, test := range []struct {
+		name, asks string
+		until      time.Duration
+	}{
+		{"nothing at all", "", askTimeout},
+		{"half a question", "GET / HTTP/1.1\r\n", askTimeout},
+		{"nothing more", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", idleTimeout},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			l := &piped{c: make(chan net.Conn, 1)}
+			l.c <- theirs
+			web := NewHTTP(http.NotFoundHandler())
+			go func() { _ = web.Serve(l) }()
+			began := time.Now()
+			if _, err := ours.Write([]byte(test.asks)); err != nil {
+				t.Error(err)
+			}
+			ours.SetReadDeadline(began.Add(time.Hour))
+			if _, err := io.Copy(io.Discard, ours); err != nil {
+				t.Errorf("%s: still open after an hour: %v", test.name, err)
+			}
+			if took := time.Since(began); took != test.until {
+				t.Errorf("%s: closed after %v, not %v", test.name, took, test.until)
+			}
+			close(l.c)
+			web.Close()
+		})
 	}
 }

@@ -61,6 +61,7 @@ func (n *Node) run() {
 type inbox struct {
 	mu        sync.Mutex
 	messages  []*raftpb.Message
+	bytes     int // of the entries in those of peers
 	proposals []proposal
 	calls     []func()
 	signal    chan struct{}
@@ -84,11 +85,20 @@ func (b *inbox) step(messages ...*raftpb.Message) {
 	b.wake()
 }
 
+// EntriesSize returns how much the data of a message's entries take, in bytes.
+func EntriesSize(m *raftpb.Message) (size int) {
+	for _, e := range m.Entries {
+		size += len(e.Data)
+	}
+	return size
+}
+
 func (b *inbox) receive(ctx context.Context, stop <-chan struct{}, m *raftpb.Message) error {
 	for {
 		b.mu.Lock()
-		if len(b.messages) < maxInbox {
+		if size := EntriesSize(m); len(b.messages) < maxInbox && (b.bytes == 0 || b.bytes+size <= maxInboxBytes) {
 			b.messages = append(b.messages, m)
+			b.bytes += size
 			b.mu.Unlock()
 			b.wake()
 			return nil
@@ -124,7 +134,7 @@ func (b *inbox) take() (messages []*raftpb.Message, proposals []proposal, calls 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	messages, proposals, calls = b.messages, b.proposals, b.calls
-	b.messages, b.proposals, b.calls = nil, nil, nil
+	b.messages, b.bytes, b.proposals, b.calls = nil, 0, nil, nil
 	if len(messages) > 0 {
 		close(b.room)
 		b.room = make(chan struct{})

@@ -18,6 +18,7 @@ const (
 	maxPending     = 16 << 10  // proposals of ours that are not decided, or wait for raft to take them though nobody waits for them
 	maxWaiting     = 256 << 20 // bytes of them
 	maxInbox       = 4 << 10   // messages of peers that are not taken
+	maxInboxBytes  = 64 << 20  // of their entries, unless it is one message: what peers forward is theirs to choose
 	maxBatch       = 1 << 20   // bytes of proposals in one message
 	maxUncommitted = 256 << 20
 )

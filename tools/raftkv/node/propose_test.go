@@ -38,6 +38,41 @@ func TestRequestsThatNobodyWaitsForAreLetGoWithoutALeaderToo(t *testing.T) {
 	}
 }
 
+// What a peer sends is taken from its stream only as the loop gets on with it, so that peers cannot fill the memory with what they forward.
+func TestAPeerWaitsOnceTheLoopHasEnoughOfItsBytes(t *testing.T) {
+	var b inbox
+	b.init()
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	from := func(size int) error {
+		m := &raftpb.Message{Type: raftpb.MsgProp.Enum(), Entries: []*raftpb.Entry{{Data: make([]byte, size)}}}
+		return b.receive(ended, nil, m)
+	}
+	for range 2 { // also after all was taken
+		if err := from(maxInboxBytes + 1); err != nil {
+			t.Errorf("a large one by itself: %v", err)
+		}
+		if err := from(1); !errors.Is(err, context.Canceled) {
+			t.Errorf("one more does not wait: %v", err)
+		}
+		if err := from(0); !errors.Is(err, context.Canceled) {
+			t.Errorf("one without bytes overtakes those that wait: %v", err)
+		}
+		b.take()
+		for range 4 {
+			if err := from(maxInboxBytes / 4); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := from(1); !errors.Is(err, context.Canceled) {
+			t.Errorf("beyond the bytes: %v", err)
+		}
+		if messages, _, _ := b.take(); len(messages) != 4 {
+			t.Errorf("%d messages are taken", len(messages))
+		}
+	}
+}
+
 func TestARequestThatTheLogWouldNotTakeIsRefusedAndNobodyStops(t *testing.T) {
 	s := newSim(t, 1, Config{MaxRequest: 20 << 20})
 	n := s.start(1)

@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -18,21 +21,23 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
-// Dial returns a connection to a peer or client URL. It connects when it is used.
-func Dial(address string, config *tls.Config) (*grpc.ClientConn, error) {
-	u, err := member.ParseURL(address)
-	if err != nil {
-		return nil, err
-	}
-	secure := insecure.NewCredentials()
-	if u.Scheme == "https" {
-		if config == nil {
-			return nil, errors.New("https without a certificate")
+// Dial returns a connection to a member, at one of its peer or client URLs, which are separated by commas. It connects when it is used, and if that fails
+// tries the next URL.
+func Dial(urls string, config *tls.Config) (*grpc.ClientConn, error) {
+	d := &dialer{config: config}
+	for _, s := range strings.Split(urls, ",") {
+		u, err := member.ParseURL(s)
+		if err != nil {
+			return nil, err
 		}
-		secure = credentials.NewTLS(config)
+		if u.Scheme == "https" && config == nil {
+			return nil, fmt.Errorf("URL %q: https without a certificate", s)
+		}
+		d.urls = append(d.urls, u)
 	}
-	return grpc.NewClient("passthrough:///"+u.Host,
-		grpc.WithTransportCredentials(secure),
+	return grpc.NewClient("passthrough:///"+d.urls[0].Host,
+		grpc.WithContextDialer(d.dial),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // the dialer has done that
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connWindow),
@@ -42,10 +47,36 @@ func Dial(address string, config *tls.Config) (*grpc.ClientConn, error) {
 		}))
 }
 
-// Ask asks a member who belongs to its cluster.
-func Ask(ctx context.Context, address string, config *tls.Config) (Info, error) {
+// dialer connects to one of several URLs: that which it could connect to last.
+type dialer struct {
+	urls   []*url.URL
+	config *tls.Config
+	at     atomic.Uint32 // counts the failures
+}
+
+func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
+	u := d.urls[int(d.at.Load())%len(d.urls)]
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", u.Host)
+	if err == nil && u.Scheme == "https" {
+		config := d.config.Clone()
+		config.ServerName, config.NextProtos = u.Hostname(), []string{"h2"}
+		secure := tls.Client(conn, config)
+		if err = secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+		}
+		conn = secure
+	}
+	if err != nil {
+		d.at.Add(1)
+		return nil, fmt.Errorf("%s: %w", u, err)
+	}
+	return conn, nil
+}
+
+// Ask asks a member, at one of its URLs as Dial has them, who belongs to its cluster.
+func Ask(ctx context.Context, urls string, config *tls.Config) (Info, error) {
 	var info Info
-	conn, err := Dial(address, config)
+	conn, err := Dial(urls, config)
 	if err != nil {
 		return info, err
 	}

@@ -29,6 +29,7 @@ type Member interface {
 // Limits.
 const (
 	maxQueue   = 4096             // messages that wait for a stream
+	maxQueued  = 64 << 20         // bytes of their entries, unless it is one message
 	maxMessage = 64 << 20         // bytes of one message
 	chunkSize  = 64 << 10         // bytes of a snapshot in one message
 	patience   = 10 * time.Second // for a peer to take a chunk

@@ -437,6 +437,9 @@ func TestAPeerThatTakesNothingHoldsUpNobodyElse(t *testing.T) {
 	if len(p.queue) > maxQueue {
 		t.Errorf("%d messages wait, of %d that may", len(p.queue), maxQueue)
 	}
+	if bytes := len(p.queue) * len(big); bytes > maxQueued {
+		t.Errorf("%d bytes wait, of %d that may", bytes, maxQueued)
+	}
 }
 
 func TestAMemberThatLeavesIsToldWhatWaits(t *testing.T) {

@@ -29,6 +29,7 @@ type peer struct {
 
 	mu     sync.Mutex
 	queue  []*raftpb.Message
+	queued int           // bytes of the entries in it
 	signal chan struct{} // there is something in queue
 	gone   chan struct{} // closed when the member is none any more: what is in queue is the last it is told
 	active atomic.Int64  // since when a stream is open, in Unix nanoseconds; 0 if none is
@@ -40,8 +41,9 @@ var errLeft = errors.New("the peer is no member any more")
 // send queues a message, unless too many wait.
 func (p *peer) send(m *raftpb.Message) {
 	p.mu.Lock()
-	if len(p.queue) < maxQueue {
+	if size := node.EntriesSize(m); len(p.queue) < maxQueue && (p.queued == 0 || p.queued+size <= maxQueued) {
 		p.queue = append(p.queue, m)
+		p.queued += size
 	}
 	p.mu.Unlock()
 	select {
@@ -54,7 +56,7 @@ func (p *peer) take() []*raftpb.Message {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	queue := p.queue
-	p.queue = nil
+	p.queue, p.queued = nil, 0
 	return queue
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -120,9 +121,9 @@ func (t *Transport) SetPeer(id uint64, urls []string) {
 	if p != nil && slices.Equal(p.urls, urls) {
 		return
 	}
-	conn, err := Dial(urls[0], t.tls)
+	conn, err := Dial(strings.Join(urls, ","), t.tls)
 	if err != nil {
-		t.log.Error("a peer's URL is of no use", "peer", id, "url", urls[0], "error", err)
+		t.log.Error("a peer's URLs are of no use", "peer", hex(id), "error", err)
 		return
 	}
 	if p != nil {

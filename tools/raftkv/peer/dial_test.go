@@ -1,0 +1,38 @@
+package peer
+
+import (
+	"net"
+	"testing"
+)
+
+// nobody returns a URL at which nobody listens.
+func nobody(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestAPeerIsReachedAtWhicheverOfItsURLsAnswers(t *testing.T) {
+	a, b := newSide(t, self, 0), newSide(t, other, 0)
+	elsewhere := nobody(t)
+	a.transport.SetPeer(other, []string{"http://" + nobody(t), "http://" + elsewhere, b.url(), "http://" + nobody(t)})
+	talking(t, a, b, other)
+	b.end()
+	wait(t, "the loss to be noticed", a.unreachable)
+	b.address = elsewhere // it comes back at another of them
+	b.listen(t)
+	talking(t, a, b, other)
+}
+
+func TestOneUselessURLIsAnErrorOfAll(t *testing.T) {
+	for _, urls := range []string{"", "http://a:1,b:1", "http://a:1,https://b:1"} {
+		if conn, err := Dial(urls, nil); err == nil {
+			conn.Close()
+			t.Errorf("%q is taken", urls)
+		}
+	}
+}

@@ -401,11 +401,12 @@ func TestAFileSystemThatLeavesOpenOrARepairLeavesNothingLocked(t *testing.T) {
 	report := check(t, disk)
 	copy(b[report.Segments[len(report.Segments)-1].End:], []byte{100, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3})
 	disk.WriteFile(name, b)
+	var opened atomic.Bool
 	for what, do := range map[string]func(*wal.Options) error{
 		"Open": func(o *wal.Options) error {
 			w, err := wal.Open(labDir, o)
 			if err == nil {
-				o.FS.(*lab).onOp = nil
+				opened.Store(true)
 				err = w.Close()
 			}
 			return err
@@ -422,8 +423,9 @@ func TestAFileSystemThatLeavesOpenOrARepairLeavesNothingLocked(t *testing.T) {
 			l := newLab(disk.Clone())
 			o := l.options()
 			ops := 0
+			opened.Store(false)
 			l.onOp = func(op crashfs.Op) error {
-				if spareNames.MatchString(op.Name) || op.Kind == crashfs.OpClose {
+				if opened.Load() || spareNames.MatchString(op.Name) || op.Kind == crashfs.OpClose {
 					return nil // of a goroutine of the Writer's own; a Close that panics has not closed
 				}
 				if ops++; ops == n {
@@ -439,7 +441,7 @@ func TestAFileSystemThatLeavesOpenOrARepairLeavesNothingLocked(t *testing.T) {
 			if open := slices.DeleteFunc(l.handles(), func(name string) bool { return name == labDir+"/synced" }); len(open) > 0 {
 				t.Errorf("%s, operation %d: left open: %v\n%s", what, n, open, stack)
 			}
-			l.onOp = nil
+			opened.Store(true)
 			w, err := wal.Open(labDir, l.options())
 			if err != nil {
 				t.Fatalf("%s, operation %d: %v", what, n, err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stele-wal/stele/tools/raftkv/bench"
 	"github.com/stele-wal/stele/tools/raftkv/etcdtool"
+	"github.com/stele-wal/stele/tools/raftkv/progress"
 )
 
 func benchCommand() *cobra.Command {
@@ -40,7 +41,7 @@ func benchCommand() *cobra.Command {
 				}
 				cfg.Workloads = append(cfg.Workloads, bench.Workloads[i])
 			}
-			cfg.Progress = cmd.ErrOrStderr()
+			cfg.Progress = progress.To(cmd.ErrOrStderr())
 			return sideBySide(ctx, cmd.OutOrStdout(), cfg, against)
 		},
 	}
@@ -66,7 +67,7 @@ func sideBySide(ctx context.Context, out io.Writer, cfg bench.Config, against st
 	if against != "" {
 		cfg.Systems[0] = bench.System{Name: "before", Args: []string{against, "serve"}}
 	} else {
-		fmt.Fprint(cfg.Progress, "building etcd, if it is not there yet")
+		cfg.Progress.Stage("building etcd, if it is not there yet")
 		etcd, err := etcdtool.Path("etcd", true)
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stele-wal/stele/tools/raftkv/bench"
+	"github.com/stele-wal/stele/tools/raftkv/progress"
 )
 
 func TestBenchMeasuresEtcdAndRaftkvAndLeavesNothing(t *testing.T) {
@@ -19,7 +20,7 @@ func TestBenchMeasuresEtcdAndRaftkvAndLeavesNothing(t *testing.T) {
 	var out strings.Builder
 	dir := t.TempDir()
 	err := sideBySide(context.Background(), &out, bench.Config{
-		Dir: dir, Turns: 2, Seconds: 0.1, Nodes: []int{1}, Clients: []int{1, 4}, Workloads: bench.Workloads[:1], Progress: io.Discard,
+		Dir: dir, Turns: 2, Seconds: 0.1, Nodes: []int{1}, Clients: []int{1, 4}, Workloads: bench.Workloads[:1], Progress: progress.To(io.Discard),
 	}, "")
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/stele-wal/stele/tools/raftkv/peer"
+	"github.com/stele-wal/stele/tools/raftkv/progress"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
@@ -57,12 +58,13 @@ type replica struct {
 }
 
 func demo(ctx context.Context, out io.Writer, keep bool) error {
+	p := progress.To(out)
 	dir, err := os.MkdirTemp("", "raftkv-demo-")
 	if err != nil {
 		return err
 	}
 	if keep {
-		fmt.Fprintf(out, "the members are in %s\n", dir)
+		p.Say("the members are in %s", dir)
 	} else {
 		defer os.RemoveAll(dir)
 	}
@@ -79,21 +81,21 @@ func demo(ctx context.Context, out io.Writer, keep bool) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "three members run on loopback, and %s leads\n", leader.name)
+	p.Say("three members run on loopback, and %s leads", leader.name)
 
 	l := newLoad(ctx, replicas, 16)
-	stopProgress := l.progress(out)
+	stopProgress := l.progress(p)
 	l.waitFor(ctx, 2000)
 	began := time.Now()
 	if leader, err = l.killLeader(ctx, replicas); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\r%-70s\n", fmt.Sprintf("SIGKILL to %s, the leader, with %d writes of which it had told nobody yet", leader.name, l.flying.Load()))
+	p.Say("SIGKILL to %s, the leader, with %d writes of which it had told nobody yet", leader.name, l.flying.Load())
 	next, err := waitForLeader(ctx, replicas, leader)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\r%-70s\n", fmt.Sprintf("%s leads %d ms later, and writes go on", next.name, time.Since(began).Milliseconds()))
+	p.Say("%s leads %d ms later, and writes go on", next.name, time.Since(began).Milliseconds())
 	if err := tear(filepath.Join(leader.dir, "member", "wal")); err != nil {
 		return fmt.Errorf("tear the log of %s: %w", leader.name, err)
 	}
@@ -105,7 +107,7 @@ func demo(ctx context.Context, out io.Writer, keep bool) error {
 	if err := leader.start(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\r%-70s\n", fmt.Sprintf("%s starts again, on a log that ends in half a record", leader.name))
+	p.Say("%s starts again, on a log that ends in half a record", leader.name)
 	l.waitFor(ctx, l.acknowledged.Load()+1000)
 	l.stop()
 	stopProgress()
@@ -274,12 +276,10 @@ func (l *load) written() map[string]string {
 	return maps.Clone(l.acked)
 }
 
-// progress shows how far the load is, until it is stopped.
-func (l *load) progress(out io.Writer) (stop func()) {
+// progress shows how far the load is, until it is stopped, and then says so.
+func (l *load) progress(p *progress.Progress) (stop func()) {
+	const far = "%d writes acknowledged, %d asked again elsewhere"
 	done, ended := make(chan struct{}), make(chan struct{})
-	show := func() {
-		fmt.Fprintf(out, "\r  %d writes acknowledged, %d asked again elsewhere ", l.acknowledged.Load(), l.retried.Load())
-	}
 	go func() {
 		defer close(ended)
 		tick := time.NewTicker(100 * time.Millisecond)
@@ -287,10 +287,9 @@ func (l *load) progress(out io.Writer) (stop func()) {
 		for {
 			select {
 			case <-tick.C:
-				show()
+				p.Show("  "+far, l.acknowledged.Load(), l.retried.Load())
 			case <-done:
-				show()
-				fmt.Fprintln(out)
+				p.Say(far, l.acknowledged.Load(), l.retried.Load())
 				return
 			}
 		}

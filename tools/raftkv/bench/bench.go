@@ -6,10 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/stele-wal/stele/tools/raftkv/progress"
 )
 
 // Config says what is to be run.
@@ -22,8 +23,8 @@ type Config struct {
 	Nodes     []int
 	Clients   []int
 	Workloads []Workload
-	Profiles  string    // if not empty, the directory for CPU profiles of the members
-	Progress  io.Writer // where one line says how far it is
+	Profiles  string // if not empty, the directory for CPU profiles of the members
+	Progress  *progress.Progress
 }
 
 // warmUp is how many operations each client does before a run; lone clients do more, to tell their speed.
@@ -42,7 +43,7 @@ func Run(ctx context.Context, cfg Config) (*Table, error) {
 	}
 	r := &runner{cfg: cfg, dir: dir, table: &Table{systems: cfg.Systems}, totals: map[cell]int{}}
 	err = r.all(ctx)
-	fmt.Fprintf(cfg.Progress, "\r%-78s\r", "")
+	cfg.Progress.Clear()
 	return r.table, errors.Join(err, os.RemoveAll(dir))
 }
 
@@ -98,8 +99,7 @@ func (r *runner) turn(ctx context.Context, turn, which, nodes int, w Workload) (
 	}
 	for _, clients := range r.cfg.Clients {
 		at := cell{w.Name, nodes, clients}
-		fmt.Fprintf(r.cfg.Progress, "\r%-78s", fmt.Sprintf("turn %d of %d, nodes %d, %s, clients %d: %s",
-			turn+1, r.cfg.Turns, nodes, w.Name, clients, system.Name))
+		r.cfg.Progress.Stage("turn %d of %d, nodes %d, %s, clients %d: %s", turn+1, r.cfg.Turns, nodes, w.Name, clients, system.Name)
 		warm, err := c.run(ctx, r.cfg.Tool, w, clients, max(minWarmUp, warmUp*clients))
 		if err != nil {
 			return nil, err

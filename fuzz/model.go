@@ -219,6 +219,9 @@ func content(index, term uint64, scale int) walpb.Entry {
 		}
 		e.Data[i] = byte(h >> (8 * (i % 8)))
 	}
+	if h>>40%7 == 0 {
+		forged(e.Data, index, term, h)
+	}
 	// Long zeros are where a disk's zeroed sector and an entry's own bytes look alike.
 	if size > 1024 && h>>60 < 4 {
 		clear(e.Data[200:])

@@ -13,6 +13,10 @@ import (
 // It holds no two calls in a row that are linked: in a log without witnesses these are evidence; see wal/FORMAT.md, chapter 11.
 func forged(b []byte, index, term, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, index))
+	if rng.IntN(3) == 0 {
+		manyToOne(b, rng.IntN(8))
+		return
+	}
 	for i := rng.IntN(8); i < len(b); {
 		switch rng.IntN(4) {
 		case 0: // what leads to the end
@@ -37,6 +41,24 @@ func forged(b []byte, index, term, seed uint64) {
 			i += rng.IntN(8) // frames are looked for at multiples of 8
 		}
 	}
+}
+
+// manyToOne fills data with as many heads as fit into a third of it, each of which leads to one frame that is all the rest.
+func manyToOne(b []byte, shift int) {
+	const cell = 24
+	large := len(b)/3/cell*cell + shift
+	leadTo := func(from, to int) {
+		r := walpb.Record{Type: walpb.TypeEntry, CRC: 1}
+		n := to - from - 8
+		put(b[from:], appendFrameHead(nil, r, n-r.HeadSize(n)))
+	}
+	if large+2*cell > len(b) {
+		return
+	}
+	for i := shift; i < large; i += cell {
+		leadTo(i, large)
+	}
+	leadTo(large, len(b)-len(b)%8+shift-8)
 }
 
 // put copies a part to the beginning of b, as far as it fits, and returns its size.

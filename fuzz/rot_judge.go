@@ -237,42 +237,6 @@ func keeps(before, after map[string][]byte) bool {
 	return true
 }
 
-// proof returns which record, that was not damaged, says that what was trimmed had been durable; empty if none does. tree is the log
-// before it was opened.
-func (l *RotLog) proof(tree map[string][]byte, o rotOpening) string {
-	segment := l.segment(o.segment)
-	if !o.trimmed || segment < 0 {
-		return ""
-	}
-	file, good := tree[path.Join(rotDir, o.segment)], l.files[o.segment]
-	var entry, over bool // as etcd calls: see FORMAT.md, chapter 8
-	next := -1
-	for i := range l.frames {
-		f := &l.frames[i]
-		if f.segment != segment || int64(f.offset) < o.offset {
-			continue
-		}
-		if end := f.offset + f.size; end > len(file) || !bytes.Equal(file[f.offset:end], good[f.offset:end]) {
-			continue
-		}
-		if f.Vouched {
-			if int64(f.SyncedTo) > o.offset {
-				return fmt.Sprintf("the record at %d says that it was synced up to %d", f.offset, f.SyncedTo)
-			}
-			continue
-		}
-		if next != f.offset {
-			entry, over = false, false
-		}
-		if next = f.offset + f.size; over && !o.after.vouched {
-			return fmt.Sprintf("the record at %d is of a later batch", f.offset)
-		}
-		entry = entry || f.Type == walpb.TypeEntry
-		over = over || entry && f.Type == walpb.TypeState || f.Type == walpb.TypeSnapshot
-	}
-	return ""
-}
-
 // marked tells whether the log in tree has the mark that it had.
 func (l *RotLog) marked(tree map[string][]byte) bool {
 	mark, ok := l.files[rotMark]

@@ -305,7 +305,7 @@ func (s *scanner) stop(seg *segment, offset int64, count int, bad fault) (*Corru
 	}
 	e.rest, e.proof = found.rest > offset, found.proof
 	if last && e.proof == noProof && e.rest {
-		if e.proof, err = k.unlike(offset, s.chain, bad); err != nil {
+		if e.proof, err = k.unlike(offset, s.chain); err != nil {
 			return nil, err
 		}
 	}

@@ -10,11 +10,11 @@ import (
 )
 
 // unlike returns what the frame at a place, which is not good, has that no crash leaves of a batch, so that it must have been
-// damaged later; noProof if there is nothing. chain is that of the records before it, and bad why it is not good.
+// damaged later; noProof if there is nothing. chain is that of the records before it.
 //
 // A crash leaves any of a batch's sectors as they were before, which is zeros; one of them torn, with zeros from some byte
 // on; or one turned to garbage. See FORMAT.md, chapters 8 and 9.
-func (s *seeker) unlike(from int64, chain uint32, bad fault) (proof, error) {
+func (s *seeker) unlike(from int64, chain uint32) (proof, error) {
 	if s.step != wordSize { // of frames without padding too little is known
 		return noProof, nil
 	}
@@ -33,7 +33,7 @@ func (s *seeker) unlike(from int64, chain uint32, bad fault) (proof, error) {
 		return noProof, nil
 	}
 	head := bytes.Clone(b[wordSize:min(int64(len(b)), wordSize+length)])
-	if length > s.size-from-wordSize {
+	if length+int64(padding(int(length&(wordSize-1)))) > s.size-from-wordSize {
 		// Its two lengths agree, so it was written here, and the file did not end then.
 		var r walpb.Record
 		if _, err := r.UnmarshalHead(head, int(length)); err == nil && s.size%sectorSize != 0 {
@@ -48,7 +48,7 @@ func (s *seeker) unlike(from int64, chain uint32, bad fault) (proof, error) {
 		if size <= 0 || n == 0 || n > uint64(length) || data+int64(n) != from+wordSize+length {
 			continue
 		}
-		ok, err := s.whole(from, head[:i], data, data+int64(n), chain, bad.kind == BadPadding)
+		ok, err := s.whole(from, head[:i], data, data+int64(n), chain)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return noProof, nil
 		}
@@ -60,8 +60,8 @@ func (s *seeker) unlike(from int64, chain uint32, bad fault) (proof, error) {
 }
 
 // whole reports whether the data between two offsets continues the chain to a checksum that stands in the head before it, and
-// no torn sector can have left what else is in the frame. padding says that it is the padding that is wrong.
-func (s *seeker) whole(from int64, head []byte, data, end int64, chain uint32, padding bool) (bool, error) {
+// no torn sector can have left what else is in the frame.
+func (s *seeker) whole(from int64, head []byte, data, end int64, chain uint32) (bool, error) {
 	sum, err := s.sums.continued(chain, data, end)
 	if err != nil {
 		return false, err
@@ -81,6 +81,11 @@ func (s *seeker) whole(from int64, head []byte, data, end int64, chain uint32, p
 	if b, err := s.links.at(data, 1); err != nil || b[0] == 0 {
 		return false, err
 	}
-	// Padding in a sector of its own may be garbage that a crash has left.
-	return !padding || (end-1)/sectorSize == (end+wordSize-2)/sectorSize, nil
+	// Padding that is not zero is garbage, perhaps, in a sector that has so little data that it may be right by chance.
+	pad := padding(int((end - from) & (wordSize - 1)))
+	b, err := s.links.at(end, pad)
+	if err != nil {
+		return false, err
+	}
+	return nonZero(b) == 0 || end-data >= wordSize && (end-wordSize)/sectorSize == (end-1)/sectorSize, nil
 }

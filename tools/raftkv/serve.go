@@ -2,30 +2,23 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/membershippb"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 
 	"github.com/stele-wal/stele/tools/raftkv/api"
-	"github.com/stele-wal/stele/tools/raftkv/member"
 	"github.com/stele-wal/stele/tools/raftkv/node"
 	"github.com/stele-wal/stele/tools/raftkv/peer"
 	"github.com/stele-wal/stele/wal"
@@ -103,34 +96,6 @@ func serve(ctx context.Context, o *options, notices []string) error {
 	return errors.Join(err, s.stop())
 }
 
-// members returns the members in an --initial-cluster and which of them this one is.
-func (o *options) members() (all []member.Member, self member.Member, err error) {
-	own, err := member.ParseURLs(split(or(o.advertisePeer, o.peerURLs)))
-	if err != nil {
-		return nil, self, err
-	}
-	founders, err := o.founders()
-	if err != nil {
-		return nil, self, err
-	}
-	for name, list := range founders {
-		m := member.New(name, o.token, list)
-		if name == o.name {
-			self = m
-		}
-		m.Name = "" // until it has started
-		all = append(all, m)
-	}
-	if self.ID == 0 {
-		return nil, self, fmt.Errorf("--initial-cluster does not have --name %s", o.name)
-	}
-	if !slices.Equal(self.PeerURLs, own) {
-		return nil, self, fmt.Errorf("--initial-cluster has %s at %s, but --initial-advertise-peer-urls is %s",
-			o.name, strings.Join(self.PeerURLs, ","), strings.Join(own, ","))
-	}
-	return all, self, nil
-}
-
 // start starts everything. What was started when it fails is for stop to end.
 func (s *server) start(ctx context.Context, set settings) error {
 	o := s.o
@@ -188,7 +153,7 @@ func (s *server) start(ctx context.Context, set settings) error {
 		s.beside.Go(func() { s.compact(set.retention) })
 	}
 	s.beside.Go(func() { s.meet(set.dialTLS) })
-	go s.introduce(set.clients)
+	s.beside.Go(func() { s.introduce(set.clients) })
 	return nil
 }
 
@@ -227,94 +192,6 @@ var _ interface {
 	Receive(context.Context, *raftpb.Message) error
 } = reachable{}
 
-// identify finds out who this member is: from its log, from the flags, or from the members of the cluster it joins.
-func (o *options) identify(ctx context.Context, cfg *node.Config, dialTLS *tls.Config) error {
-	id, cluster, err := node.Identity(cfg.Dir)
-	if err == nil {
-		cfg.ID, cfg.ClusterID = id, cluster
-		// The flags may still say who the others are, until the log has told; and whose log a crash left empty.
-		if all, self, err := o.members(); err == nil && o.state == "new" && self.ID == id && member.NewSet(all...).ClusterID() == cluster {
-			cfg.Members, cfg.Bootstrap = all, true
-		}
-		return nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	all, self, err := o.members()
-	if err != nil {
-		return err
-	}
-	switch o.state {
-	case "new":
-		cfg.ID, cfg.ClusterID = self.ID, member.NewSet(all...).ClusterID()
-		cfg.Members, cfg.Bootstrap = all, true
-		return nil
-	case "existing":
-		var last error
-		for _, m := range all {
-			if slices.Equal(m.PeerURLs, self.PeerURLs) {
-				continue
-			}
-			info, err := whoBelongs(ctx, m, dialTLS)
-			if err != nil {
-				last = err
-				continue
-			}
-			me, ok := member.NewSet(info.Members...).Named(self.PeerURLs)
-			if !ok {
-				return fmt.Errorf("the cluster at %s has no member at %s: add it first", m.PeerURLs[0], strings.Join(self.PeerURLs, ","))
-			}
-			cfg.ID, cfg.ClusterID, cfg.Members = me.ID, info.ClusterID, info.Members
-			return nil
-		}
-		return fmt.Errorf("no member of the cluster to join answers: %w", last)
-	}
-	return fmt.Errorf("--initial-cluster-state: %q is neither new nor existing", o.state)
-}
-
-// whoBelongs asks a member who belongs to its cluster.
-func whoBelongs(ctx context.Context, m member.Member, dialTLS *tls.Config) (peer.Info, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	info, err := peer.Ask(ctx, strings.Join(m.PeerURLs, ","), dialTLS)
-	if err == nil && len(info.Members) == 0 {
-		err = fmt.Errorf("the member at %s does not know yet who belongs to its cluster", m.PeerURLs[0])
-	}
-	return info, err
-}
-
-// meet asks who belongs to the cluster until this member's log says so. A crash may have left a log that says only whose it is; then
-// nothing but the flags tells whom to ask.
-func (s *server) meet(dialTLS *tls.Config) {
-	all, self, err := s.o.members()
-	if err != nil {
-		return // a member needs these flags only until its log tells
-	}
-	ctx, cancel := s.living()
-	defer cancel()
-	ticker := time.NewTicker(retryEvery)
-	defer ticker.Stop()
-	for len(s.node.Members().List()) == 0 {
-		for _, m := range all {
-			if slices.Equal(m.PeerURLs, self.PeerURLs) {
-				continue
-			}
-			if info, err := whoBelongs(ctx, m, dialTLS); err == nil && info.ClusterID == s.node.Status().ClusterID {
-				s.node.Meet(info.Members)
-			}
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// retryEvery is how often a member tries again what it is to do when it starts.
-const retryEvery = time.Second
-
 // living returns a context that is done when the node is stopped.
 func (s *server) living() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -326,25 +203,6 @@ func (s *server) living() (context.Context, context.CancelFunc) {
 		}
 	})
 	return ctx, cancel
-}
-
-// introduce tells the cluster this member's name and where clients reach it.
-func (s *server) introduce(clientURLs []string) {
-	id := s.node.Status().ID
-	for {
-		if m, ok := s.node.Members().Get(id); ok && m.Name == s.o.name && slices.Equal(m.ClientURLs, clientURLs) {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		_, err := s.node.Propose(ctx, &etcdserverpb.InternalRaftRequest{ClusterMemberAttrSet: &membershippb.ClusterMemberAttrSetRequest{
-			Member_ID:        id,
-			MemberAttributes: &membershippb.Attributes{Name: s.o.name, ClientUrls: clientURLs},
-		}})
-		cancel()
-		if errors.Is(err, node.ErrStopped) {
-			return
-		}
-	}
 }
 
 // stop ends everything, gracefully as far as it is not broken.

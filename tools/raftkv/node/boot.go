@@ -32,6 +32,10 @@ func (n *Node) boot() error {
 	}
 	n.wal, err = wal.Open(dir, &o)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := n.notLost(dir); err != nil {
+			return err
+		}
+		n.fresh.Store(true)
 		var metadata []byte
 		metadata, err = proto.Marshal(&pb.Metadata{NodeID: &n.cfg.ID, ClusterID: &n.cfg.ClusterID})
 		if err != nil {
@@ -75,6 +79,7 @@ func (n *Node) boot() error {
 	}
 	if n.cfg.Bootstrap && from.Index == 0 && l.State.IsZero() {
 		// Without a hard state this member has promised nothing: whatever part of its beginning a crash left, it can begin again.
+		n.fresh.Store(true)
 		if l.State, l.Entries, err = n.begin(); err != nil {
 			return err
 		}

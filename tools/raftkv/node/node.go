@@ -52,6 +52,7 @@ type Node struct {
 	committed atomic.Uint64
 	applied   atomic.Uint64
 	newest    atomic.Uint64           // the index of the newest snapshot
+	fresh     atomic.Bool             // as in Standing
 	received  atomic.Pointer[content] // a snapshot that raft has been given, read already
 
 	snapshotting atomic.Bool

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -40,6 +42,7 @@ type sim struct {
 	edit   func(m *raftpb.Message)   // what the network does to a message
 	ticks  map[uint64]chan time.Time // if not nil, the members' clocks
 	sent   atomic.Int64              // snapshots, or parts of them
+	wiped  map[uint64]bool           // the members whose disk is another one
 	done   chan struct{}
 	wg     sync.WaitGroup
 }
@@ -117,15 +120,33 @@ func (s *sim) tryStart(id uint64) (*simNode, error) {
 		cfg.Ticks = s.ticks[id]
 	}
 	n.alive.Store(true)
-	s.mu.Lock()
-	defer s.mu.Unlock() // nothing is sent before it is known
 	node, err := Start(cfg)
 	if err != nil {
 		return nil, err
 	}
 	n.Node = node
+	s.greet(n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.nodes[id] = n
 	return n, nil
+}
+
+// greet has a member say how its log stands to all that run, before anything is sent to it. Whatever was done to its disk, unless it
+// is another one it has all that it acknowledged.
+func (s *sim) greet(n *simNode) {
+	s.mu.Lock()
+	others := slices.Collect(maps.Values(s.nodes))
+	wiped := s.wiped[n.id]
+	s.mu.Unlock()
+	standing := n.Standing()
+	for _, other := range others {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		if err := other.Trusts(ctx, n.id, standing); errors.Is(err, ErrForgot) && !wiped {
+			s.t.Errorf("member %d comes with %+v, and member %d says: %v", n.id, standing, other.id, err)
+		}
+		cancel()
+	}
 }
 
 func (s *sim) startAll() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
+	"github.com/stele-wal/stele/tools/raftkv/node"
 )
 
 // A Member is what a peer's calls reach.
@@ -23,6 +24,9 @@ type Member interface {
 	Unreachable(id uint64)
 	Meet(members []member.Member)
 	Evicted()
+	Forgot()
+	Standing() node.Standing
+	Trusts(ctx context.Context, id uint64, s node.Standing) error
 	Promote(ctx context.Context, id uint64) error
 }
 

@@ -41,11 +41,13 @@ type fake struct {
 	promoted    chan uint64
 	store       *snap.Store
 
-	ahead    bool          // ResumeSnapshot needs nothing
-	refuse   error         // of Receive and Promote
-	block    chan struct{} // if not nil, Receive waits for it
-	resumed  atomic.Int64  // bytes that were there when a transfer began
-	attempts atomic.Int64
+	standing     node.Standing
+	acknowledged uint64        // of everyone
+	ahead        bool          // ResumeSnapshot needs nothing
+	refuse       error         // of Receive and Promote
+	block        chan struct{} // if not nil, Receive waits for it
+	resumed      atomic.Int64  // bytes that were there when a transfer began
+	attempts     atomic.Int64
 }
 
 func newFake(t testing.TB) *fake {
@@ -93,7 +95,15 @@ func (f *fake) ReceivedSnapshot(m *raftpb.Message) error {
 
 func (f *fake) Unreachable(id uint64)        { f.unreachable <- id }
 func (f *fake) Meet(members []member.Member) { f.met <- members }
-func (f *fake) Evicted()                     { f.evicted <- struct{}{} }
+func (f *fake) Forgot()                      { f.evicted <- struct{}{} }
+func (f *fake) Standing() node.Standing      { return f.standing }
+func (f *fake) Trusts(_ context.Context, id uint64, s node.Standing) error {
+	if s.Last < f.acknowledged {
+		return node.ErrForgot
+	}
+	return nil
+}
+func (f *fake) Evicted() { f.evicted <- struct{}{} }
 
 func (f *fake) Promote(_ context.Context, id uint64) error {
 	if f.refuse != nil {
@@ -314,6 +324,20 @@ func TestAMemberThatWasRemovedHearsOfIt(t *testing.T) {
 	a, b := newSide(t, self, 0), newSide(t, other, 0)
 	b.members.Apply(raftpb.ConfChangeRemoveNode, self, member.Change{})
 	a.transport.SetPeer(other, []string{b.url()})
+	wait(t, "the news", a.evicted)
+	if !a.transport.Active(other).IsZero() {
+		t.Error("a stream that was refused is open")
+	}
+}
+
+func TestAMemberWhoseLogIsShorterThanItAcknowledgedHearsOfIt(t *testing.T) {
+	a, b := newSide(t, self, 0), newSide(t, other, 0)
+	a.standing, b.acknowledged = node.Standing{Last: 20, Term: 1}, 20
+	a.transport.SetPeer(other, []string{b.url()})
+	talking(t, a, b, other)
+	b.end() // nobody looks at it meanwhile
+	b.acknowledged = 21
+	b.listen(t)
 	wait(t, "the news", a.evicted)
 	if !a.transport.Active(other).IsZero() {
 		t.Error("a stream that was refused is open")

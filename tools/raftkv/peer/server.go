@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -64,23 +65,16 @@ func (s *Server) NewGRPC() *grpc.Server {
 // check returns who calls, or why he may not.
 func (s *Server) check(ctx context.Context) (from uint64, err error) {
 	md, _ := metadata.FromIncomingContext(ctx)
-	number := func(key string) uint64 {
-		if v := md.Get(key); len(v) == 1 {
-			n, _ := strconv.ParseUint(v[0], 16, 64)
-			return n
-		}
-		return 0
-	}
 	if v := md.Get("version"); len(v) != 1 || v[0] != version {
 		return 0, status.Errorf(codes.FailedPrecondition, "this member speaks version %s to its peers, not %q", version, v)
 	}
-	if c := number("cluster"); c != s.T.cluster {
+	if c := number(md, "cluster"); c != s.T.cluster {
 		return 0, status.Errorf(codes.FailedPrecondition, "this is a member of cluster %x, not of %x", s.T.cluster, c)
 	}
-	if to := number("to"); to != s.T.self {
+	if to := number(md, "to"); to != s.T.self {
 		return 0, status.Errorf(codes.FailedPrecondition, "this is member %x, not %x", s.T.self, to)
 	}
-	from = number("from")
+	from = number(md, "from")
 	if s.Members.Removed(from) {
 		return 0, status.Error(codes.PermissionDenied, node.ErrRemoved.Error())
 	}
@@ -88,6 +82,31 @@ func (s *Server) check(ctx context.Context) (from uint64, err error) {
 		return 0, status.Errorf(codes.PermissionDenied, "no member that this one knows has heard of a member %x", from)
 	}
 	return from, nil
+}
+
+// trusts returns why a caller may not speak who says that his log stands as it does. Who says nothing has all that he ever had.
+func (s *Server) trusts(ctx context.Context, from uint64) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if len(md.Get("last")) == 0 {
+		return nil
+	}
+	standing := node.Standing{Last: number(md, "last"), Term: number(md, "term"), Fresh: slices.Contains(md.Get("fresh"), "true")}
+	switch err := s.Member.Trusts(ctx, from, standing); {
+	case errors.Is(err, node.ErrForgot):
+		return status.Error(codes.PermissionDenied, node.ErrForgot.Error())
+	case err != nil:
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	return nil
+}
+
+// number returns what a caller says under a key, 0 if that is no number.
+func number(md metadata.MD, key string) uint64 {
+	if v := md.Get(key); len(v) == 1 {
+		n, _ := strconv.ParseUint(v[0], 16, 64)
+		return n
+	}
+	return 0
 }
 
 // belongs reports whether a caller is another member. This one may be behind, and not know it, or yet have to hear of it from this very
@@ -104,6 +123,9 @@ func serveMessages(srv any, stream grpc.ServerStream) error {
 	s := srv.(*Server)
 	from, err := s.check(stream.Context())
 	if err != nil {
+		return err
+	}
+	if err := s.trusts(stream.Context(), from); err != nil {
 		return err
 	}
 	if err := stream.SendHeader(nil); err != nil { // the stream is taken

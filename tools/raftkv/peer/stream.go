@@ -81,8 +81,13 @@ func (p *peer) run() {
 		}
 		_ = p.take() // what could not be sent is lost
 		p.t.metrics.sendFailures.WithLabelValues(hex(p.id)).Inc()
-		if s := status.Convert(err); s.Code() == codes.PermissionDenied && s.Message() == node.ErrRemoved.Error() {
-			p.t.evicted()
+		if s := status.Convert(err); s.Code() == codes.PermissionDenied {
+			switch s.Message() {
+			case node.ErrRemoved.Error():
+				p.t.tell(Member.Evicted)
+			case node.ErrForgot.Error():
+				p.t.tell(Member.Forgot)
+			}
 		}
 		p.t.unreachable(p.id)
 		if connected || !down {
@@ -102,7 +107,7 @@ func (p *peer) run() {
 
 // talk opens a stream and sends what is queued until it breaks. It returns whether the peer took the stream, and why it ended.
 func (p *peer) talk() (connected bool, err error) {
-	ctx, cancel := context.WithCancel(p.ctx)
+	ctx, cancel := context.WithCancel(p.t.standing(p.ctx))
 	defer cancel()
 	stream, err := p.conn.NewStream(ctx, &service.Streams[0], "/"+service.ServiceName+"/Messages")
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -57,22 +58,25 @@ func (t *Transport) Serve(m Member) {
 	t.member = m
 }
 
-func (t *Transport) evicted() {
+// tell calls the member, if it is known yet.
+func (t *Transport) tell(what func(Member)) {
 	t.mu.Lock()
 	m := t.member
 	t.mu.Unlock()
 	if m != nil {
-		m.Evicted()
+		what(m)
 	}
 }
 
-func (t *Transport) unreachable(id uint64) {
-	t.mu.Lock()
-	m := t.member
-	t.mu.Unlock()
-	if m != nil {
-		m.Unreachable(id)
-	}
+func (t *Transport) unreachable(id uint64) { t.tell(func(m Member) { m.Unreachable(id) }) }
+
+// standing returns a context for a call that says how the member's log stands.
+func (t *Transport) standing(ctx context.Context) context.Context {
+	t.tell(func(m Member) {
+		s := m.Standing()
+		ctx = metadata.AppendToOutgoingContext(ctx, "last", hex(s.Last), "term", hex(s.Term), "fresh", fmt.Sprint(s.Fresh))
+	})
+	return ctx
 }
 
 // knows reports whether a member was met.

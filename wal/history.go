@@ -104,7 +104,7 @@ func (h *history) admits(s walpb.HardState, entries []walpb.Entry) error {
 			if err := h.admitsEntry(e.Index, e.Term); err != nil {
 				return err
 			}
-		} else if before := &entries[i-1]; e.Index != before.Index+1 {
+		} else if before := &entries[i-1]; e.Index != before.Index+1 || e.Index == 0 {
 			return fmt.Errorf("entry %d/%d does not follow %d/%d", e.Term, e.Index, before.Term, before.Index)
 		} else if e.Term < before.Term {
 			return fmt.Errorf("entry %d/%d has a lower term than the one before it, %d/%d", e.Term, e.Index, before.Term, before.Index)

@@ -116,8 +116,11 @@ func fold(records []record) meaning {
 			m.put(r)
 		case walpb.TypeSnapshot:
 			m.snapshots = append(m.snapshots, place{r, i})
-			if r.index > m.state.index && !m.has(r.index, r.term) {
+			switch {
+			case r.index > m.state.index && !m.has(r.index, r.term):
 				m.pending = i
+			case r.index > m.last(): // others than we commit it first, and have written what follows it
+				m.install(r, records[:i])
 			}
 		case walpb.TypeState:
 			m.state = r
@@ -125,17 +128,22 @@ func fold(records []record) meaning {
 				continue
 			}
 			if s := records[m.pending]; !m.has(s.index, s.term) {
-				m.base, m.baseTerm, m.entries = s.index, s.term, nil
-				for _, e := range records[m.pending+1 : i] {
-					if e.kind == walpb.TypeEntry {
-						m.put(e)
-					}
-				}
+				m.install(s, records[m.pending+1:i])
 			}
 			m.pending = -1
 		}
 	}
 	return m
+}
+
+// install makes the log the one that follows a snapshot.
+func (m *meaning) install(s record, followed []record) {
+	m.base, m.baseTerm, m.entries = s.index, s.term, nil
+	for _, e := range followed {
+		if e.kind == walpb.TypeEntry {
+			m.put(e)
+		}
+	}
 }
 
 // put appends an entry, in the place of all from its index on. One that does not follow belongs to a log that has not begun.

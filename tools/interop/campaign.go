@@ -129,11 +129,11 @@ func ControlOpened(cfg ControlConfig) (Tally, error) {
 	defer control.Close()
 	r, err := fuzz.Run(fuzz.Config{Seed: cfg.Seed, States: cfg.States, SegmentSize: openedSegment, Workers: cfg.Workers, Recover: control.Opened})
 	return Tally{Stage: "opened", By: "stele, then etcd", States: r.States, Seconds: r.Took.Seconds(),
-		Lost: r.Lost, Refused: r.Refused - control.Panics(), Silent: r.Invented, Panics: control.Panics(), Gaps: int(control.gaps.Load())}, err
+		Lost: r.Lost, Refused: r.Refused - control.Panics(), Silent: r.Invented, Panics: control.Panics(), Excused: int(control.excused.Load()), Gaps: int(control.gaps.Load())}, err
 }
 
-// openedSegment is small, so that a Release has many segments to remove.
-const openedSegment = 1 << 10
+// openedSegment is as small as can be, so that a Release has many segments to remove.
+const openedSegment = 4 << 10
 
 // restart opens a log with package wal, in the steps of a program that knows nothing but the log.
 func restart(disk *crashfs.FS, dir string) (*wal.Log, error) {

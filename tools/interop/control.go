@@ -35,7 +35,9 @@ type Control struct {
 	made   int
 	states atomic.Int64
 	panics atomic.Int64
-	gaps   atomic.Int64 // states of Opened in which segments were missing between others
+
+	// Of the states of Opened: in how many segments were missing between others, and how many etcd's known defects explain.
+	gaps, excused atomic.Int64
 }
 
 // controlSegment is the size of the segments that etcd prepares when it opens a log, in bytes.
@@ -94,7 +96,7 @@ func (c *Control) Crashed(disk *crashfs.FS, dir string) (*wal.Log, error) {
 }
 
 // Opened opens the log with package wal, and closes it; then etcd starts from it, as in Start. The result is what ours reads, if etcd reads
-// the same, or what its known defects make of that, and else what etcd reads. It is a fuzz.Recover.
+// the same, or does what its known defects make of that: see [EtcdWould]. Else it is what etcd reads. It is a fuzz.Recover.
 func (c *Control) Opened(disk *crashfs.FS, dir string) (*wal.Log, error) {
 	if gap(disk, dir) {
 		c.gaps.Add(1)
@@ -113,24 +115,38 @@ func (c *Control) Opened(disk *crashfs.FS, dir string) (*wal.Log, error) {
 	}
 	var theirs *wal.Log
 	err = c.in(disk, dir, func(dir string) (err error) {
-		repaired := false
-		theirs, repaired, err = start(dir)
-		if err == nil && repaired {
-			err = errors.New("etcd: it had to repair what Open left")
-		}
-		if err != nil || means(theirs, ours, ours.Entries) {
-			return err
-		}
-		segments, err := EtcdSegments(dir)
-		if err != nil {
-			return err
-		}
-		back, _, _, err := EtcdWould(segments, ours.Snapshot)
-		if err == nil && means(theirs, ours, back) {
-			theirs = ours
-		}
+		theirs, err = c.startOpened(dir, ours)
 		return err
 	})
+	return theirs, err
+}
+
+// startOpened starts from what ours has opened, which must not need a repair. Where etcd's known defects explain what it does, the result is
+// what ours reads.
+func (c *Control) startOpened(dir string, ours *wal.Log) (*wal.Log, error) {
+	theirs, repaired, err := start(dir)
+	if err == nil && repaired {
+		err = errors.New("etcd: it had to repair what Open left")
+	}
+	if err == nil && means(theirs, ours, ours.Entries) {
+		return ours, nil
+	}
+	segments, err2 := EtcdSegments(dir)
+	if err2 != nil {
+		return nil, errors.Join(err, err2)
+	}
+	would, _, gap, err2 := EtcdWould(segments, ours.Snapshot)
+	switch {
+	case err2 != nil:
+		return nil, errors.Join(err, err2)
+	case errors.Is(err, etcd.ErrSliceOutOfRange) && gap:
+		// A crash has left a received snapshot's record and entries after it, but not the hard state that commits it.
+		c.excused.Add(1)
+		return ours, nil
+	case err == nil && means(theirs, ours, would):
+		c.excused.Add(1)
+		return ours, nil
+	}
 	return theirs, err
 }
 

@@ -75,13 +75,12 @@ func TestCrashesThatEtcdDoesNotSurviveOursDoes(t *testing.T) {
 
 func TestEtcdStartsFromWhatOursOpensAfterACrash(t *testing.T) {
 	cfg := controlConfig(t)
-	cfg.States = max(cfg.States, 3000) // a gap is rare
 	opened, err := ControlOpened(cfg)
 	t.Logf("seed %d\n%s", controlSeed(), Tallies([]Tally{opened}))
 	if err != nil {
 		t.Fatalf("%v\n\tto see it again: go test -run %s -seed %d", err, t.Name(), controlSeed())
 	}
-	if opened.Lost+opened.Refused+opened.Silent+opened.Panics > 0 || opened.Gaps == 0 {
+	if opened.Lost+opened.Refused+opened.Silent+opened.Panics > 0 || opened.Excused > opened.States/50 || *long && opened.Gaps == 0 { // a gap is rare: see TestEtcdStartsAfterEveryCrashInRelease
 		t.Errorf("%+v", opened)
 	}
 }

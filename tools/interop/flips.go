@@ -78,7 +78,7 @@ func (f *Flips) names() []string {
 	return names
 }
 
-const flipSegment = 2560 // bytes, five sectors
+const flipSegment = 4096 // bytes, the least there is
 
 // NewFlips writes the same content with etcd and with ours, below root.
 func NewFlips(root string) (ours, theirs *Flips, err error) {
@@ -96,7 +96,7 @@ func NewFlips(root string) (ours, theirs *Flips, err error) {
 		return errors.Join(e.Save(s, entries, cut, never), o.Save(s, entries))
 	}
 	want := Content{Metadata: metadata}
-	for index := uint64(1); index <= 64 && err == nil; index += 2 {
+	for index := uint64(1); index <= 100 && err == nil; index += 2 {
 		var entries []walpb.Entry
 		for i := range uint64(2) {
 			data := bytes.Repeat([]byte{byte(index), 0xa5}, int(10+index*7%40))

@@ -32,7 +32,7 @@ func TestEtcdStartsAfterEveryCrashInRelease(t *testing.T) {
 	}
 	defer control.Close()
 	for _, plain := range []bool{false, true} {
-		r := &released{control: control, opts: wal.Options{SegmentSize: 1024, PlainEtcd: plain}, seed: maphash.MakeSeed(), seen: map[uint64]bool{}}
+		r := &released{control: control, opts: wal.Options{SegmentSize: 4096, PlainEtcd: plain}, seed: maphash.MakeSeed(), seen: map[uint64]bool{}}
 		if err := r.run(); err != nil {
 			t.Errorf("plain=%v: %v", plain, err)
 		}
@@ -55,7 +55,7 @@ func (r *released) run() error {
 	}
 	at := walpb.Snapshot{Term: 1, Index: 6, ConfState: []byte{8, 1}}
 	for i := uint64(1); i <= at.Index; i++ {
-		if err := w.Save(walpb.HardState{Term: 1, Commit: i}, []walpb.Entry{{Term: 1, Index: i, Data: make([]byte, 1000)}}); err != nil {
+		if err := w.Save(walpb.HardState{Term: 1, Commit: i}, []walpb.Entry{{Term: 1, Index: i, Data: make([]byte, 4000)}}); err != nil {
 			return err
 		}
 	}

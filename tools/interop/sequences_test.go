@@ -58,7 +58,7 @@ type history struct {
 }
 
 func newHistory(r *rand.Rand) history {
-	h := history{size: []int64{1024, 2048, 4096, 16384, 1 << 20}[r.IntN(5)]}
+	h := history{size: []int64{4096, 4096, 8192, 16384, 1 << 20}[r.IntN(5)]}
 	if n := r.IntN(12); n > 0 {
 		h.metadata = make([]byte, n-1)
 		for i := range h.metadata {

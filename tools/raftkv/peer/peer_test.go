@@ -344,6 +344,24 @@ func TestAMemberWhoseLogIsShorterThanItAcknowledgedHearsOfIt(t *testing.T) {
 	}
 }
 
+func TestNothingIsSaidBeforeItIsKnownHowTheLogStands(t *testing.T) {
+	b := newSide(t, other, 0)
+	b.acknowledged = 20
+	a := New(testCluster, self, nil, 0, slog.New(slog.DiscardHandler))
+	defer a.Close()
+	a.SetPeer(other, []string{b.url()})
+	a.Send(message(self, other, 1))
+	member := newFake(t)
+	member.standing.Last = 19
+	a.Serve(member)
+	wait(t, "the news", member.evicted)
+	select {
+	case <-b.received:
+		t.Error("a message arrived")
+	default:
+	}
+}
+
 // Other refusals, even of the same code, are not the cluster's word.
 func TestWhoIsTurnedAwayForAnotherReasonIsNotEvicted(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

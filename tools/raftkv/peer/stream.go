@@ -72,6 +72,13 @@ func (p *peer) run() {
 	}()
 	defer p.conn.Close()
 	defer p.cancel()
+	select {
+	case <-p.t.served:
+	case <-p.gone:
+		return
+	case <-p.ctx.Done():
+		return
+	}
 	retry := time.NewTicker(retryEvery)
 	defer retry.Stop()
 	for down := false; ; {

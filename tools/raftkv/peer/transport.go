@@ -33,6 +33,7 @@ type Transport struct {
 
 	mu     sync.Mutex
 	member Member
+	served chan struct{} // closed once there is one
 	peers  map[uint64]*peer
 	closed bool
 	ctx    context.Context
@@ -46,16 +47,17 @@ type Transport struct {
 // New returns a Transport for a member of a cluster. config is for https peers. limit is how many bytes of a snapshot are sent a second,
 // 0 for as many as go.
 func New(cluster, self uint64, config *tls.Config, limit int64, log *slog.Logger) *Transport {
-	t := &Transport{cluster: cluster, self: self, tls: config, limiter: snap.NewLimiter(limit), log: log, peers: map[uint64]*peer{}, metrics: newMetrics(self)}
+	t := &Transport{cluster: cluster, self: self, tls: config, limiter: snap.NewLimiter(limit), log: log, peers: map[uint64]*peer{}, metrics: newMetrics(self), served: make(chan struct{})}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
 
-// Serve says whom failures are to be told to, before the first one.
+// Serve says which member this is of. Only then it speaks to its peers, and asks it how its log stands. Serve is called once.
 func (t *Transport) Serve(m Member) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.member = m
+	close(t.served)
 }
 
 // tell calls the member, if it is known yet.

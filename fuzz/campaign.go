@@ -152,12 +152,15 @@ func (c *campaign) history(seed uint64) {
 	if rng.IntN(2) == 0 {
 		h.files = newFiles(form(rng.IntN(3)), 1+rng.IntN(2))
 	}
+	if h.crowded = rng.IntN(4) == 0; h.crowded {
+		h.files = nil
+	}
 	lives := 2 + rng.IntN(7)
 	if rng.IntN(2) == 0 {
 		// Many lives on one directory, and a look at few of the states on the way.
 		lives, h.look = 20+rng.IntN(40), 5
 	}
-	h.tracef("segments of %d, plain %v, no sync %v, mixed %v, files %v, %d lives", h.size, h.plain, h.noSync, h.mixed, h.files != nil, lives)
+	h.tracef("segments of %d, plain %v, no sync %v, mixed %v, files %v, crowded %v, %d lives", h.size, h.plain, h.noSync, h.mixed, h.files != nil, h.crowded, lives)
 	c.guard(h, func() { h.lead(lives) })
 }
 
@@ -194,6 +197,7 @@ type history struct {
 	size     int64
 	plain    bool
 	own      bool // entries may have types that are none of raft's: no life of it is plain, and nobody else reads it
+	crowded  bool // the disk is full at times
 	noSync   bool // the log is not synced, so the life ends in a kill
 	unsynced bool // nor was it in an earlier life, and no Open has made up for that
 	look     int  // at one of how many boundaries states are opened

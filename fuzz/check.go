@@ -184,11 +184,11 @@ func (h *history) tryOpen(disk *crashfs.FS, depth int, what string) error {
 		})
 	}
 	if h.rng.IntN(8) == 0 {
-		if _, err := h.repair(o); err != nil {
+		if _, err := h.repair(disk, o); err != nil {
 			return err
 		}
 	}
-	w, err := wal.Open(dir, o)
+	w, err := h.openOn(disk, o)
 	if errors.Is(err, fs.ErrNotExist) && !h.model.created {
 		if w, err = wal.Create(dir, metadata, o); err != nil {
 			return failf(Refused, "create again: %v", err)
@@ -233,7 +233,7 @@ func (h *history) optionsOn(fsys fileutil.FS) *wal.Options {
 }
 
 // repair does what Open would do to the end of a log, by a Plan. Then there is nothing left to do. It returns whether there was.
-func (h *history) repair(o *wal.Options) (done bool, err error) {
+func (h *history) repair(disk *crashfs.FS, o *wal.Options) (done bool, err error) {
 	p, err := wal.PlanRepair(dir, o)
 	if errors.Is(err, fs.ErrNotExist) && !h.model.created {
 		return false, nil
@@ -242,7 +242,13 @@ func (h *history) repair(o *wal.Options) (done bool, err error) {
 		return false, failf(Refused, "plan a repair: %v", err)
 	}
 	done = p.Verdict != wal.Clean
-	if err := p.Apply(); err != nil {
+	err = p.Apply()
+	if disk.Size() > 0 && fileutil.IsFull(err) {
+		if err = free(disk, err); err == nil {
+			err = p.Apply()
+		}
+	}
+	if err != nil {
 		return done, failf(Refused, "repair: %v", err)
 	}
 	if p, err = wal.PlanRepair(dir, o); err != nil || p.Verdict != wal.Clean {
@@ -278,13 +284,16 @@ func (h *history) goOn(w *wal.Writer, disk *crashfs.FS, before *seen) error {
 	state.Vote = uint64(h.rng.IntN(3))
 	e := walpb.Entry{Term: state.Term, Index: last + 1, Data: []byte("behind the recovery")}
 	if err := w.Save(state, []walpb.Entry{e}); err != nil {
+		if errors.Is(err, wal.ErrNoSpace) && disk.Size() > 0 {
+			return nil
+		}
 		return failf(Refused, "save behind the recovery: %v", err)
 	}
 	after := disk.Crash(crashfs.DropAll)
 	if h.noSync {
 		after = disk.Clone()
 	}
-	w2, err := wal.Open(dir, h.optionsOn(after))
+	w2, err := h.openOn(after, h.optionsOn(after))
 	if err != nil {
 		return failf(Refused, "open behind the recovery: %v", err)
 	}

@@ -30,7 +30,13 @@ type life struct {
 	gated bool
 	gate  chan struct{}
 	made  chan error
+	stock bool // there is a spare
+	begun bool // there was none when one was needed, so one is being made
 	spent bool // a segment was finished, so the spare begins the next one, and another will be made
+
+	known   int   // how many records there were before the call
+	need    int64 // what it needs of the disk
+	refused bool  // a call of this step was, for want of space
 
 	opening   bool // Open or Repair is at work
 	repairing bool // it is Repair
@@ -64,6 +70,8 @@ func (h *history) live(disk *crashfs.FS) *crashfs.FS {
 		if l.ended || h.failed {
 			break
 		}
+		l.crowd()
+		l.refused = false
 		lost = l.step(lost)
 		l.check("after the call")
 	}
@@ -113,7 +121,7 @@ func (l *life) open() (lost []record) {
 		}
 	}
 	created := false
-	w, err := wal.Open(dir, l.options())
+	w, err := l.openOn(l.disk, l.options())
 	if errors.Is(err, fs.ErrNotExist) && !l.model.created {
 		created, l.opening = true, false
 		w, err = wal.Create(dir, metadata, l.options())
@@ -177,7 +185,7 @@ func (l *life) openStore(seen *seen) bool {
 func (l *life) repairFirst() (lost []record) {
 	l.tracef("repair")
 	l.repairing = true
-	done, err := l.repair(l.options())
+	done, err := l.repair(l.disk, l.options())
 	l.repairing = false
 	var seen *seen
 	if err == nil && done && !l.ended {
@@ -198,21 +206,24 @@ func (l *life) repairFirst() (lost []record) {
 }
 
 func (l *life) awaitSpare() {
-	if err := <-l.made; err != nil && !l.ended {
+	err := <-l.made
+	l.stock = err == nil
+	if err != nil && !l.ended && !(l.disk.Size() > 0 && fileutil.IsFull(err)) {
 		l.fail(Refused, "make a spare: %v", err)
 	}
 }
 
 // call does one call on the log. In the meantime the maker of the spare waits.
 func (l *life) call(f func() error) error {
-	l.gated, l.spent = true, false
+	l.gated, l.spent, l.begun = true, false, false
 	err := f()
-	if l.spent && err == nil {
+	spare := l.stock
+	if l.begun || l.spent && err == nil {
 		l.gate <- struct{}{}
 		l.awaitSpare()
 	}
 	l.gated = false
-	if err != nil && !l.ended {
+	if err != nil && !l.ended && !l.noSpace(err, spare) {
 		l.fail(Refused, "%v", err)
 	}
 	return err
@@ -232,6 +243,7 @@ func (l *life) save(state walpb.HardState, entries []walpb.Entry) {
 // attempt tells the model what is about to be appended. It returns whether Save will wait until that is durable.
 func (l *life) attempt(state walpb.HardState, entries []walpb.Entry) (must bool) {
 	before := l.model.state(len(l.model.records))
+	l.known, l.need = len(l.model.records), needed(entries, walpb.Snapshot{})
 	for _, e := range entries {
 		l.model.attempt(entryRecord(e))
 	}
@@ -355,7 +367,10 @@ func (l *life) discard() {
 // before is called before each change of the file system.
 func (l *life) before(op crashfs.Op) {
 	if l.gated && op.Kind == crashfs.OpRemove && isSpare(op.Name) {
-		<-l.gate
+		// The maker begins by removing what is not there. What is there is what it could not make.
+		if _, err := l.disk.ReadFile(op.Name); err != nil {
+			<-l.gate
+		}
 	}
 	if l.hold != nil && op.Kind == crashfs.OpWrite {
 		hold := l.hold
@@ -370,7 +385,10 @@ func isSpare(name string) bool { return path.Dir(name) == dir && path.Ext(name) 
 
 // after is called after each change of the file system.
 func (l *life) after(op crashfs.Op) {
-	l.spent = l.spent || op.Kind == crashfs.OpTruncate && path.Dir(op.Name) == dir && l.w != nil
+	if op.Kind == crashfs.OpTruncate && path.Dir(op.Name) == dir && l.w != nil {
+		l.spent, l.stock = true, false
+	}
+	l.begun = l.begun || op.Kind == crashfs.OpPreallocate && !l.stock
 	if l.ended || l.failed {
 		return
 	}

@@ -95,7 +95,7 @@ func (l *life) step(lost []record) []record {
 func (l *life) again(lost []record) []record {
 	if lost[0].kind == walpb.TypeSnapshot {
 		l.saveSnapshot(lost[0].index, lost[0].term)
-		return lost[1:]
+		return l.left(lost[1:])
 	}
 	var entries []walpb.Entry
 	most := max(1, l.rng.IntN(5)-1)
@@ -114,6 +114,14 @@ func (l *life) again(lost []record) []record {
 	l.save(state, entries)
 	if m := fold(l.model.records); !l.ended {
 		l.cluster.learn(&m)
+	}
+	return l.left(lost)
+}
+
+// left returns what is left to send again: nothing, if what goes before it was refused.
+func (l *life) left(lost []record) []record {
+	if l.refused {
+		return nil
 	}
 	return lost
 }
@@ -263,7 +271,7 @@ func (l *life) install(m *meaning) {
 		l.cluster.terms = append(l.cluster.terms, term)
 	}
 	l.saveSnapshot(index, term)
-	if l.ended || l.failed || l.rng.IntN(6) == 0 {
+	if l.ended || l.failed || l.refused || l.rng.IntN(6) == 0 {
 		return // the snapshot could not be used after all
 	}
 	state = l.inTerm(state, term)
@@ -311,6 +319,7 @@ func (l *life) saveSnapshot(index, term uint64) {
 
 func (l *life) recordSnapshot(s walpb.Snapshot) {
 	l.tracef("save snapshot %d/%d", s.Index, s.Term)
+	l.known, l.need = len(l.model.records), needed(nil, s)
 	l.model.attempt(snapshotRecord(s))
 	if l.call(func() error { return l.w.SaveSnapshot(s) }) == nil {
 		l.ack()
@@ -392,7 +401,7 @@ func (l *life) sync() {
 // bursts appends twice, so that the second gathers while the first is written.
 func (l *life) bursts(m *meaning) {
 	first, entries := l.next(m)
-	if first <= l.cluster.last() || m.state.term < entries[0].Term {
+	if first <= l.cluster.last() || m.state.term < entries[0].Term || l.disk.Size() > 0 { // on a full disk the first call may itself have to write
 		l.follow(m)
 		return
 	}

@@ -17,6 +17,13 @@ func (f *FS) SetSize(n int64) {
 	f.size = n
 }
 
+// Size returns the size that SetSize has given.
+func (f *FS) Size() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.size
+}
+
 // Used returns how much of the disk's space is used, in bytes.
 func (f *FS) Used() int64 {
 	f.mu.Lock()

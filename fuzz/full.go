@@ -1,0 +1,76 @@
+package fuzz
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/wal"
+	"github.com/stele-wal/stele/walpb"
+)
+
+// crowd fills the disk, now and then, or frees it. As it is then, so the next life finds it.
+func (l *life) crowd() {
+	if !l.crowded || l.rng.IntN(3) > 0 {
+		return
+	}
+	size := int64(0)
+	if l.disk.Size() == 0 || l.rng.IntN(6) > 0 {
+		size = l.disk.Used() + []int64{0, 0, 1, 2, 4, 8}[l.rng.IntN(6)]<<12
+	}
+	l.tracef("a disk of %d bytes, of which %d are used", size, l.disk.Used())
+	l.disk.SetSize(size)
+}
+
+// needed returns at least what the log needs for entries and a hard state, or a snapshot record.
+func needed(entries []walpb.Entry, s walpb.Snapshot) int64 {
+	n := 200 + len(s.ConfState)
+	for _, e := range entries {
+		n += 150 + len(e.Data)
+	}
+	return int64(n)
+}
+
+// noSpace judges a call that returned err: whether it was refused for want of space, and nothing of it may ever be there. As long as there was a
+// spare, none is refused that a segment has room for.
+func (l *life) noSpace(err error, spare bool) bool {
+	if l.disk.Size() == 0 || !errors.Is(err, wal.ErrNoSpace) {
+		return false
+	}
+	if spare && l.need+500 <= l.size {
+		l.fail(Refused, "%v, although there is a spare", err)
+	}
+	l.tracef("no space")
+	l.model.records = l.model.records[:max(l.known, l.model.acked)]
+	l.refused = true
+	return true
+}
+
+// openOn opens the log on a disk. If that is full, there may be no room for the copy of a tail that is unproven, and only of that; then the error
+// says how much to free, and that is enough.
+func (h *history) openOn(disk *crashfs.FS, o *wal.Options) (*wal.Writer, error) {
+	w, err := wal.Open(dir, o)
+	if !fileutil.IsFull(err) || disk.Size() == 0 {
+		return w, err
+	}
+	if p, err2 := wal.PlanRepair(dir, &wal.Options{FS: disk}); err2 != nil || p.Verdict != wal.TornUnproven {
+		return nil, err
+	}
+	if err := free(disk, err); err != nil {
+		return nil, err
+	}
+	return wal.Open(dir, o)
+}
+
+// free makes room on a disk, as much as an error says.
+func free(disk *crashfs.FS, full error) error {
+	var n int64
+	_, tells, _ := strings.Cut(full.Error(), ": free ")
+	if _, err := fmt.Sscanf(tells, "%d bytes", &n); err != nil {
+		return failf(Refused, "%v: that does not say how much to free", full)
+	}
+	disk.SetSize(max(disk.Size(), disk.Used()) + n)
+	return nil
+}

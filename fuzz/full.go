@@ -3,6 +3,7 @@ package fuzz
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/stele-wal/stele/fileutil"
@@ -51,17 +52,24 @@ func (l *life) noSpace(err error, spare bool) bool {
 // openOn opens the log on a disk. If that is full, there may be no room for the copy of a tail that is unproven, and only of that; then the error
 // says how much to free, and that is enough.
 func (h *history) openOn(disk *crashfs.FS, o *wal.Options) (*wal.Writer, error) {
+	if disk.Size() == 0 {
+		return wal.Open(dir, o)
+	}
+	p, err := wal.PlanRepair(dir, &wal.Options{FS: disk})
+	if err != nil {
+		return wal.Open(dir, o)
+	}
 	w, err := wal.Open(dir, o)
-	if !fileutil.IsFull(err) || disk.Size() == 0 {
-		return w, err
+	if fileutil.IsFull(err) && p.Verdict == wal.TornUnproven {
+		if err = free(disk, err); err == nil {
+			w, err = wal.Open(dir, o)
+		}
 	}
-	if p, err2 := wal.PlanRepair(dir, &wal.Options{FS: disk}); err2 != nil || p.Verdict != wal.TornUnproven {
-		return nil, err
+	if _, missing := disk.ReadFile(path.Join(dir, p.Copy)); err == nil && p.Copy != "" && p.Verdict != wal.Torn && missing != nil {
+		w.Close()
+		return nil, failf(Lost, "the copy of a tail that is %v: %v", p.Verdict, missing)
 	}
-	if err := free(disk, err); err != nil {
-		return nil, err
-	}
-	return wal.Open(dir, o)
+	return w, err
 }
 
 // free makes room on a disk, as much as an error says.

@@ -149,11 +149,19 @@ func (w *Writer) write(b *batch, sync bool) error {
 		return err
 	}
 	if fresh && !sabotaged(noDirSync) {
-		if err := w.names.Sync(); err != nil {
+		if err := w.syncNames(); err != nil {
 			return fmt.Errorf("wal: %s: sync directory: %w", seg.name, err)
 		}
 	}
 	return nil
+}
+
+// syncNames makes durable which files are in the directory.
+func (w *Writer) syncNames() error {
+	if sabotaged(openAnew) {
+		return fileutil.SyncDir(w.opts.FS, w.dir)
+	}
+	return w.names.Sync()
 }
 
 // sync makes durable what was written to a segment.

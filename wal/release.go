@@ -57,7 +57,7 @@ func (w *Writer) releaseTo(index uint64) error {
 	w.segments = append(w.segments[:0:0], w.segments[removed:]...)
 	w.mu.Unlock()
 	if removed > 0 && !w.opts.NoSync {
-		if err := w.names.Sync(); err != nil {
+		if err := w.syncNames(); err != nil {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return w.fail(fmt.Errorf("wal: %w", err))

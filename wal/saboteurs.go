@@ -18,4 +18,9 @@ const (
 	noReleaseSync  saboteur = "no-release-sync" // Release does not sync what it relies on
 	noFinish       saboteur = "no-finish"       // Open leaves what a Release that was cut short would have removed
 	earlyMark      saboteur = "early-mark"      // the mark is written before the sync
+	noReserve      saboteur = "no-reserve"      // the space for a record is not reserved before it is written
+	spareIdle      saboteur = "spare-idle"      // on a full disk a record is refused although the spare has room for it
+	refuseFull     saboteur = "refuse-full"     // Open refuses a log when there is no room for the copy of its torn tail
+	dropUnproven   saboteur = "drop-unproven"   // Open goes without the copy of a torn tail that is unproven
+	openAnew       saboteur = "open-anew"       // the directory is opened each time that it is synced
 )

@@ -25,7 +25,8 @@ func recoverTail(dir string, l *listing, e end, o Options, strict bool) (end, er
 	}
 	copied, err := setAside(dir, l, e, o.FS)
 	what := "trimmed"
-	if fileutil.IsFull(err) && e.verdict == Torn && !strict {
+	dispensable := e.verdict == Torn && !sabotaged(refuseFull) || sabotaged(dropUnproven)
+	if fileutil.IsFull(err) && dispensable && !strict {
 		copied, err, what = "", nil, "trimmed without a copy, for which there is no space"
 	}
 	if err != nil {

@@ -253,7 +253,7 @@ func (w *Writer) room(size int, admits func() error) error {
 func (w *Writer) reserve(size int) error {
 	b := w.gathering
 	end := b.end() + int64(size)
-	if end <= min(b.seg.size, w.opts.SegmentSize) {
+	if end <= min(b.seg.size, w.opts.SegmentSize) || sabotaged(noReserve) {
 		return nil
 	}
 	spare := w.spare.ready(w)
@@ -271,7 +271,7 @@ func (w *Writer) reserve(size int) error {
 		b.seg.size = max(b.seg.size, end)
 	case !fileutil.IsFull(err):
 		return w.fail(fmt.Errorf("wal: %s: reserve %d bytes: %w", b.seg.name, end, cause(err)))
-	case spare && most <= w.opts.SegmentSize:
+	case spare && most <= w.opts.SegmentSize && !sabotaged(spareIdle):
 		b.full, b.must = true, true
 	default:
 		return fmt.Errorf("wal: %s: %w: %d bytes at offset %d: %w", b.seg.name, ErrNoSpace, size, b.end(), cause(err))

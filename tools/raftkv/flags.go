@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -39,6 +40,7 @@ type options struct {
 	snapshotRate, segmentSize         int64
 	noSync, pprof                     bool
 	compactMode, compactRetention     string
+	corruptCheck                      time.Duration
 }
 
 func (o *options) register(f *pflag.FlagSet) {
@@ -60,6 +62,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.Int64Var(&o.quota, "quota-backend-bytes", 2<<30, "how large the state may grow before the alarm; without a limit if negative")
 	f.UintVar(&o.maxTxnOps, "max-txn-ops", api.DefaultMaxTxnOps, "operations in a transaction at most")
 	f.UintVar(&o.maxRequest, "max-request-bytes", 3<<19, "bytes in a request at most")
+	f.DurationVar(&o.corruptCheck, "corrupt-check-time", 10*time.Minute, "how often the leader compares what the members hold, 0 for never")
 	f.BoolVar(&o.preVote, "pre-vote", true, "ask before an election whether it could be won")
 	f.BoolVar(&o.strict, "strict-reconfig-check", true, "refuse changes of the members that would cost the quorum")
 	f.StringVar(&o.compactMode, "auto-compaction-mode", "periodic", "periodic or revision: what --auto-compaction-retention counts")
@@ -169,6 +172,7 @@ func (o *options) checkValues() error {
 		{"max-request-bytes", uint64(o.maxRequest), 1, maxMaxRequest},
 		{"snapshot-send-rate", uint64(o.snapshotRate), 0, math.MaxInt64},
 		{"wal-segment-bytes", uint64(o.segmentSize), 0, math.MaxInt64},
+		{"corrupt-check-time", uint64(o.corruptCheck), 0, math.MaxInt64},
 	} {
 		if v.flag == "election-timeout" && v.value < v.least {
 			return fmt.Errorf("--election-timeout %d: with --heartbeat-interval %d it must be five times that at least, %d", o.election, o.heartbeat, v.least)

@@ -43,6 +43,7 @@ func TestFlagsThatNoMemberCanDoWithAreRefusedBeforeAnythingIsMade(t *testing.T) 
 		{"--snapshot-catchup-entries=0", "--snapshot-catchup-entries"},
 		{"--snapshot-send-rate=-1", "--snapshot-send-rate"},
 		{"--wal-segment-bytes=-1", "--wal-segment-bytes"},
+		{"--corrupt-check-time=-1s", "--corrupt-check-time"},
 		{"--max-snapshots=0", "--max-snapshots"},
 		{"--name=", "--name"},
 		{"--initial-cluster-state=old", `"old"`},

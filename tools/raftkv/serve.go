@@ -152,6 +152,9 @@ func (s *server) start(ctx context.Context, set settings) error {
 	if set.retention != (retention{}) {
 		s.beside.Go(func() { s.compact(set.retention) })
 	}
+	if o.corruptCheck > 0 {
+		s.beside.Go(func() { s.compare(o.corruptCheck) })
+	}
 	s.beside.Go(func() { s.meet(set.dialTLS) })
 	s.beside.Go(func() { s.introduce(set.clients) })
 	return nil

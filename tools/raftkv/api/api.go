@@ -130,6 +130,7 @@ var translation = []struct{ ours, theirs error }{
 	{mvcc.ErrKeyNotFound, rpctypes.ErrGRPCKeyNotFound},
 	{mvcc.ErrLeaseNotFound, rpctypes.ErrGRPCLeaseNotFound},
 	{node.ErrNoSpace, rpctypes.ErrGRPCNoSpace},
+	{node.ErrCorrupt, rpctypes.ErrGRPCCorrupt},
 	{node.ErrTooLarge, rpctypes.ErrGRPCRequestTooLarge},
 	{node.ErrTooMany, rpctypes.ErrGRPCRequestTooManyRequests},
 	{node.ErrTimeout, rpctypes.ErrGRPCTimeout},

@@ -219,6 +219,9 @@ func (n *Node) applyEntry(e *raftpb.Entry) error {
 // come to the same.
 func (n *Node) applyRequest(r *pb.InternalRaftRequest) (proto.Message, error) {
 	full := n.alarms.active(pb.AlarmType_NOSPACE)
+	if changes := r.Put != nil || r.DeleteRange != nil || r.Txn != nil || r.Compaction != nil; changes && n.alarms.active(pb.AlarmType_CORRUPT) {
+		return nil, ErrCorrupt
+	}
 	switch {
 	case r.Put != nil:
 		if full {

@@ -20,6 +20,9 @@ var (
 	ErrUnhealthy   = errors.New("raftkv: not enough started members")                 // it takes no effect
 )
 
+// ErrCorrupt is of a write while members hold different things: it takes no effect, so that no more is built on what may be wrong.
+var ErrCorrupt = errors.New("raftkv: corrupt cluster")
+
 // ErrNotRestored is of a snapshot that raft does not go on from: it does not have this member, or is of a leader that is none any more.
 var ErrNotRestored = errors.New("raftkv: the snapshot was not restored")
 

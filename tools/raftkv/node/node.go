@@ -153,6 +153,15 @@ func (n *Node) Status() Status {
 // Store returns the state, to be read. A read is linearizable if ReadIndex returned before.
 func (n *Node) Store() *mvcc.Store { return n.store }
 
+// Hash returns the checksum of the state up to a revision, or with 0 up to all that was decided before the call. The errors are those of
+// ReadIndex and of mvcc.View.Hash.
+func (n *Node) Hash(ctx context.Context, rev int64) (mvcc.Hash, error) {
+	if err := n.ReadIndex(ctx); err != nil {
+		return mvcc.Hash{}, err
+	}
+	return n.store.View().Hash(rev)
+}
+
 // Members returns who belongs to the cluster.
 func (n *Node) Members() *member.Set { return n.members }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
+	"github.com/stele-wal/stele/tools/raftkv/mvcc"
 	"github.com/stele-wal/stele/tools/raftkv/node"
 )
 
@@ -28,6 +29,7 @@ type Member interface {
 	Standing() node.Standing
 	Trusts(ctx context.Context, id uint64, s node.Standing) error
 	Promote(ctx context.Context, id uint64) error
+	Hash(ctx context.Context, rev int64) (mvcc.Hash, error)
 }
 
 // Limits.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
+	"github.com/stele-wal/stele/tools/raftkv/mvcc"
 	"github.com/stele-wal/stele/tools/raftkv/node"
 )
 
@@ -104,6 +105,10 @@ func (f *fake) Trusts(_ context.Context, id uint64, s node.Standing) error {
 	return nil
 }
 func (f *fake) Evicted() { f.evicted <- struct{}{} }
+
+func (f *fake) Hash(_ context.Context, rev int64) (mvcc.Hash, error) {
+	return mvcc.Hash{Sum: 7, Rev: rev, Compacted: 3}, f.refuse
+}
 
 func (f *fake) Promote(_ context.Context, id uint64) error {
 	if f.refuse != nil {
@@ -546,6 +551,23 @@ func TestAMemberTellsWhoBelongsToItsCluster(t *testing.T) {
 	}
 	if _, err := Ask(ctx, "https://"+b.address, nil); err == nil {
 		t.Error("https without a certificate")
+	}
+}
+
+func TestAPeerIsAskedWhatItHolds(t *testing.T) {
+	a, b := newSide(t, self, 0), newSide(t, other, 0)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if _, err := a.transport.Hash(ctx, other, 9); err == nil {
+		t.Error("a peer that is not known answers")
+	}
+	a.transport.SetPeer(other, []string{b.url()})
+	if h, err := a.transport.Hash(ctx, other, 9); err != nil || h != (mvcc.Hash{Sum: 7, Rev: 9, Compacted: 3}) {
+		t.Errorf("%+v, %v", h, err)
+	}
+	b.refuse = mvcc.ErrCompacted
+	if _, err := a.transport.Hash(ctx, other, 9); status.Convert(err).Message() != mvcc.ErrCompacted.Error() {
+		t.Errorf("%v", err)
 	}
 }
 

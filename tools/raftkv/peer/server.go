@@ -36,6 +36,7 @@ var service = grpc.ServiceDesc{
 	Methods: []grpc.MethodDesc{
 		{MethodName: "Members", Handler: serveMembers},
 		{MethodName: "Promote", Handler: servePromote},
+		{MethodName: "Hash", Handler: serveHash},
 		{MethodName: "Ping", Handler: servePing},
 	},
 }
@@ -201,4 +202,21 @@ func servePromote(srv any, ctx context.Context, decode func(any) error, _ grpc.U
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return new(emptypb.Empty), nil
+}
+
+func serveHash(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+	s := srv.(*Server)
+	if _, err := s.check(ctx); err != nil {
+		return nil, err
+	}
+	var rev wrapperspb.Int64Value
+	if err := decode(&rev); err != nil {
+		return nil, err
+	}
+	h, err := s.Member.Hash(ctx, rev.Value)
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	b, err := json.Marshal(h)
+	return wrapperspb.Bytes(b), err
 }

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/tools/raftkv/member"
+	"github.com/stele-wal/stele/tools/raftkv/mvcc"
 	"github.com/stele-wal/stele/tools/raftkv/node"
 )
 
@@ -224,4 +226,20 @@ func (t *Transport) Promote(ctx context.Context, leader, id uint64) error {
 		}
 	}
 	return err
+}
+
+// Hash asks a peer for the checksum of its state up to a revision.
+func (t *Transport) Hash(ctx context.Context, id uint64, rev int64) (h mvcc.Hash, err error) {
+	t.mu.Lock()
+	p := t.peers[id]
+	t.mu.Unlock()
+	if p == nil {
+		return h, errors.New("no such peer")
+	}
+	md, _ := metadata.FromOutgoingContext(p.ctx)
+	var out wrapperspb.BytesValue
+	if err := p.conn.Invoke(metadata.NewOutgoingContext(ctx, md), "/"+serviceName+"/Hash", wrapperspb.Int64(rev), &out); err != nil {
+		return h, err
+	}
+	return h, json.Unmarshal(out.Value, &h)
 }

@@ -1,11 +1,14 @@
 package peer
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -56,7 +59,7 @@ type dialer struct {
 
 func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
 	u := d.urls[int(d.at.Load())%len(d.urls)]
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", u.Host)
+	conn, err := connect(ctx, u.Host)
 	if err == nil && u.Scheme == "https" {
 		config := d.config.Clone()
 		config.ServerName, config.NextProtos = u.Hostname(), []string{"h2"}
@@ -72,6 +75,49 @@ func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
 	}
 	return conn, nil
 }
+
+// connect connects to an address, through a proxy if the environment names one for it, as gRPC does by itself: HTTPS_PROXY and NO_PROXY.
+func connect(ctx context.Context, address string) (net.Conn, error) {
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: address}})
+	if err != nil {
+		return nil, err
+	}
+	if proxy == nil {
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", proxy.Host)
+	if err != nil {
+		return nil, fmt.Errorf("proxy %s: %w", proxy.Redacted(), err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	request := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: address}, Host: address, Header: http.Header{}}
+	if password, ok := proxy.User.Password(); ok {
+		request.SetBasicAuth(proxy.User.Username(), password)
+		request.Header["Proxy-Authorization"] = request.Header["Authorization"]
+		request.Header.Del("Authorization")
+	}
+	r := bufio.NewReader(conn)
+	if err = request.Write(conn); err == nil {
+		var response *http.Response
+		if response, err = http.ReadResponse(r, request); err == nil && response.StatusCode != http.StatusOK {
+			err = errors.New(response.Status)
+		}
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("proxy %s: %w", proxy.Redacted(), err)
+	}
+	return buffered{conn, r}, nil
+}
+
+// buffered is a connection of which something has been read already.
+type buffered struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (b buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
 
 // Ask asks a member, at one of its URLs as Dial has them, who belongs to its cluster.
 func Ask(ctx context.Context, urls string, config *tls.Config) (Info, error) {

@@ -76,9 +76,12 @@ func (w *Writer) lastWitness() {
 	w.encoder.frame(b, walpb.TypeCRC, nil, nil)
 	b.seal()
 	w.err = errNotReturned // until it has
-	if w.err = w.write(b, false); fileutil.IsFull(w.err) {
-		w.err = nil
+	err := w.write(b, false)
+	if fileutil.IsFull(err) {
+		w.opts.Logger.Warn("wal: the last record, which says that all before it was synced, has no space", "dir", w.dir, "error", err)
+		err = nil
 	}
+	w.err = err
 }
 
 // errNotReturned is the failure of a Writer that called code which did not return.

@@ -33,7 +33,8 @@ var (
 
 	// ErrNoSpace says that the disk, or a quota, has no space for what was to be saved, which the error of the file system in it says,
 	// too. Nothing was written, and the Writer can be used as before: save the same again once there is space. A Release makes some. Where the
-	// file system cannot reserve space, a full disk is a failure to write instead.
+	// file system cannot reserve space, or needs more to write a page a second time, as btrfs does, a full disk may be a failure to write instead, after which
+	// Open is what helps.
 	ErrNoSpace = errors.New("no space")
 
 	// ErrSnapshotNotFound says that the snapshot to replay from is not recorded in the segments that were read.

@@ -1,10 +1,13 @@
 package wal_test
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"path"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -113,5 +116,44 @@ func TestTheMarkIsWrittenAgainOnceItCan(t *testing.T) {
 			t.Errorf("%s of the mark failed once: now it has %d bytes, %v", kind, len(after), err)
 		}
 		must(t, w.Close())
+	}
+}
+
+// What a full disk has no room for at the end of a segment, or of a log, the log can do without. It says so, and goes on.
+func TestAFullDiskDoesNotEndALogForWhatItCanDoWithout(t *testing.T) {
+	for name, fails := range map[string]func(closing bool, op crashfs.Op) bool{
+		"truncate":     func(_ bool, op crashfs.Op) bool { return op.Kind == crashfs.OpTruncate && isSegment(op) },
+		"last witness": func(closing bool, op crashfs.Op) bool { return closing && op.Kind == crashfs.OpWrite && isSegment(op) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var said bytes.Buffer
+			l, w := create(t, func(o *wal.Options) { o.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
+			closing, failed := false, 0
+			l.onOp = func(op crashfs.Op) error {
+				if fails(closing, op) {
+					failed++
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			last := uint64(0)
+			for l.cuts.Load() < 2 {
+				last++
+				l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
+			}
+			closing = true
+			must(t, w.Close())
+			if failed == 0 || strings.Count(said.String(), "level=WARN") != failed {
+				t.Errorf("%d failed, and it said %s", failed, said.String())
+			}
+			l.onOp = nil
+			if r := check(t, l.FS); r.Verdict != wal.Clean || r.LastIndex != last {
+				t.Errorf("%v, up to %d of %d", r.Verdict, r.LastIndex, last)
+			}
+			w, err := wal.Open(labDir, l.options())
+			must(t, err)
+			must(t, w.Close())
+			l.nothingLeft(t)
+		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,7 +94,8 @@ func (r *recorder) client(s *sim, id int, rng *rand.Rand, stop <-chan struct{}, 
 			return
 		default:
 		}
-		n := s.get(1 + rng.Uint64N(uint64(len(s.all))))
+		ids := s.current()
+		n := s.get(ids[rng.IntN(len(ids))])
 		if n == nil {
 			time.Sleep(time.Millisecond) // its power is off: there is nobody to ask
 			continue
@@ -107,6 +109,7 @@ func (r *recorder) client(s *sim, id int, rng *rand.Rand, stop <-chan struct{}, 
 			o   output
 			err error
 		)
+		s.quiet.RLock()
 		call := r.now()
 		switch i.kind {
 		case 'p':
@@ -117,6 +120,7 @@ func (r *recorder) client(s *sim, id int, rng *rand.Rand, stop <-chan struct{}, 
 		case 'c':
 			o.ok, err = n.cas(ctx, i.key, i.old, i.value)
 		}
+		s.quiet.RUnlock()
 		cancel()
 		r.add(id, i, o, err, call)
 	}
@@ -150,13 +154,14 @@ type misfortune struct {
 
 func victim(s *sim, rng *rand.Rand) uint64 {
 	if rng.IntN(2) == 0 {
-		for _, m := range s.all {
-			if n := s.get(m.ID); n != nil && n.Status().Leader == m.ID {
-				return m.ID
+		for _, id := range s.current() {
+			if n := s.get(id); n != nil && n.Status().Leader == id {
+				return id
 			}
 		}
 	}
-	return 1 + rng.Uint64N(3)
+	ids := s.current()
+	return ids[rng.IntN(len(ids))]
 }
 
 func choose(rng *rand.Rand) crashfs.Chooser {
@@ -170,7 +175,7 @@ var misfortunes = []misfortune{
 		return func() { s.start(id) }
 	}},
 	{"a power cut of all", func(s *sim, rng *rand.Rand) func() {
-		for id := uint64(1); id <= 3; id++ {
+		for _, id := range s.current() {
 			s.crash(id, choose(rng))
 		}
 		return func() { s.startAll() }
@@ -220,41 +225,80 @@ var misfortunes = []misfortune{
 		s.eventually("the others to be far ahead", func() bool { return s.leader().Status().Applied > before+60 })
 		return func() { s.start(id) }
 	}},
-	{"a member that comes and goes", func(s *sim, rng *rand.Rand) func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		s.mu.Lock()
-		id := uint64(len(s.disks) + 1)
-		s.disks[id] = crashfs.New()
-		s.mu.Unlock()
-		m := member.Member{ID: id, PeerURLs: []string{fmt.Sprintf("http://%d:1", id)}, IsLearner: true}
-		if err := s.leader().Reconfigure(ctx, raftpb.ConfChangeAddLearnerNode, id, member.Change{Member: m}); err != nil {
-			return func() {} // whether it is one or not: it never comes
-		}
-		s.cfg.Bootstrap = false
-		s.start(id)
-		s.cfg.Bootstrap = true
-		return func() {
-			if s.leader().Promotable(ctx, id) == nil {
-				_ = s.leader().Reconfigure(ctx, raftpb.ConfChangeAddNode, id, member.Change{Member: m, IsPromote: true})
-			}
-			_ = s.leader().Reconfigure(ctx, raftpb.ConfChangeRemoveNode, id, member.Change{})
-			if _, still := s.leader().Members().Get(id); !still {
-				s.crash(id, crashfs.KeepAll)
-			}
-		}
-	}},
 	{"a leader that hands over", func(s *sim, rng *rand.Rand) func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		n := s.leader()
-		_ = n.MoveLeader(ctx, n.id%3+1)
+		_ = n.MoveLeader(ctx, victim(s, rng)) // which may be itself
+		return func() {}
+	}},
+}
+
+// some returns a few misfortunes out of many.
+func some(rng *rand.Rand, among []misfortune) (out []misfortune) {
+	for range 4 {
+		out = append(out, among[rng.IntN(len(among))])
+	}
+	return out
+}
+
+// change makes one change of the members, however often it has to be asked for.
+func (s *sim) change(t raftpb.ConfChangeType, id uint64, c member.Change) {
+	s.t.Helper()
+	s.eventually("a change of the members", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		lead := s.leader()
+		err := lead.Reconfigure(ctx, t, id, c)
+		_, is := lead.Members().Get(id)
+		return err == nil || errors.Is(err, member.ErrExists) || errors.Is(err, member.ErrNotLearner) || errors.Is(err, member.ErrRemoved) && !is
+	})
+}
+
+// admit has the cluster take a new member right after a snapshot, and waits until it has caught up. Nothing is written meanwhile, so that
+// no other snapshot is made for any other reason.
+func (s *sim) admit(rng *rand.Rand) member.Member {
+	s.t.Helper()
+	s.quiet.Lock()
+	defer s.quiet.Unlock()
+	s.afterSnapshot()
+	m := s.newMember(rng.IntN(2) == 0)
+	s.change(adding(m), m.ID, member.Change{Member: m})
+	n := s.join(m)
+	s.eventually("the new member to have caught up", func() bool {
+		_, is := n.Members().Get(m.ID)
+		return is && n.Status().Applied >= s.leader().Status().Applied
+	})
+	if m.IsLearner {
+		s.eventually("the learner to be ready", func() bool { return s.leader().Promotable(timeout(s.t), m.ID) == nil })
+		s.change(raftpb.ConfChangeAddNode, m.ID, member.Change{Member: member.Member{ID: m.ID}, IsPromote: true})
+	}
+	return m
+}
+
+// joins are in every history.
+var joins = []misfortune{
+	{"a member that comes right after a snapshot, and goes", func(s *sim, rng *rand.Rand) func() {
+		m := s.admit(rng)
+		return func() {
+			s.change(raftpb.ConfChangeRemoveNode, m.ID, member.Change{})
+			s.crash(m.ID, crashfs.KeepAll)
+		}
+	}},
+	{"a member that is replaced right after a snapshot", func(s *sim, rng *rand.Rand) func() {
+		gone := victim(s, rng)
+		s.crash(gone, choose(rng))
+		s.change(raftpb.ConfChangeRemoveNode, gone, member.Change{})
+		m := s.admit(rng)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.voters[slices.Index(s.voters, gone)] = m.ID
 		return func() {}
 	}},
 }
 
 // run has clients work on a cluster while it meets with misfortunes, and returns what they saw.
-func runHistory(t testing.TB, seed uint64, sab saboteur, among []misfortune) (history []porcupine.Operation, known int) {
+func runHistory(t testing.TB, seed uint64, sab saboteur, bad []misfortune) (history []porcupine.Operation, known int) {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	s := newSim(t, 3, Config{SnapshotEntries: 40, CatchUpEntries: 10, RequestTimeout: 300 * time.Millisecond, saboteur: sab})
 	if sab.applyBeforeCommit {
@@ -279,8 +323,7 @@ func runHistory(t testing.TB, seed uint64, sab saboteur, among []misfortune) (hi
 			r.client(s, id, own, stop, &serial)
 		}()
 	}
-	for range 4 {
-		m := among[rng.IntN(len(among))]
+	for _, m := range bad {
 		t.Logf("%8.3fs %s", time.Since(r.began).Seconds(), m.name)
 		undo := m.do(s, rng)
 		wait(r, 150, 300*time.Millisecond)
@@ -342,7 +385,11 @@ func TestHistoriesAreLinearizableThroughCrashesPartitionsAndChangesOfMembers(t *
 		for i := range *histories {
 			t.Run(fmt.Sprint("seed ", first+uint64(i)), func(t *testing.T) {
 				t.Parallel()
-				history, known := runHistory(t, first+uint64(i), saboteur{}, misfortunes)
+				seed := first + uint64(i)
+				rng := rand.New(rand.NewPCG(seed, 11))
+				bad := append(some(rng, misfortunes), joins...)
+				rng.Shuffle(len(bad), func(i, j int) { bad[i], bad[j] = bad[j], bad[i] })
+				history, known := runHistory(t, seed, saboteur{}, bad)
 				total.Add(int64(known))
 				if got := check(history); got != porcupine.Ok {
 					t.Errorf("%d operations, %d with a known outcome: %s", len(history), known, got)
@@ -363,7 +410,7 @@ func runSabotaged(t *testing.T, seed uint64, sab saboteur, among []misfortune) (
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if history, _ := runHistory(tb, seed, sab, among); check(history) == porcupine.Illegal {
+		if history, _ := runHistory(tb, seed, sab, some(rand.New(rand.NewPCG(seed, 11)), among)); check(history) == porcupine.Illegal {
 			tb.Errorf("not linearizable")
 		}
 	}()

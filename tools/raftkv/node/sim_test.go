@@ -32,7 +32,8 @@ type sim struct {
 	t      testing.TB
 	cfg    Config // of every node
 	disks  map[uint64]*crashfs.FS
-	all    []member.Member
+	all    []member.Member // that it began with
+	voters []uint64        // that it has now
 	mu     sync.Mutex
 	nodes  map[uint64]*simNode
 	cut    map[[2]uint64]bool // from, to
@@ -43,6 +44,7 @@ type sim struct {
 	ticks  map[uint64]chan time.Time // if not nil, the members' clocks
 	sent   atomic.Int64              // snapshots, or parts of them
 	wiped  map[uint64]bool           // the members whose disk is another one
+	quiet  sync.RWMutex              // held by whoever wants no client to write
 	done   chan struct{}
 	wg     sync.WaitGroup
 }
@@ -66,6 +68,7 @@ const simDir = "/member"
 func newSim(t testing.TB, n int, cfg Config) *sim {
 	s := &sim{t: t, cfg: cfg, disks: map[uint64]*crashfs.FS{}, nodes: map[uint64]*simNode{}, cut: map[[2]uint64]bool{}, links: map[[2]uint64]*link{}, done: make(chan struct{})}
 	for id := uint64(1); id <= uint64(n); id++ {
+		s.voters = append(s.voters, id)
 		s.all = append(s.all, member.Member{ID: id, PeerURLs: []string{fmt.Sprintf("http://%d:1", id)}})
 		s.disks[id] = crashfs.New()
 	}
@@ -112,6 +115,7 @@ func (s *sim) tryStart(id uint64) (*simNode, error) {
 	n := &simNode{id: id, disk: s.disks[id], sim: s}
 	cfg := s.cfg
 	cfg.ID, cfg.Dir, cfg.FS, cfg.Transport = id, simDir, n.disk, n
+	cfg.Bootstrap = cfg.Bootstrap && id <= uint64(len(s.all))
 	if cfg.Logger != nil {
 		cfg.Logger = cfg.Logger.With("node", id)
 	}
@@ -151,9 +155,16 @@ func (s *sim) greet(n *simNode) {
 
 func (s *sim) startAll() {
 	s.t.Helper()
-	for _, m := range s.all {
-		s.start(m.ID)
+	for _, id := range s.current() {
+		s.start(id)
 	}
+}
+
+// current returns the voters, whether they run or not.
+func (s *sim) current() []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.voters)
 }
 
 // crash turns a member's power off. What its disk holds is chosen.
@@ -185,8 +196,8 @@ func (s *sim) partition(a ...uint64) {
 	for _, id := range a {
 		in[id] = true
 	}
-	for from := uint64(1); from <= 9; from++ {
-		for to := uint64(1); to <= 9; to++ {
+	for from := range s.disks {
+		for to := range s.disks {
 			s.cut[[2]uint64{from, to}] = len(a) > 0 && in[from] != in[to]
 		}
 	}

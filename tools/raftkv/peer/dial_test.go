@@ -29,10 +29,21 @@ func TestAPeerIsReachedAtWhicheverOfItsURLsAnswers(t *testing.T) {
 }
 
 func TestOneUselessURLIsAnErrorOfAll(t *testing.T) {
-	for _, urls := range []string{"", "http://a:1,b:1", "http://a:1,https://b:1"} {
-		if conn, err := Dial(urls, nil); err == nil {
-			conn.Close()
-			t.Errorf("%q is taken", urls)
+	for _, urls := range [][]string{{"http://a:1", "b:1"}, {"http://a:1", "https://b:1"}} {
+		if c, err := dialAll(urls, nil); err == nil {
+			c.Close()
+			t.Errorf("%q are taken", urls)
 		}
+	}
+}
+
+func TestAMemberIsAskedAtWhicheverOfItsURLsAnswers(t *testing.T) {
+	b := newSide(t, other, 0)
+	info, err := Ask(t.Context(), "http://"+nobody(t)+","+b.url(), nil)
+	if err != nil || info.ClusterID != testCluster {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if _, err := Ask(t.Context(), "http://"+nobody(t)+",http://"+nobody(t), nil); err == nil {
+		t.Error("nobody answers")
 	}
 }

@@ -23,7 +23,7 @@ type peer struct {
 	t      *Transport
 	id     uint64
 	urls   []string
-	conn   *grpc.ClientConn // run closes it
+	conn   *conns // run closes it
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -96,6 +96,7 @@ func (p *peer) run() {
 				p.t.tell(Member.Forgot)
 			}
 		}
+		p.conn.next()
 		p.t.unreachable(p.id)
 		if connected || !down {
 			p.t.log.Warn("lost a peer", "peer", hex(p.id), "error", err)

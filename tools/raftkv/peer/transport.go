@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -129,7 +128,7 @@ func (t *Transport) SetPeer(id uint64, urls []string) {
 	if p != nil && slices.Equal(p.urls, urls) {
 		return
 	}
-	conn, err := Dial(strings.Join(urls, ","), t.tls)
+	conn, err := dialAll(urls, t.tls)
 	if err != nil {
 		t.log.Error("a peer's URLs are of no use", "peer", hex(id), "error", err)
 		return

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,6 +35,9 @@ func benchCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer cancel()
+			if err := checkBench(cfg); err != nil {
+				return err
+			}
 			for _, name := range workloads {
 				i := slices.IndexFunc(bench.Workloads, func(w bench.Workload) bool { return w.Name == name })
 				if i < 0 {
@@ -55,6 +59,21 @@ func benchCommand() *cobra.Command {
 	f.StringVar(&cfg.Profiles, "profiles", "", "a directory for CPU profiles of the members")
 	f.StringVar(&against, "against", "", "another build of raftkv, to be measured by in place of etcd")
 	return c
+}
+
+// checkBench returns which number makes no benchmark.
+func checkBench(cfg bench.Config) error {
+	switch {
+	case cfg.Turns < 1:
+		return errors.New("--turns: it must be 1 at least")
+	case cfg.Seconds <= 0:
+		return errors.New("--seconds: it must be more than 0")
+	case len(cfg.Nodes) == 0 || slices.Min(cfg.Nodes) < 1:
+		return errors.New("--nodes: each must be 1 at least")
+	case len(cfg.Clients) == 0 || slices.Min(cfg.Clients) < 1:
+		return errors.New("--clients: each must be 1 at least")
+	}
+	return nil
 }
 
 // sideBySide runs the benchmark and prints what came of it.

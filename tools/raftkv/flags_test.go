@@ -183,3 +183,14 @@ func TestTheEnvironmentSetsFlagsThatWereNotGivenAndNothingInItIsPassedOverInSile
 		}
 	}
 }
+
+func TestABenchmarkOfNothingIsRefused(t *testing.T) {
+	for _, flag := range []string{"--turns=0", "--seconds=0", "--seconds=-1", "--nodes=0", "--nodes=3,-1", "--clients=0"} {
+		c := benchCommand()
+		c.SilenceUsage, c.SilenceErrors = true, true
+		c.SetArgs([]string{flag})
+		if err := c.Execute(); err == nil || !strings.HasPrefix(flag, strings.SplitN(err.Error(), ":", 2)[0]+"=") {
+			t.Errorf("%s: %v", flag, err)
+		}
+	}
+}

@@ -26,6 +26,9 @@ func restoreCommand() *cobra.Command {
 			if _, err := environment(cmd.Flags(), os.Environ()); err != nil {
 				return err
 			}
+			if err := o.checkValues(); err != nil {
+				return err
+			}
 			return restore(args[0], &o)
 		},
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/raft/v3/confchange"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
@@ -83,7 +82,11 @@ func (n *Node) admitEntry(e *raftpb.Entry, proposed bool) error {
 	}
 	switch e.GetType() {
 	case raftpb.EntryNormal:
-		return proto.Unmarshal(e.Data, new(pb.InternalRaftRequest))
+		if len(e.Data) == 0 {
+			return nil // a leader's first
+		}
+		_, err := parseRequest(e.Data) // a log with another would be refused at the next start
+		return err
 	case raftpb.EntryConfChange:
 		var cc raftpb.ConfChange
 		if err := proto.Unmarshal(e.Data, &cc); err != nil {

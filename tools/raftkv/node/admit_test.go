@@ -45,6 +45,7 @@ func nonsenses(from, to, term, last uint64) map[string]*raftpb.Message {
 	all := map[string]*raftpb.Message{
 		"a proposal of nothing":                   message(raftpb.MsgProp, asIs),
 		"a proposal that is no request":           proposal(raftpb.EntryNormal, garbage),
+		"a proposal that a member cannot do":      proposal(raftpb.EntryNormal, marshal(&pb.InternalRaftRequest{LeaseGrant: &pb.LeaseGrantRequest{ID: 7}})),
 		"a proposal of a type that is none":       proposal(9, nil),
 		"a proposal of no change":                 proposal(raftpb.EntryConfChange, garbage),
 		"a proposal of a change that says what":   proposal(raftpb.EntryConfChange, marshal(&raftpb.ConfChange{Context: garbage})),

@@ -12,6 +12,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -74,6 +75,10 @@ type Node struct {
 // Start opens what is in Config.Dir, or makes it, and joins the cluster. The errors are those of the log and the snapshots.
 func Start(cfg Config) (*Node, error) {
 	cfg.setDefaults()
+	if cfg.Tick < 0 || cfg.HeartbeatTicks < 1 || cfg.ElectionTicks <= cfg.HeartbeatTicks { // of which raft would panic
+		return nil, fmt.Errorf("raftkv: Tick %v, HeartbeatTicks %d, ElectionTicks %d: the last must be more than the one before, and none negative",
+			cfg.Tick, cfg.HeartbeatTicks, cfg.ElectionTicks)
+	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, store: mvcc.New(), members: member.NewSet(),
 		stop: make(chan struct{}), failed: make(chan struct{}),

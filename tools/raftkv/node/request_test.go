@@ -120,3 +120,15 @@ func TestADirectoryIsNotStartedUnderAnotherName(t *testing.T) {
 		}
 	}
 }
+
+func TestAClockThatRaftWouldPanicOfIsRefusedBeforeAnythingIsMade(t *testing.T) {
+	for _, cfg := range []Config{{HeartbeatTicks: 10}, {HeartbeatTicks: -1}, {ElectionTicks: 1}, {ElectionTicks: -1}, {Tick: -1}} {
+		s := newSim(t, 1, cfg)
+		if _, err := s.tryStart(1); err == nil || !strings.Contains(err.Error(), "Ticks") {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+		if _, err := s.disks[1].Stat(simDir); err == nil {
+			t.Errorf("%+v: there is a directory", cfg)
+		}
+	}
+}

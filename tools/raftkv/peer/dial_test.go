@@ -5,13 +5,19 @@ import (
 	"testing"
 )
 
-// nobody returns a URL at which nobody listens.
-func nobody(t *testing.T) string {
+func listener(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// nobody returns an address at which nobody listens.
+func nobody(t *testing.T) string {
+	t.Helper()
+	l := listener(t)
 	defer l.Close()
 	return l.Addr().String()
 }

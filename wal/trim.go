@@ -67,7 +67,8 @@ func setAside(dir string, l *listing, e end, fsys fileutil.FS) (copied string, e
 		return err
 	})
 	if fileutil.IsFull(err) {
-		need := (e.rest-from+pageSize-1)/pageSize*pageSize + pageSize
+		const more = 1 << 20 // for the name and the inode: xfs and btrfs give these out by the hundred
+		need := (e.rest-from+pageSize-1)/pageSize*pageSize + more
 		return "", fmt.Errorf("wal: %s: offset %d: no space for a copy of the torn tail, %d bytes, which is not removed without one: free %d bytes: %w",
 			last.name, from, e.rest-from, need, err)
 	}

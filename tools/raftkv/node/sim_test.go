@@ -286,7 +286,12 @@ func (s *sim) carry(key [2]uint64, l *link) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_ = to.Receive(ctx, m) // lost, if it is not taken
+		// It is lost if it is not taken. Who is told that it was removed has not heard of that: the transport does the same.
+		if err := to.Receive(ctx, m); errors.Is(err, ErrRemoved) {
+			if from := s.get(key[0]); from != nil {
+				from.Evicted()
+			}
+		}
 		cancel()
 	}
 }

@@ -17,7 +17,7 @@ import (
 // wipe loses what a member that does not run has on its disk.
 func (c *testCluster) wipe(name string) {
 	c.t.Helper()
-	if err := os.RemoveAll(c.members[name].dir); err != nil {
+	if err := os.RemoveAll(filepath.Join(c.members[name].dir, "member")); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -140,7 +140,7 @@ func TestAMemberWhoseDiskWasPutBackToAnEarlierTimeIsNotHeard(t *testing.T) {
 	c.caughtUp(follower)
 	_ = f.end(syscall.SIGKILL)
 	c.wipe(follower)
-	if err := os.Rename(copied, f.dir); err != nil {
+	if err := os.Rename(filepath.Join(copied, "member"), filepath.Join(f.dir, "member")); err != nil {
 		t.Fatal(err)
 	}
 	c.forgets(follower)

@@ -119,6 +119,7 @@ type history struct {
 	ops    []porcupine.Operation
 	known  int // operations of which the outcome is known
 	serial int
+	quiet  sync.RWMutex // held by whoever wants no client to ask
 }
 
 func (h *history) now() int64 { return int64(time.Since(h.began)) }
@@ -211,7 +212,9 @@ func (h *history) client(id int, rng *rand.Rand, conns []*grpc.ClientConn, stop 
 				op.kind = 'g'
 			}
 		}
+		h.quiet.RLock()
 		a, err := h.do(id, conns[rng.IntN(len(conns))], op, 400*time.Millisecond)
+		h.quiet.RUnlock()
 		switch {
 		case err != nil:
 		case op.kind == 'g':

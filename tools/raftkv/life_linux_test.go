@@ -84,41 +84,13 @@ var (
 	})
 )
 
-// A member that loses its disk is removed, and another takes its place: right after a snapshot, so that the snapshot is older than it.
-var replacement = misfortune{"a lost disk, and a member that takes the place", func(w *world) func() {
-	m := w.members[w.victim()]
-	_ = m.end(syscall.SIGKILL)
-	if err := os.RemoveAll(filepath.Join(m.dir, "member")); err != nil {
-		w.t.Error(err)
-	}
-	w.leads(w.running()...)
-	w.remove(m)
-	made := w.snapshots()
-	eventually(w.t, "a snapshot", func() bool { return w.snapshots() > made })
-	m.replaced = true
-	w.add(m)
-	w.start(m.name)
-	return func() {
-		w.caughtUp(m.name)
-		w.promote(m)
-	}
-}}
-
-// snapshots returns how many snapshots the founders that run say they have made.
-func (w *world) snapshots() (n int) {
-	for _, name := range w.running() {
-		n += strings.Count(w.members[name].log.String(), "made a snapshot")
-	}
-	return n
-}
-
 // A long life, in epochs. Each has misfortunes, keys and a history of its own, since what is open in one history would be so for ever, and after each all
 // members hold the same. In the end the keys of all epochs are read once more: nothing was lost since.
 func TestAClusterLivesThroughKillsPartitionsFullDisksAndReplacements(t *testing.T) {
 	first := firstSeed(t)
 	w := newWorld(t, first, 3)
 	w.net = newMesh(w.testCluster)
-	all := slices.Concat(deaths, partitions, []misfortune{fullFiles, replacement, replacement})
+	all := slices.Concat(deaths, partitions, joins, joins, []misfortune{fullFiles})
 	if w.roomy() {
 		all = append(all, fullFileSystem)
 	} else {
@@ -126,6 +98,7 @@ func TestAClusterLivesThroughKillsPartitionsFullDisksAndReplacements(t *testing.
 	}
 	w.start()
 	w.leads(w.founders()...)
+	w.settle()
 	const each = 4
 	var (
 		past       []*history

@@ -47,6 +47,7 @@ func (w *world) live(among []misfortune) {
 	w.t.Helper()
 	w.start()
 	w.leads(w.founders()...)
+	w.settle()
 	for i := range 16 {
 		eventually(w.t, "ballast", func() bool {
 			return put(w.conn("n1"), fmt.Sprint("ballast", i), strings.Repeat("b", 16<<10), time.Second) == nil
@@ -231,9 +232,32 @@ var deaths = []misfortune{
 		w.move(w.leader())
 		return func() {}
 	}},
-	{"a member that comes and goes", func(w *world) func() {
+}
+
+// These are in every history.
+var joins = []misfortune{
+	{"a member that comes right after a snapshot, and goes", func(w *world) func() {
 		names := w.names()
-		return w.comesAndGoes(w.members[names[len(names)-1]])
+		m := w.members[names[len(names)-1]]
+		w.admit(m)
+		return func() {
+			w.outcomes(30)
+			w.remove(m)
+			if err := w.ends(m.name); err == nil {
+				w.t.Errorf("%s was removed, and ended as if nothing was wrong", m.name)
+			}
+			m.dir += "-again" // should it come again it is another
+		}
+	}},
+	{"a lost disk, and a member that takes the place right after a snapshot", func(w *world) func() {
+		m := w.members[w.victim()]
+		_ = m.end(syscall.SIGKILL)
+		w.wipe(m.name)
+		w.forgets(m.name) // it does not come back as it was
+		w.remove(m)
+		m.replaced = true
+		w.admit(m)
+		return func() {}
 	}},
 }
 
@@ -311,20 +335,27 @@ var partitions = []misfortune{
 	}},
 }
 
-// comesAndGoes has a learner join, makes it a voter, and removes it.
-func (w *world) comesAndGoes(m *testMember) (undo func()) {
-	w.add(m)
-	w.start(m.name)
-	return func() {
-		w.caughtUp(m.name)
-		w.promote(m)
-		w.outcomes(30)
-		w.remove(m)
-		if err := w.ends(m.name); err == nil {
-			w.t.Errorf("%s was removed, and ended as if nothing was wrong", m.name)
+// admit has the cluster take a member right after a snapshot, and waits until it has caught up and has a vote. Nothing is written meanwhile, so
+// that no other snapshot is made for any other reason.
+func (w *world) admit(m *testMember) {
+	w.t.Helper()
+	w.history.quiet.Lock()
+	defer w.history.quiet.Unlock()
+	made := func(name string) int { return strings.Count(w.members[name].log.String(), "made a snapshot") }
+	leader := w.leads(w.running()...)
+	before := made(leader)
+	eventually(w.t, "a snapshot", func() bool {
+		if now := w.leads(w.running()...); now != leader {
+			leader, before = now, made(now)
 		}
-		m.dir += "-again" // should it come again it is another
-	}
+		_ = put(w.conn(leader), "filler", "", time.Second) // it need not be every one
+		return made(leader) > before
+	})
+	w.add(m.name, w.rng.IntN(2) == 0, w.running()...)
+	w.start(m.name)
+	w.caughtUp(m.name)
+	w.promote(m)
+	eventually(w.t, m.name+" to introduce itself", func() bool { return w.list()[m.name].GetName() != "" })
 }
 
 // change asks the leader for a change of the members until it is there. An answer may be lost, and then it is there already.
@@ -337,24 +368,12 @@ func (w *world) change(what string, f func(context.Context, pb.ClusterClient) er
 	})
 }
 
-// add makes a member a learner.
-func (w *world) add(m *testMember) {
-	w.t.Helper()
-	w.change("the learner "+m.name, func(ctx context.Context, c pb.ClusterClient) error {
-		if w.list()[m.name] != nil {
-			return nil
-		}
-		_, err := c.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{m.peer}, IsLearner: true})
-		return err
-	})
-}
-
-// promote makes a learner a voter.
+// promote makes a learner a voter. One that is a voter already stays one.
 func (w *world) promote(m *testMember) {
 	w.t.Helper()
 	w.change("the voter "+m.name, func(ctx context.Context, c pb.ClusterClient) error {
 		l := w.list()[m.name]
-		if l != nil && !l.IsLearner {
+		if l == nil || !l.IsLearner {
 			return nil
 		}
 		_, err := c.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: l.GetID()})
@@ -383,7 +402,7 @@ func firstSeed(t *testing.T) uint64 {
 	return first
 }
 
-// Each history has four misfortunes, and a run has every one of them as often as the others.
+// Each history has four misfortunes, of which a run has every one as often as the others, and in each members join right after snapshots.
 func TestHistoriesOfProcessesAreLinearizable(t *testing.T) {
 	first := firstSeed(t)
 	const each = 4
@@ -402,7 +421,9 @@ func TestHistoriesOfProcessesAreLinearizable(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t, first+uint64(i), members)
 				w.net = newMesh(w.testCluster)
-				w.live(deck[i*each:][:each])
+				bad := slices.Concat(deck[i*each:][:each], joins)
+				w.rng.Shuffle(len(bad), func(i, j int) { bad[i], bad[j] = bad[j], bad[i] })
+				w.live(bad)
 				total.Add(int64(w.history.outcomes()))
 			})
 		}

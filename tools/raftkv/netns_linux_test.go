@@ -109,6 +109,8 @@ func TestHistoriesAreLinearizableWhenWiresDropWhatIsSent(t *testing.T) {
 			return func() { n.way("del", other, leader) }
 		}},
 		deaths[0],
+		joins[0],
+		joins[1],
 		{"all wires out", func(w *world) func() {
 			before := w.history.outcomes()
 			for _, name := range w.founders() {

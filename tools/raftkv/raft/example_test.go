@@ -32,7 +32,7 @@ func Example() {
 	var channels []chan raft.ApplyMsg
 	for me, l := range listeners {
 		applied := make(chan raft.ApplyMsg)
-		rf, err := raft.Make(peers, me, filepath.Join(dir, fmt.Sprint(me)), applied, &raft.Options{Listener: l, Tick: 10 * time.Millisecond})
+		rf, err := raft.Make(peers, me, filepath.Join(dir, fmt.Sprint(me)), applied, &raft.Options{Listener: l})
 		if err != nil {
 			log.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"syscall"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -47,6 +48,11 @@ func (l *life) noSpace(err error, spare bool) bool {
 	l.model.records = l.model.records[:max(l.known, l.model.acked)]
 	l.refused = true
 	return true
+}
+
+// unreleased tells whether err is that of a Release which could not look for copies, having no descriptor. It has released nothing.
+func (l *life) unreleased(err error) bool {
+	return l.starved && errors.Is(err, syscall.EMFILE) && strings.HasPrefix(err.Error(), "wal: release: ")
 }
 
 // openOn opens the log on a disk. If that is full, there may be no room for the copy of a tail that is unproven, and only of that; then the error

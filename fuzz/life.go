@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"syscall"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -37,6 +38,7 @@ type life struct {
 	known   int   // how many records there were before the call
 	need    int64 // what it needs of the disk
 	refused bool  // a call of this step was, for want of space
+	starved bool  // the process has no descriptor left while it is at work
 
 	opening   bool // Open or Repair is at work
 	repairing bool // it is Repair
@@ -71,7 +73,10 @@ func (h *history) live(disk *crashfs.FS) *crashfs.FS {
 			break
 		}
 		l.crowd()
-		l.refused = false
+		l.refused, l.starved = false, h.files == nil && h.rng.IntN(8) == 0
+		if l.starved {
+			l.tracef("no descriptor is left")
+		}
 		lost = l.step(lost)
 		l.check("after the call")
 	}
@@ -82,8 +87,16 @@ func (h *history) live(disk *crashfs.FS) *crashfs.FS {
 func (h *history) begin(disk *crashfs.FS) *life {
 	l := &life{history: h, disk: disk, gate: make(chan struct{}), made: make(chan error, 4), stop: -1}
 	disk.SetHook(l.before, l.after)
-	disk.SetFault(l.cutShort)
+	disk.SetFault(l.fault)
 	return l
+}
+
+// fault says which operations fail. What a process needs a descriptor for does while it has none, and is at work on the log.
+func (l *life) fault(op crashfs.Op) error {
+	if l.starved && l.gated && (op.Kind == crashfs.OpOpen || op.Kind == crashfs.OpCreate || op.Kind == crashfs.OpReadDir) {
+		return syscall.EMFILE
+	}
+	return l.cutShort(op)
 }
 
 // cutShort has the write in which a life ends reach the files in part, as a kill may leave it. What was written is not synced,
@@ -208,7 +221,7 @@ func (l *life) repairFirst() (lost []record) {
 func (l *life) awaitSpare() {
 	err := <-l.made
 	l.stock = err == nil
-	if err != nil && !l.ended && !(l.disk.Size() > 0 && fileutil.IsFull(err)) {
+	if err != nil && !l.ended && !(l.disk.Size() > 0 && fileutil.IsFull(err)) && !(l.starved && errors.Is(err, syscall.EMFILE)) {
 		l.fail(Refused, "make a spare: %v", err)
 	}
 }
@@ -223,7 +236,7 @@ func (l *life) call(f func() error) error {
 		l.awaitSpare()
 	}
 	l.gated = false
-	if err != nil && !l.ended && !l.noSpace(err, spare) {
+	if err != nil && !l.ended && !l.noSpace(err, spare) && !l.unreleased(err) {
 		l.fail(Refused, "%v", err)
 	}
 	return err

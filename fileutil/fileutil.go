@@ -137,7 +137,7 @@ type File interface {
 // ErrLocked says that another open file holds the lock of this file.
 var ErrLocked = errors.New("file is locked")
 
-// IsFull reports whether an error says that there is no space left: on the disk, or in the quota of whoever runs the process.
+// IsFull reports whether an error says that there is no space left: on the disk, or in the quota of the user.
 func IsFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // SyncDir opens the directory called name, syncs it, and closes it again; see [Dir]. The errors are those of [FS.OpenDir] and [Dir.Sync].

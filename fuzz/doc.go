@@ -7,7 +7,8 @@
 // opened. Each life ends, also inside Open and Repair, in a clean Close, a kill or a power cut, and some directories see sixty. At
 // changes of the file system on the way it asks what a power cut there could leave, opens that, and crashes the recovery as well,
 // two deep. A log with NoSync promises nothing of power cuts, so those are only killed, until an Open that syncs makes up for it.
-// The lives of half of the histories differ in their options. The same files are opened once in a life.
+// The lives of half of the histories differ in their options. In every fourth the disk is full at times, and the next life finds it so; and where there
+// are no snapshots' files, the process has no descriptor left at times. The same files are opened once in a life.
 // Three things are counted, and each must be zero:
 //
 //   - refused: a log that did not open by itself after a mere crash, or that said no to a legal call, or a panic,

@@ -340,7 +340,7 @@ func (t *trial) sameError(what string, broken, err error) {
 	}
 }
 
-// leavesUsable tells whether a failure is one of the exceptions that are documented: that what a Release removes cannot be removed, or that
+// leavesUsable reports whether a failure is one of the exceptions that are documented: that what a Release removes cannot be removed, or that
 // there is no space for what is to be saved.
 func leavesUsable(err error) bool {
 	return strings.HasPrefix(err.Error(), "wal: release: ") || errors.Is(err, wal.ErrNoSpace)

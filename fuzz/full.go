@@ -26,7 +26,7 @@ func (l *life) crowd() {
 	l.disk.SetSize(size)
 }
 
-// needed returns at least what the log needs for entries and a hard state, or a snapshot record.
+// needed returns at most what the log needs for entries and a hard state, or a snapshot record.
 func needed(entries []walpb.Entry, s walpb.Snapshot) int64 {
 	n := 200 + len(s.ConfState)
 	for _, e := range entries {
@@ -50,7 +50,7 @@ func (l *life) noSpace(err error, spare bool) bool {
 	return true
 }
 
-// unreleased tells whether err is that of a Release which could not look for copies, having no descriptor. It has released nothing.
+// unreleased reports whether err is that of a Release which could not look for copies, having no descriptor. It has released nothing.
 func (l *life) unreleased(err error) bool {
 	return l.starved && errors.Is(err, syscall.EMFILE) && strings.HasPrefix(err.Error(), "wal: release: ")
 }

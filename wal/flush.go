@@ -139,7 +139,7 @@ func (w *Writer) write(b *batch, sync bool) error {
 	if b.full {
 		err := seg.file.Truncate(end)
 		if fileutil.IsFull(err) { // some file systems say so here; the zeros are then left, and as good
-			w.opts.Logger.Warn("wal: a full segment keeps the space behind its end", "dir", w.dir, "segment", seg.name, "error", cause(err))
+			w.opts.Logger.Warn("wal: a full segment keeps the space after its end", "dir", w.dir, "segment", seg.name, "error", cause(err))
 		} else if err != nil {
 			return fmt.Errorf("wal: %s: truncate to %d: %w", seg.name, end, cause(err))
 		}

@@ -35,7 +35,7 @@ func (s *spare) ready(w *Writer) bool {
 	return s.made != nil
 }
 
-// isThere tells whether there is a spare to cut to.
+// isThere reports whether there is a spare to cut to.
 func (s *spare) isThere() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// recoverTail removes what a crash left behind the end of a log, makes durable what stands before, and then says what it has done. It
+// recoverTail removes what a crash left after the end of a log, makes durable what stands before, and then says what it has done. It
 // returns the end to go on from, which is in the last segment of the listing.
 //
 // What it removes it keeps a copy of. On a full disk it does without, unless strict, where the verdict is Torn: these records are ours, and

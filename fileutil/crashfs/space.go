@@ -72,7 +72,7 @@ func (f *FS) reserve(n *inode, size int64) error {
 	return nil
 }
 
-// blocks returns which blocks of a file are written, behind what is reserved.
+// blocks returns which blocks of a file are written, after what is reserved.
 func (n *inode) blocks() map[int64]bool {
 	var written map[int64]bool
 	for i := blocksOf(n.reserved) * blockSize / sectorSize; i < int64(len(n.live)); i++ {

@@ -44,7 +44,7 @@ func fill(t *testing.T, fsys fileutil.FS, dir string) (said []string) {
 	put("b writes 5 blocks", b, 5, 0)
 	say("c reserves 4 blocks", 0, c.Preallocate(4*4096))
 	size("c", c)
-	put("c writes 2 blocks at an odd place, far behind its end", c, 2, 1<<20+100)
+	put("c writes 2 blocks at an odd place, far after its end", c, 2, 1<<20+100)
 	put("and another", c, 1, 0)
 	put("a writes what it has reserved", a, 8, 0)
 	put("and one more", a, 9, 0)

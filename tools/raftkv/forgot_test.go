@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,10 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/stele-wal/stele/tools/raftkv/member"
+	"github.com/stele-wal/stele/tools/raftkv/node"
+	"github.com/stele-wal/stele/tools/raftkv/peer"
 )
 
 // wipe loses what a member that does not run has on its disk.
@@ -166,4 +171,32 @@ func TestALoneMemberWhoseLogIsGoneDoesNotStartFromNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.forgets("n1")
+}
+
+// Who has just begun applies the members it was founded with one after another, and may be asked in between.
+func TestAMemberThatOneDoesNotKnowYetWasNotRemoved(t *testing.T) {
+	o := flagged(t, "--name=n1", "--initial-advertise-peer-urls=http://n1:1", "--initial-cluster=n1=http://n1:1,n2=http://n2:1,n3=http://n3:1")
+	all, self, err := o.members()
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := member.NewSet(all...)
+	for _, test := range []struct {
+		name  string
+		known peer.Info
+		is    error
+		says  string
+	}{
+		{"nobody answers", peer.Info{}, nil, ""},
+		{"one that has just begun", peer.Info{ClusterID: set.ClusterID(), Members: []member.Member{{ID: 5}}}, nil, ""},
+		{"a new cluster", peer.Info{ClusterID: set.ClusterID(), Members: all}, nil, ""},
+		{"another cluster", peer.Info{ClusterID: 5, Members: []member.Member{{ID: self.ID, Name: "n1"}}, Removed: []uint64{self.ID}}, nil, ""},
+		{"it has started before", peer.Info{ClusterID: set.ClusterID(), Members: []member.Member{{ID: self.ID, Name: "n1"}}}, node.ErrForgot, "there is no log"},
+		{"it was removed", peer.Info{ClusterID: set.ClusterID(), Members: []member.Member{{ID: 5}}, Removed: []uint64{self.ID}}, nil, "was removed"},
+	} {
+		err := o.found(&node.Config{}, all, self, []peer.Info{test.known})
+		if test.is != nil && !errors.Is(err, test.is) || (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
 }

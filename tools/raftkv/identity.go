@@ -42,16 +42,22 @@ func (o *options) identify(ctx context.Context, cfg *node.Config, dialTLS *tls.C
 	if o.state == "existing" {
 		return o.join(cfg, self, known, err)
 	}
+	return o.found(cfg, all, self, known)
+}
+
+// found makes this member one of those that a new cluster begins with, unless another has heard of it.
+func (o *options) found(cfg *node.Config, all []member.Member, self member.Member, known []peer.Info) error {
 	cfg.ID, cfg.ClusterID = self.ID, member.NewSet(all...).ClusterID()
 	cfg.Members, cfg.Bootstrap = all, true
 	for _, info := range known {
 		if info.ClusterID != cfg.ClusterID {
 			continue // of another cluster, which has nothing to say here
 		}
-		if me, ok := member.NewSet(info.Members...).Get(self.ID); !ok {
+		if slices.Contains(info.Removed, self.ID) {
 			return fmt.Errorf("%s: member %x was removed from the cluster of %s: add it again (etcdctl member add), and start it with --initial-cluster-state existing",
 				cfg.Dir, self.ID, o.cluster)
-		} else if me.Name != "" {
+		}
+		if me, _ := member.NewSet(info.Members...).Get(self.ID); me.Name != "" {
 			return fmt.Errorf("%s: there is no log: %w", cfg.Dir, node.Forgotten(self.ID))
 		}
 	}

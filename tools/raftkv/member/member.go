@@ -113,6 +113,13 @@ func (s *Set) Removed(id uint64) bool {
 	return s.removed[id]
 }
 
+// Gone returns the members that were removed, in the order of their IDs.
+func (s *Set) Gone() []uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Sorted(maps.Keys(s.removed))
+}
+
 // Named returns the member with these peer URLs.
 func (s *Set) Named(peerURLs []string) (Member, bool) {
 	for _, m := range s.List() {

@@ -543,10 +543,11 @@ func TestAMemberTellsWhoBelongsToItsCluster(t *testing.T) {
 	b := newSide(t, other, 0)
 	want := member.Member{ID: 7, Name: "seven", PeerURLs: []string{"http://127.0.0.1:7"}}
 	b.members.Apply(raftpb.ConfChangeAddNode, want.ID, member.Change{Member: want})
+	b.members.Apply(raftpb.ConfChangeRemoveNode, 8, member.Change{})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	info, err := Ask(ctx, b.url(), nil)
-	if err != nil || info.ClusterID != testCluster || len(info.Members) != 4 || fmt.Sprint(info.Members[3]) != fmt.Sprint(want) {
+	if err != nil || !slices.Equal(info.Removed, []uint64{8}) || info.ClusterID != testCluster || len(info.Members) != 4 || fmt.Sprint(info.Members[3]) != fmt.Sprint(want) {
 		t.Errorf("%+v, %v", info, err)
 	}
 	if _, err := Ask(ctx, "https://"+b.address, nil); err == nil {

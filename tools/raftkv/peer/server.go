@@ -166,7 +166,8 @@ func address(ctx context.Context) string {
 // Info is what a member tells one that joins.
 type Info struct {
 	ClusterID uint64          `json:"clusterID"`
-	Members   []member.Member `json:"members"`
+	Members   []member.Member `json:"members"` // one that has just begun may not know all of them yet
+	Removed   []uint64        `json:"removed,omitempty"`
 }
 
 func serveMembers(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
@@ -174,7 +175,7 @@ func serveMembers(srv any, ctx context.Context, decode func(any) error, _ grpc.U
 	if err := decode(new(emptypb.Empty)); err != nil {
 		return nil, err
 	}
-	b, err := json.Marshal(Info{s.T.cluster, s.Members.List()})
+	b, err := json.Marshal(Info{s.T.cluster, s.Members.List(), s.Members.Gone()})
 	if err != nil {
 		return nil, err
 	}

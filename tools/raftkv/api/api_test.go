@@ -329,7 +329,7 @@ func TestOverHTTPAMemberTellsOfItsHealthAndFigures(t *testing.T) {
 	s := newServer(t)
 	s.put(t, "k", "v")
 	for path, says := range map[string]string{
-		"/livez": "ok", "/readyz": "ok", "/health": `"health":"true"`, "/version": `"etcdcluster":"3.7.0"`, "/metrics": "etcd_server_has_leader 1",
+		"/livez": "ok", "/readyz": "ok", "/health": `"health":"true"`, "/version": `"etcdcluster":"3.7.0","storage":"3.7.0"`, "/metrics": "etcd_server_has_leader 1",
 	} {
 		if code, body := s.get(path); code != 200 || !strings.Contains(body, says) {
 			t.Errorf("%s: %d %s", path, code, body)

@@ -30,6 +30,7 @@ type history struct {
 type install struct {
 	snapshot walpb.Snapshot
 	line     line // what the log is if the snapshot replaced it
+	passed   bool // an entry at or below its index came after it: the log in front of it went on
 }
 
 // refusesEntry returns why no writer would write this entry next, or nil.
@@ -77,12 +78,21 @@ func (h *history) admitsState(s walpb.HardState, entries []walpb.Entry) error {
 	}
 	taken, last := h.line.takes(entries)
 	if p := h.pending; p != nil && s.Commit >= p.snapshot.Index && h.line.lacksAfter(taken, p.snapshot.Index, p.snapshot.Term) {
+		if p.passed || len(entries) > 0 && entries[0].Index <= p.snapshot.Index {
+			return p.refuses(s.Commit)
+		}
 		_, last = p.line.takes(entries)
 	}
 	if s.Commit > last && (h.line.started() || h.pending != nil) {
 		return fmt.Errorf("the hard state commits %d, but the last entry is %d", s.Commit, last)
 	}
 	return nil
+}
+
+// refuses returns why a commit cannot reach a snapshot that waits for it, where the log has gone on with another entry at its index: one
+// of the two was not committed.
+func (p *install) refuses(commit uint64) error {
+	return fmt.Errorf("the hard state commits %d, but the log has gone on with another entry after the snapshot record %d/%d", commit, p.snapshot.Term, p.snapshot.Index)
 }
 
 // admitsSnapshot returns why a snapshot record cannot come next, or nil.
@@ -155,6 +165,9 @@ func (h *history) entry(e walpb.Entry) error {
 		h.line.push(e)
 	}
 	taken := refused == nil
+	if h.pending != nil && taken && e.Index <= h.pending.snapshot.Index {
+		h.pending.passed = true
+	}
 	if h.pending != nil && h.pending.line.admits(e.Index, e.Term) == nil {
 		h.pending.line.push(e)
 		taken = true
@@ -179,6 +192,9 @@ func (h *history) entry(e walpb.Entry) error {
 func (h *history) hardState(s walpb.HardState) error {
 	if err := h.refusesState(s); err != nil {
 		return err
+	}
+	if p := h.pending; p != nil && p.passed && s.Commit >= p.snapshot.Index && h.line.lacks(p.snapshot.Index, p.snapshot.Term) {
+		return p.refuses(s.Commit)
 	}
 	h.state = s
 	if s.Commit >= h.ahead {

@@ -312,7 +312,40 @@ func TestACommitBeyondBothLogsIsRefused(t *testing.T) {
 	if err := h.admits(walpb.HardState{Term: 1, Commit: 3}, entries); err == nil {
 		t.Error("a commit of 3 was admitted, where both logs end with 2")
 	}
-	if err := h.admits(walpb.HardState{Term: 1, Commit: 2}, entries); err != nil {
+	if err := h.admits(walpb.HardState{Term: 1}, entries); err != nil {
+		t.Error(err)
+	}
+}
+
+// A snapshot that waits for its commit stands for what the cluster has committed. If the log goes on with another entry at that index, and
+// that is committed, one of the two cannot be so; to install the snapshot would drop an entry whose Save returned nil.
+func TestACommitOfAnotherEntryThanThatOfAWaitingSnapshotIsRefused(t *testing.T) {
+	l := &Options{FS: crashfs.New()}
+	w, err := Create("log", nil, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.SaveSnapshot(walpb.Snapshot{Term: 1, Index: 2}),
+		w.Save(walpb.HardState{Term: 2}, []walpb.Entry{{Term: 2, Index: 1}, {Term: 2, Index: 2}, {Term: 2, Index: 3}})); err != nil {
+		t.Fatal(err)
+	}
+	read := clone(w.history)
+	for _, entries := range [][]walpb.Entry{nil, {{Term: 3, Index: 2}}, {{Term: 3, Index: 4}}} {
+		if err := w.Save(walpb.HardState{Term: 3, Commit: 2}, entries); !errors.Is(err, ErrInvalid) {
+			t.Errorf("with %v: %v", entries, err)
+		}
+	}
+	if read.hardState(walpb.HardState{Term: 3, Commit: 2}) == nil {
+		t.Error("a reader takes it")
+	}
+	// Entries that agree with the snapshot are how a member catches up that a crash kept from installing it.
+	if err := w.Save(walpb.HardState{Term: 3, Commit: 1}, []walpb.Entry{{Term: 2, Index: 2}}); err != nil {
+		t.Error(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Replay(Records("log", 0, l), walpb.Snapshot{}); err != nil {
 		t.Error(err)
 	}
 }

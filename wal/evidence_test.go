@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/testdata/testlogs"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
@@ -97,7 +100,7 @@ func unmarked(t *testing.T, calls int, change ...func(*wal.Options)) (b []byte, 
 }
 
 // The last frame of a log, with nothing after it and no mark beside it: every flip that leaves its data whole is damage, for no
-// torn sector leaves that.
+// torn sector leaves that. Its length may be what is wrong, or that of the data.
 func TestAFrameWhoseDataIsWholeIsNotTorn(t *testing.T) {
 	for _, change := range [][]func(*wal.Options){nil, {plain}} {
 		b, list := unmarked(t, 3, change...)
@@ -110,25 +113,21 @@ func TestAFrameWhoseDataIsWholeIsNotTorn(t *testing.T) {
 		for data -= int64(len(r.Data)); !bytes.Equal(b[data:data+int64(len(r.Data))], r.Data); data-- {
 		}
 		flips, torn := 0, 0
-		for at := r.Offset + 7; at < r.Offset+r.Size; at++ {
+		const sum, sumSize = 8 + 3, 5
+		for at := r.Offset; at < r.Offset+r.Size; at++ {
+			if at >= data && at < data+int64(len(r.Data)) || at >= r.Offset+sum && at < r.Offset+sum+sumSize {
+				continue // not whole
+			}
 			for bit := range 8 {
 				d := bytes.Clone(b)
 				d[at] ^= 1 << bit
-				var got walpb.Record
-				n := int64(b[r.Offset])
-				if inData := at >= data && at < data+int64(len(r.Data)); inData {
-					continue
-				}
-				if at > r.Offset+7 && at < data && (got.Unmarshal(d[r.Offset+8:r.Offset+8+n]) != nil || got.CRC != r.CRC) {
-					continue // its checksum or its lengths are what changed
-				}
 				flips++
 				if check(t, crashfs.Load(map[string][]byte{"/log/" + segment0: d})).Verdict < wal.Corrupt {
 					torn++
 				}
 			}
 		}
-		if flips < 24 || torn > 0 {
+		if flips < 100 || torn > 0 {
 			t.Errorf("%d of %d flips cut off an acknowledged entry as torn", torn, flips)
 		}
 	}
@@ -159,6 +158,51 @@ func TestIndexesProveALaterBatch(t *testing.T) {
 	}
 	if cut < 50 {
 		t.Errorf("only %d cases", cut)
+	}
+}
+
+// A hard state of another term or vote is synced before anything else is written. The one before it, that only commits, is not, and is
+// damaged here; nothing else would prove that.
+func TestAVoteProvesALaterBatch(t *testing.T) {
+	for _, next := range []walpb.HardState{{Term: 2, Commit: 9}, {Term: 1, Vote: 3, Commit: 9}, {Term: 1, Commit: 9}} {
+		l, w := create(t, plain)
+		must(t, w.Save(walpb.HardState{Term: 1, Commit: 1}, entries(1, 1, 10, 30)))
+		must(t, w.Save(walpb.HardState{Term: 1, Commit: 8}, nil))
+		must(t, w.Save(next, nil))
+		must(t, w.Save(walpb.HardState{}, entries(next.Term, 11, 11, 30)))
+		b := bytes.Clone(l.Tree()["log/"+segment0])
+		must(t, w.Close())
+		list := records(t, crashfs.Load(map[string][]byte{"/log/" + segment0: b}))
+		damaged := list[len(list)-3]
+		b[damaged.Offset+8+int64(b[damaged.Offset])-1]++ // the last byte of its data
+		want := wal.Corrupt
+		if next.Term == 1 && next.Vote == 0 {
+			want = wal.TornUnproven // all of it may be of one batch
+		}
+		if r := check(t, crashfs.Load(map[string][]byte{"/log/" + segment0: b})); r.Verdict != want {
+			t.Errorf("a hard state %+v follows what is damaged, and an entry: %v, want %v", next, r.Verdict, want)
+		}
+	}
+}
+
+// etcd 2 did not pad its frames: one of eight begins where a padded one may, and the next ones do not.
+func TestFramesWithoutPaddingAreFoundWhereverTheyBegin(t *testing.T) {
+	whole, err := os.ReadFile(filepath.Join(testlogs.Writers(t, "etcd/2.3.8/behind")["etcd/2.3.8/behind"], segment0))
+	must(t, err)
+	list := records(t, crashfs.Load(map[string][]byte{labDir + "/" + segment0: whole}))
+	aligned := 0
+	for _, r := range list[3 : len(list)-5] {
+		if r.Offset%8 == 0 {
+			aligned++
+		}
+		b := bytes.Clone(whole)
+		clear(b[r.Offset : r.Offset+r.Size])
+		if v := check(t, crashfs.Load(map[string][]byte{labDir + "/" + segment0: b})).Verdict; v != wal.Corrupt {
+			t.Errorf("the record at %d is zeros, and others follow: %v", r.Offset, v)
+		}
+	}
+	if aligned < 5 {
+		t.Errorf("only %d frames begin at a multiple of 8", aligned)
 	}
 }
 

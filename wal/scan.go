@@ -28,7 +28,9 @@ type scanner struct {
 	named    bool   // metadata is known
 	ident    uint32 // the identity of the current segment
 	ours     bool   // the last good record carried a header_crc
+	unpadded bool   // the segment has a frame that an etcd 2 wrote, which did not pad
 	entry    place  // of the last entry; none was read if it has no segment
+	state    place  // of the last hard state
 
 	end end
 }
@@ -132,14 +134,14 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 			return false
 		}
 		if cerr.Kind == MissingSegment {
-			s.seeded, s.ours, s.entry = false, false, place{}
+			s.seeded, s.ours, s.entry, s.state = false, false, place{}, place{}
 			return true
 		}
 		if !s.resume {
 			return false
 		}
 		s.ident = s.end.ident
-		next, chain, ok, err := newSeeker(seg, s.ident, offset).resync(offset)
+		next, chain, ok, err := newSeeker(seg, s.ident, offset, s.unpadded).resync(offset)
 		if err != nil {
 			yield(Record{}, fmt.Errorf("wal: %w", err))
 			return false
@@ -258,8 +260,12 @@ func (s *scanner) record(seg *segment, word uint64, count int, b []byte, r *Reco
 	s.ident = ident
 	s.chain, s.seeded = r.CRC, true
 	s.ours = r.Vouched
-	if r.Type == walpb.TypeEntry {
+	s.unpadded = s.unpadded && r.Offset > 0 || r.Size%wordSize != 0
+	switch r.Type {
+	case walpb.TypeEntry:
 		s.entry = place{seg.name, r.Offset}
+	case walpb.TypeState:
+		s.state = place{seg.name, r.Offset}
 	}
 	return fault{}
 }
@@ -292,10 +298,10 @@ func (s *scanner) stop(seg *segment, offset int64, count int, bad fault) (*Corru
 	if bad.kind == Contradiction {
 		e.stop = contradicts
 	}
-	k := newSeeker(seg, ident, offset)
+	k := newSeeker(seg, ident, offset, s.unpadded)
 	if last {
 		var err error
-		if k.last, k.known, err = s.lastEntry(); err != nil {
+		if k.before, err = s.before(); err != nil {
 			return nil, err
 		}
 	}
@@ -352,23 +358,34 @@ func (s *scanner) stop(seg *segment, offset int64, count int, bad fault) (*Corru
 	return &CorruptError{Segment: at, Offset: offset, Kind: kind, Detail: detail, Because: because}, nil
 }
 
-// lastEntry returns the index of the last entry that was read, if it is known.
-func (s *scanner) lastEntry() (index uint64, known bool, err error) {
-	if s.entry.segment == "" {
-		return 0, !s.preceded && s.segments[0].seq == 0, nil // a log begins without any
+// before returns what is known of the log up to where it was read.
+func (s *scanner) before() (b before, err error) {
+	begins := !s.preceded && s.segments[0].seq == 0 // without entry and hard state
+	b.entry, b.state = begins && s.entry.segment == "", begins && s.state.segment == ""
+	var e walpb.Entry
+	if err := s.again(s.entry, e.UnmarshalHead, &b.entry); err != nil {
+		return b, err
+	}
+	b.last = e.Index
+	return b, s.again(s.state, b.hard.Unmarshal, &b.state)
+}
+
+// again decodes a record that was read, and sets whether it could, if there is one.
+func (s *scanner) again(at place, unmarshal func([]byte) error, ok *bool) error {
+	if at.segment == "" {
+		return nil
 	}
 	i := s.end.segment
-	for s.segments[i].name != s.entry.segment {
+	for s.segments[i].name != at.segment {
 		i--
 	}
-	k := newSeeker(&s.segments[i], 0, s.entry.offset)
-	h, ok, err := k.frame(&k.links, s.entry.offset)
-	if err != nil || !ok {
-		return 0, false, err
+	k := newSeeker(&s.segments[i], 0, at.offset, s.unpadded)
+	h, whole, err := k.frame(&k.links, at.offset)
+	if err != nil || !whole {
+		return err
 	}
-	var e walpb.Entry
-	ok, err = k.message(&h, e.UnmarshalHead)
-	return e.Index, ok, err
+	*ok, err = k.message(&h, unmarshal)
+	return err
 }
 
 // headRecords returns of how many records the head of a segment is.
@@ -388,7 +405,7 @@ func emptySnapshot(r *Record) bool {
 // readSeed returns the checksum that a segment says it goes on from. It is not ok if the segment's first frame is not
 // whole, which the scan of that segment will find.
 func readSeed(seg *segment) (seed uint32, ok bool, err error) {
-	k := newSeeker(seg, 0, 0)
+	k := newSeeker(seg, 0, 0, false)
 	k.heads.chunk = pageSize // there is one of these for each segment, and it takes only the first frame
 	f, ok, err := k.frame(&k.heads, 0)
 	if err != nil || !ok || f.Type != walpb.TypeCRC {

@@ -19,10 +19,15 @@ type seeker struct {
 	size   int64
 	ident  uint32
 	step   int64 // between places at which a frame may begin
+	before before
+}
 
-	// last is the index of the last entry before the place, if known: it tells that entries are missing between that and what is found.
-	last  uint64
-	known bool
+// before is what is known of the log before the place. It tells that something is missing between that and what is found.
+type before struct {
+	entry bool   // the last entry is known
+	last  uint64 // its index
+	state bool   // the last hard state is known
+	hard  walpb.HardState
 }
 
 // head is a frame as its first bytes tell: all but the content of its data.
@@ -42,10 +47,11 @@ type found struct {
 	at    int64 // the record that is the proof
 }
 
-func newSeeker(seg *segment, ident uint32, from int64) *seeker {
+// newSeeker looks at every byte if frames are unpadded, as etcd 2 wrote them: one of eight of those begins where a padded one may.
+func newSeeker(seg *segment, ident uint32, from int64, unpadded bool) *seeker {
 	s := &seeker{size: seg.size, ident: ident, step: wordSize}
-	if from%wordSize != 0 {
-		s.step = 1 // etcd 2.x did not pad its frames
+	if unpadded || from%wordSize != 0 {
+		s.step = 1
 	}
 	s.links.chunk, s.sums.window.chunk, s.sums.from = pageSize, sumStep, from
 	for _, w := range []*window{&s.blocks, &s.heads, &s.links, &s.sums.window} {
@@ -196,9 +202,10 @@ func nonZero(b []byte) int {
 	return n
 }
 
+const recordBegins = 0x08 // the tag of type
+
 // plausible reports, from what of it is at hand, whether a frame may begin with b. It is there to be fast.
 func plausible(b []byte) bool {
-	const recordBegins = 0x08 // the tag of type
 	if len(b) > wordSize && b[wordSize] != recordBegins {
 		return false
 	}
@@ -239,8 +246,8 @@ func (s *seeker) vouched(h *head) bool {
 // run follows the chain from one plain frame to the next. It returns whether the frames are of more than one batch,
 // and where the last that is linked ends, or 0.
 func (s *seeker) run(h head) (later bool, end int64, err error) {
-	c := calls{last: s.last, known: s.known}
-	for {
+	c := calls{before: s.before, first: true}
+	for ; ; c.first = false {
 		proof, err := c.next(s, &h)
 		if err != nil {
 			return later, end, err
@@ -262,10 +269,12 @@ func (s *seeker) run(h head) (later bool, end int64, err error) {
 //
 // The entry may also be one that is not there, but was: if entries follow that leave a gap after the last that is known, or if a
 // hard state commits more, then what is missing was written before, in a call that had ended.
+//
+// etcd also syncs a hard state of another term or vote.
 type calls struct {
-	last  uint64 // the index of the last entry that is known from before
-	known bool
+	before before
 
+	first  bool // of the records: nothing vouches for its data
 	entry  bool // there was an entry
 	state  bool // there was a hard state
 	over   bool // the call that wrote an entry or a snapshot record is over
@@ -277,26 +286,29 @@ func (c *calls) next(s *seeker, h *head) (proof bool, err error) {
 	proof = c.over || c.entry && h.Type == walpb.TypeSnapshot || c.beyond && h.Type != walpb.TypeSnapshot
 	switch h.Type {
 	case walpb.TypeEntry:
-		if c.known && c.state && !c.entry {
+		if c.before.entry && c.state && !c.entry {
 			var e walpb.Entry
 			ok, err := s.message(h, e.UnmarshalHead)
 			if err != nil {
 				return false, err
 			}
-			proof = proof || ok && e.Index > c.last+1
+			proof = proof || ok && e.Index > c.before.last+1
 		}
 		c.entry = true
 	case walpb.TypeState:
-		if c.known {
-			var st walpb.HardState
-			ok, err := s.message(h, st.Unmarshal)
-			if err != nil {
-				return false, err
-			}
-			c.beyond = c.beyond || ok && st.Commit > c.last
+		var st walpb.HardState
+		ok, err := s.message(h, st.Unmarshal)
+		if err != nil {
+			return false, err
+		}
+		b := &c.before
+		c.beyond = c.beyond || ok && b.entry && st.Commit > b.last
+		voted := ok && b.state && (st.Term != b.hard.Term || st.Vote != b.hard.Vote)
+		if ok && !c.first {
+			b.state, b.hard = true, st
 		}
 		c.state = true
-		c.over = c.over || c.entry
+		c.over = c.over || c.entry || voted && !c.first
 	case walpb.TypeSnapshot:
 		c.over = true
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"iter"
 
 	"github.com/stele-wal/stele/walpb"
 )
@@ -28,27 +29,17 @@ func (s *seeker) unlike(from int64, chain uint32) (proof, error) {
 	if err != nil {
 		return noProof, err
 	}
-	length := int64(binary.LittleEndian.Uint64(b) & wordLength) // whatever the top byte says
-	if length == 0 || length > maxLength {
-		return noProof, nil
-	}
-	head := bytes.Clone(b[wordSize:min(int64(len(b)), wordSize+length)])
-	if length+int64(padding(int(length&(wordSize-1)))) > s.size-from-wordSize {
-		// Its two lengths agree, so it was written here, and the file did not end then.
+	word, head := binary.LittleEndian.Uint64(b), bytes.Clone(b[wordSize:])
+	length := int64(word & wordLength) // whatever the top byte says
+	if length <= maxLength && length+int64(padding(int(length&(wordSize-1)))) > s.size-from-wordSize && s.size%sectorSize != 0 {
+		// If its two lengths agree, it was written here, and the file did not end then.
 		var r walpb.Record
-		if _, err := r.UnmarshalHead(head, int(length)); err == nil && s.size%sectorSize != 0 {
+		if _, err := r.UnmarshalHead(head, int(length)); err == nil {
 			return cutOff, nil
 		}
-		return noProof, nil
 	}
-	// The data ends the record, and its length stands before it, after a tag, whatever that says.
-	for i := range head {
-		n, size := binary.Uvarint(head[i+1:])
-		data := from + wordSize + int64(i+1+size)
-		if size <= 0 || n == 0 || n > uint64(length) || data+int64(n) != from+wordSize+length {
-			continue
-		}
-		ok, err := s.whole(from, head[:i], data, data+int64(n), chain)
+	for data, end := range s.candidates(from, length, head) {
+		ok, err := s.whole(from, head, data, end, chain)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return noProof, nil
 		}
@@ -59,7 +50,32 @@ func (s *seeker) unlike(from int64, chain uint32) (proof, error) {
 	return noProof, nil
 }
 
-// whole reports whether the data between two offsets continues the chain to a checksum that stands in the head before it, and
+// candidates yields where the data of a record may begin and end, of which the first bytes and the length in its frame's length word are
+// given. Either that length or the one that stands before the data may be wrong, and so may the tags. The length word alone may be
+// garbage that a crash has left, where it is the last of its sector.
+func (s *seeker) candidates(from, length int64, head []byte) iter.Seq2[int64, int64] {
+	return func(yield func(data, end int64) bool) {
+		end := from + wordSize + length
+		inFile := length > 0 && length <= s.size-from-wordSize
+		mayLie := from/sectorSize == (from+wordSize+crcAt+binary.MaxVarintLen32-1)/sectorSize
+		for i := crcAt; i < len(head); i++ {
+			at := from + wordSize + int64(i)
+			if n, size := binary.Uvarint(head[i:]); mayLie && size > 0 && 0 < n && n <= uint64(max(0, s.size-at-int64(size))) {
+				if data := at + int64(size); !yield(data, data+int64(n)) {
+					return
+				}
+			}
+			if inFile && at < end && !yield(at, end) {
+				return
+			}
+		}
+	}
+}
+
+// crcAt is where in a record its checksum stands, after a type of one byte.
+const crcAt = 3
+
+// whole reports whether the data between two offsets continues the chain to the checksum in the head before it, and
 // no torn sector can have left what else is in the frame.
 func (s *seeker) whole(from int64, head []byte, data, end int64, chain uint32) (bool, error) {
 	sum, err := s.sums.continued(chain, data, end)
@@ -68,7 +84,7 @@ func (s *seeker) whole(from int64, head []byte, data, end int64, chain uint32) (
 	}
 	var crc [binary.MaxVarintLen32]byte
 	n := binary.PutUvarint(crc[:], uint64(sum))
-	if n < 4 || !bytes.Contains(head, crc[:n]) { // a shorter one may be there by chance
+	if n < 4 || !bytes.HasPrefix(head[crcAt:], crc[:n]) { // a shorter one may be there by chance
 		return false, nil
 	}
 	// Where the data begins in the head's own sector, that was not torn before it. Nor was a sector whose last byte is not zero.

@@ -214,7 +214,7 @@ func (l *UnmarkedLog) why(name string, changed []byte) string {
 				continue
 			}
 		}
-		why := run.take(f, whole)
+		why := run.take(f, whole, linked)
 		switch {
 		case linked && why != "":
 			return why
@@ -251,8 +251,8 @@ type unmarkedRun struct {
 func newUnmarkedRun(p *unmarkedFrame) *unmarkedRun { return &unmarkedRun{last: p.last, state: p.state} }
 
 // take takes the next record, and returns why it was written after a sync behind the damage, if it was. Of one that is not whole only
-// the type is known.
-func (r *unmarkedRun) take(f *unmarkedFrame, whole bool) string {
+// the type is known, and of one that is not linked to another nothing says that its vote is right.
+func (r *unmarkedRun) take(f *unmarkedFrame, whole, linked bool) string {
 	switch {
 	case r.over:
 		return byLink
@@ -276,7 +276,7 @@ func (r *unmarkedRun) take(f *unmarkedFrame, whole bool) string {
 		r.over, r.stated = r.any, true
 		if whole {
 			r.named = f.after.Commit > r.last
-			r.voted = f.after.Term != r.state.Term || f.after.Vote != r.state.Vote
+			r.voted = linked && (f.after.Term != r.state.Term || f.after.Vote != r.state.Vote)
 			r.state = f.after
 		}
 	case walpb.TypeSnapshot:

@@ -97,7 +97,7 @@ func (w *Writer) unlessReturned(returned *bool) {
 }
 
 // fail makes err the Writer's error, unless it has one already, and returns that. It is for failures outside flush. The lock is
-// held. If a batch is being flushed, whoever waits hears of it when that has come to its end.
+// held. If a batch is being flushed, those who wait hear of it when that has come to its end.
 func (w *Writer) fail(err error) error {
 	if w.err != nil {
 		return w.err

@@ -73,7 +73,7 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 	return l, nil
 }
 
-// special returns what cannot be a file of ours by its mode, or "". A pipe would stop whoever opens it.
+// special returns what cannot be a file of ours by its mode, or "". A pipe would stop the process that opens it.
 func special(mode fs.FileMode) string {
 	switch {
 	case mode.IsDir():

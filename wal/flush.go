@@ -13,7 +13,7 @@ import (
 )
 
 // advance takes one step towards making a batch durable. If another goroutine is flushing, it waits for that; then
-// whoever wakes first flushes for all that have gathered meanwhile.
+// the first to wake flushes for all that have gathered meanwhile.
 func (w *Writer) advance(number uint64) {
 	if w.flushing {
 		w.waiting[number%2].Wait()
@@ -56,7 +56,7 @@ func (w *Writer) flushed(b *batch, err error) {
 	}
 	w.waiting[b.number%2].Broadcast()
 	if w.err != nil || w.closed {
-		w.waiting[(b.number+1)%2].Broadcast() // whoever wakes may just leave
+		w.waiting[(b.number+1)%2].Broadcast() // the one that wakes may just leave
 	} else {
 		w.waiting[(b.number+1)%2].Signal() // one of them leads
 	}

@@ -282,7 +282,7 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 	return resume(dir, l, end, sum, recs, o)
 }
 
-// sync makes durable what whoever wrote the log may have left in memory: all segments and, with its parents, the directory. With NoSync it
+// sync makes durable what the writer of the log may have left in memory: all segments and, with its parents, the directory. With NoSync it
 // sees to it, all the same, that what the disk never got is not taken for the log.
 func (l *listing) sync(dir string, o Options) error {
 	for i := range l.segments {

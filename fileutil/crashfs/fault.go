@@ -91,7 +91,7 @@ func (f *FS) Ops() int {
 }
 
 // ShortWrite returns an error for a fault to return: a write that fails with it first writes n bytes, or all if it has
-// fewer. Behind the end of the file it writes whole sectors only: a file that a write was making longer when it was cut short
+// fewer. Beyond the end of the file it writes whole sectors only: a file that a write was making longer when it was cut short
 // ends at the border of a sector, on ext4, xfs, btrfs and tmpfs. It wraps [io.ErrShortWrite].
 func ShortWrite(n int) error { return After(n, io.ErrShortWrite) }
 

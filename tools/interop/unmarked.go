@@ -26,7 +26,7 @@ var unmarkedKinds = []string{"flip", "sector", "hole", "cut"}
 // these logs was acknowledged, so damage that is called torn is a loss.
 //
 // Whether that could be known is decided here without the readers: what a power cut leaves behind a sync is the rest of one batch,
-// some hard states that need no sync and then one call. So damage is no torn batch if something behind it was synced later.
+// some hard states that need no sync and then one call. So damage is no torn batch if something after it was synced later.
 type Unmarked struct {
 	Kind    string         `json:"kind"`    // "flip", "sector", "hole", "cut"; "all"
 	Cases   int            `json:"cases"`   // of damage to what was written
@@ -41,7 +41,7 @@ type Unmarked struct {
 const (
 	bySegment = "decidable: a segment follows"
 	byHead    = "decidable: it is the head of the first segment"
-	byLink    = "decidable: records of a later call are linked behind it"
+	byLink    = "decidable: records of a later call are linked after it"
 	byIndex   = "decidable: linked records name entries that an earlier call wrote"
 	byVote    = "decidable: a linked hard state has another term or vote, which is synced, and a record follows"
 	byFrame   = "decidable: data and checksum of the frame are whole"
@@ -53,9 +53,9 @@ const (
 // Why nothing shows it.
 const (
 	isTheEnd  = "undecidable: nothing is there any more"
-	isRest    = "undecidable: no record behind it is whole, as where the last one is torn"
-	isLone    = "undecidable: a record behind it is whole, but none that is linked to another"
-	isOneCall = "undecidable: what is linked behind it can be of one call with what is damaged"
+	isRest    = "undecidable: no record after it is whole, as where the last one is torn"
+	isLone    = "undecidable: a record after it is whole, but none that is linked to another"
+	isOneCall = "undecidable: what is linked after it can be of one call with what is damaged"
 )
 
 // An UnmarkedLog is a log that is to be damaged.
@@ -250,7 +250,7 @@ type unmarkedRun struct {
 
 func newUnmarkedRun(p *unmarkedFrame) *unmarkedRun { return &unmarkedRun{last: p.last, state: p.state} }
 
-// take takes the next record, and returns why it was written after a sync behind the damage, if it was. Of one that is not whole only
+// take takes the next record, and returns why it was written after a sync that came after the damage, if it was. Of one that is not whole only
 // the type is known, and of one that is not linked to another nothing says that its vote is right.
 func (r *unmarkedRun) take(f *unmarkedFrame, whole, linked bool) string {
 	switch {

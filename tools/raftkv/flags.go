@@ -211,7 +211,7 @@ func listenURLs(list string, config *tls.Config, log *slog.Logger) ([]string, er
 			return nil, fmt.Errorf("URL %q: https takes a certificate and its key", u)
 		}
 		if !secure && config != nil {
-			log.Warn("there is a certificate, but this URL is http: whoever connects there does so without TLS, and need not have a certificate", "url", u)
+			log.Warn("there is a certificate, but this URL is http: clients that connect there do so without TLS, and need no certificate", "url", u)
 		}
 	}
 	return urls, err

@@ -81,7 +81,7 @@ func serve(ctx context.Context, o *options, notices []string) error {
 		return err
 	}
 	if !o.peer.auth && o.peer.ca == "" {
-		s.log.Warn("peers are not asked for certificates: whoever reaches this port can act as a member, and read, change and delete what is stored; "+
+		s.log.Warn("peers are not asked for certificates: a process that reaches this port can act as a member, and read, change and delete what is stored; "+
 			"keep it within a network of your own, or give --peer-cert-file, --peer-key-file and --peer-trusted-ca-file", "peers", o.peerURLs)
 	}
 	s.log.Info("ready to serve", "member", fmt.Sprintf("%x", s.node.Status().ID), "cluster", fmt.Sprintf("%x", s.node.Status().ClusterID),

@@ -152,7 +152,8 @@ func (c *campaign) history(seed uint64) {
 	if rng.IntN(2) == 0 {
 		h.files = newFiles(form(rng.IntN(3)), 1+rng.IntN(2))
 	}
-	if h.crowded = rng.IntN(4) == 0; h.crowded {
+	// Another program, and a reading by one, are not told of a disk that stays full.
+	if h.crowded = rng.IntN(4) == 0 && c.cfg.Recover == nil; h.crowded {
 		h.files = nil
 	}
 	lives := 2 + rng.IntN(7)

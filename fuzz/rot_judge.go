@@ -69,7 +69,7 @@ func (j *rotJudge) judge(f *rotFault, disk *crashfs.FS, fail func(string, ...any
 		fail("Check says %v, Open %v", verdict, o.err)
 	case before.err != nil && o.err == nil:
 		fail("Records says %v, and Open opens it", before.err)
-	case o.err == nil && errors.Is(said, wal.ErrSnapshotNotFound):
+	case o.err == nil && said == wal.ErrSnapshotNotFound: // not of Replay, which wraps it, but of Snapshots that are none
 		fail("Open opens it, and there is no snapshot record to replay it from")
 	case o.err != nil && o.changed:
 		fail("Open changed a log that it refuses: %v", o.err)

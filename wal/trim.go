@@ -55,7 +55,8 @@ func setAside(dir string, l *listing, e end, fsys fileutil.FS) (copied string, e
 	if e.verdict == Unborn {
 		err = fsys.Rename(filepath.Join(dir, last.name), path)
 		if err == nil {
-			err = last.file.Truncate(e.rest) // zeros follow, and have space reserved
+			// Zeros follow, and have space reserved. A crash may give the file its name back, so it ends where a segment can.
+			err = last.file.Truncate((e.rest + pageSize - 1) / pageSize * pageSize)
 		}
 		if err != nil {
 			err = fmt.Errorf("wal: set the unborn segment aside: %w", err)

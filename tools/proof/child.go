@@ -157,7 +157,7 @@ var builds = []struct {
 	{"spare-idle", []string{"model"}},
 	{"refuse-full", []string{"model"}},
 	{"drop-unproven", []string{"model"}},
-	{"open-anew", []string{"faults"}},
+	{"open-anew", []string{"model"}},
 	{"go-on", []string{"faults"}},
 	{"no-cache-drop", []string{"faults"}},
 	{"zero-is-the-end", []string{"rot"}},

@@ -18,12 +18,7 @@ func TestAMemberWhoseNewestSnapshotIsDamagedStartsFromTheOneBefore(t *testing.T)
 	s.cfg.WAL.SegmentSize = 4096
 	s.start(1)
 	ctx := context.Background()
-	const writes = 110
-	for i := range writes {
-		if _, err := s.leader().put(ctx, fmt.Sprint("k", i), strings.Repeat("v", 300)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writes := writeTwoSnapshots(t, s)
 	newest, before := damageNewest(t, s, 1)
 	n := s.start(1)
 	if got := n.Status().Snapshot; got != before {
@@ -52,11 +47,7 @@ func TestAMemberWithoutAnySoundSnapshotSaysWhatToDo(t *testing.T) {
 	s := newSim(t, 1, Config{SnapshotEntries: 20, CatchUpEntries: 5})
 	s.cfg.WAL.SegmentSize = 4096
 	s.start(1)
-	for range 110 {
-		if _, err := s.leader().put(context.Background(), "k", strings.Repeat("v", 300)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeTwoSnapshots(t, s)
 	newest, before := damageNewest(t, s, 1)
 	s.disks[1].WriteFile(bodyPath(before), nil)
 	_, err := s.tryStart(1)
@@ -64,6 +55,27 @@ func TestAMemberWithoutAnySoundSnapshotSaysWhatToDo(t *testing.T) {
 	if !errors.As(err, &damage) || !strings.Contains(err.Error(), "add it again with an empty directory") || !strings.Contains(err.Error(), fmt.Sprintf("%016x", newest)) {
 		t.Errorf("it says: %v", err)
 	}
+}
+
+// writeTwoSnapshots writes keys k0, k1 and so on, 110 at the least, until the leader has made two snapshots, and returns how many.
+// Snapshots are made in the background, so how many keys that takes is not known.
+func writeTwoSnapshots(t *testing.T, s *sim) int {
+	t.Helper()
+	made := map[uint64]bool{}
+	for i := range 100_000 {
+		if i >= 110 && len(made) >= 2 {
+			return i
+		}
+		n := s.leader()
+		if _, err := n.put(context.Background(), fmt.Sprint("k", i), strings.Repeat("v", 300)); err != nil {
+			t.Fatal(err)
+		}
+		if at := n.Status().Snapshot; at > 0 {
+			made[at] = true
+		}
+	}
+	t.Fatal("there are no two snapshots")
+	return 0
 }
 
 func bodyPath(index uint64) string {

@@ -179,9 +179,10 @@ func TestCreateRemovesTheMarkOfTheLogBefore(t *testing.T) {
 		}
 	}
 	f := crashfs.Load(files)
-	boundaries, created := 0, false
+	boundaries := 0
+	var created atomic.Bool
 	f.SetHook(nil, func(op crashfs.Op) {
-		if created {
+		if created.Load() {
 			return
 		}
 		boundaries++
@@ -200,7 +201,7 @@ func TestCreateRemovesTheMarkOfTheLogBefore(t *testing.T) {
 	})
 	w, err := wal.Create(labDir, []byte("meta"), &wal.Options{FS: f, SegmentSize: 8 << 10})
 	must(t, err)
-	created = true
+	created.Store(true)
 	must(t, w.Close())
 	if boundaries < 5 {
 		t.Errorf("%d boundaries", boundaries)

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -95,9 +96,10 @@ func TestAQuotaThatIsUsedUpIsAFullDisk(t *testing.T) {
 func TestTheMarkIsWrittenAgainOnceItCan(t *testing.T) {
 	for _, kind := range []crashfs.OpKind{crashfs.OpCreate, crashfs.OpWrite} {
 		l := newLab(crashfs.New())
-		failing := true
+		var failing atomic.Bool
+		failing.Store(true)
 		l.onOp = func(op crashfs.Op) error {
-			if failing && path.Base(op.Name) == "synced" && op.Kind == kind {
+			if failing.Load() && path.Base(op.Name) == "synced" && op.Kind == kind {
 				return syscall.ENOSPC
 			}
 			return nil
@@ -109,7 +111,7 @@ func TestTheMarkIsWrittenAgainOnceItCan(t *testing.T) {
 		if kind == crashfs.OpCreate && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("the mark: %v", err)
 		}
-		failing = false
+		failing.Store(false)
 		must(t, w.Save(state(1, 0), entries(1, 2, 2, 100)))
 		after, err := l.ReadFile(labDir + "/synced")
 		if err != nil || len(after) != 64 || slices.Equal(before, after) {
@@ -128,9 +130,10 @@ func TestAFullDiskDoesNotEndALogForWhatItCanDoWithout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var said bytes.Buffer
 			l, w := create(t, func(o *wal.Options) { o.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
-			closing, failed := false, 0
+			var closing atomic.Bool
+			failed := 0
 			l.onOp = func(op crashfs.Op) error {
-				if fails(closing, op) {
+				if fails(closing.Load(), op) {
 					failed++
 					return syscall.ENOSPC
 				}
@@ -141,7 +144,7 @@ func TestAFullDiskDoesNotEndALogForWhatItCanDoWithout(t *testing.T) {
 				last++
 				l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
 			}
-			closing = true
+			closing.Store(true)
 			must(t, w.Close())
 			if failed == 0 || strings.Count(said.String(), "level=WARN") != failed {
 				t.Errorf("%d failed, and it said %s", failed, said.String())

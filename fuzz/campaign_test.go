@@ -67,7 +67,7 @@ func TestEverySaboteurIsCaught(t *testing.T) {
 	for _, s := range fuzz.Saboteurs() {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
-			r, err := fuzz.Run(fuzz.Config{Seed: *seed, States: 100_000, Saboteur: &s})
+			r, err := fuzz.Run(fuzz.Config{Seed: *seed, States: 400_000, Saboteur: &s})
 			if err == nil {
 				t.Fatalf("not caught: %v", r)
 			}

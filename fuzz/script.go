@@ -267,6 +267,10 @@ func (l *life) install(m *meaning) {
 	if l.rng.IntN(2) == 0 {
 		term++
 	}
+	// A leader in whose term the node has entries has what stands before them; so one that commits others there is of a later term.
+	if l.cluster.last() < m.last() {
+		term = max(term, m.term(m.last())+1)
+	}
 	for i := uint64(len(l.cluster.terms)); i <= index; i++ {
 		l.cluster.terms = append(l.cluster.terms, term)
 	}

@@ -102,7 +102,7 @@ func TestOnAFullDiskALargeSaveIsRefusedWithoutACut(t *testing.T) {
 	})
 }
 
-// Whoever shares a batch with a Save that has no room is none the worse for it.
+// A caller that shares a batch with a Save that has no room is none the worse for it.
 func TestOnAFullDiskEachSaveIsDurableOrRefused(t *testing.T) {
 	l, w := create(t)
 	l.full()

@@ -119,7 +119,7 @@ type history struct {
 	ops    []porcupine.Operation
 	known  int // operations of which the outcome is known
 	serial int
-	quiet  sync.RWMutex // held by whoever wants no client to ask
+	quiet  sync.RWMutex // held while no client is to ask
 }
 
 func (h *history) now() int64 { return int64(time.Since(h.began)) }

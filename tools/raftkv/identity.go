@@ -202,7 +202,7 @@ func (s *server) introduce(clientURLs []string) {
 	}
 }
 
-// taken waits until the leader, whoever it is, has taken this member for who it says it is. Before that it must not introduce itself:
+// taken waits until the leader has taken this member for who it says it is. Before that it must not introduce itself:
 // it could not be told from one that did so in an earlier life, and has lost its log.
 func (s *server) taken(ctx context.Context) bool {
 	look := time.NewTicker(takenEvery)

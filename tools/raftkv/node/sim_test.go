@@ -44,7 +44,7 @@ type sim struct {
 	ticks  map[uint64]chan time.Time // if not nil, the members' clocks
 	sent   atomic.Int64              // snapshots, or parts of them
 	wiped  map[uint64]bool           // the members whose disk is another one
-	quiet  sync.RWMutex              // held by whoever wants no client to write
+	quiet  sync.RWMutex              // held while no client is to write
 	done   chan struct{}
 	wg     sync.WaitGroup
 }

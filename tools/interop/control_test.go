@@ -20,8 +20,8 @@ func controlConfig(t *testing.T) ControlConfig {
 	if *long {
 		return ControlConfig{Seed: controlSeed(), Every: 1, States: 20_000, Workers: 2}
 	}
-	t.Log("SHORT: one of each 256 bits, 600 crashes; -long runs all and 20000")
-	return ControlConfig{Seed: controlSeed(), Every: 256, States: 600, Workers: 2}
+	t.Log("SHORT: one of each 256 bits, 3000 crashes; -long runs all and 20000")
+	return ControlConfig{Seed: controlSeed(), Every: 256, States: 3000, Workers: 2}
 }
 
 // of returns the tally of one program.

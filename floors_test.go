@@ -23,9 +23,10 @@ import (
 
 const modulePath = "github.com/stele-wal/stele"
 
-// floors is a statement of policy: what the files that ship, not their tests, may import beside
-// the standard library. It is to be changed when the plan of the house changes, not when an import
-// happens not to fit. The rows are from the ground up; a package may only import from rows above its own.
+// floors is a statement of policy: what the files that ship, not their tests, may import beside the
+// standard library. It is to be changed when the plan of the house changes, not when an import
+// happens not to fit. The rows are from the ground up; a package may only import from rows above
+// its own.
 //
 // A name that begins with ./ is a package of this repository; /... after a name stands for it and
 // everything below it. A package is under the first row that names it, and one that no row names
@@ -136,8 +137,8 @@ func TestWorkspaceHasEveryModule(t *testing.T) {
 	}
 }
 
-// TestCheckersSeeWhatIsWrong gives each checker a small wrong tree: a checker that is content with everything
-// would pass all the tests above.
+// TestCheckersSeeWhatIsWrong gives each checker a small wrong tree: a checker that is content with
+// everything would pass all the tests above.
 func TestCheckersSeeWhatIsWrong(t *testing.T) {
 	const ok = "// Package x is documented.\npackage x\n"
 	tests := []struct {

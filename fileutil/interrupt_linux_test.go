@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The os package tries again by itself what a signal interrupts; what we ask of the system ourselves must do so too.
+// The os package tries again by itself what a signal interrupts; what we ask of the system
+// ourselves must do so too.
 func TestWhatASignalInterruptsIsTriedAgain(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "a"))
 	if err != nil {
@@ -29,8 +30,9 @@ func TestWhatASignalInterruptsIsTriedAgain(t *testing.T) {
 	}
 }
 
-// The system writes as much as it may, without an error, and says why it does no more when it is asked for the rest. A write
-// that is cut short must not pass for a whole one. The limit is of a process, so another one is limited.
+// The system writes as much as it may, without an error, and says why it does no more when it is
+// asked for the rest. A write that is cut short must not pass for a whole one. The limit is of a
+// process, so another one is limited.
 func TestAWriteThatDoesNotFitSaysSo(t *testing.T) {
 	const limit = 5000
 	if name := os.Getenv("STELE_TEST_LIMITED"); name != "" {

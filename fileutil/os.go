@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// OS is the file system of the operating system. Its errors and guarantees are those of [FS] and [File].
+// OS is the file system of the operating system. Its errors and guarantees are those of [FS] and
+// [File].
 type OS struct{}
 
 var _ FS = OS{}
@@ -39,8 +40,9 @@ func (OS) Remove(name string) error { return os.Remove(name) }
 // OpenDir opens a directory; see [FS].
 func (OS) OpenDir(name string) (Dir, error) { return openDir(name) }
 
-// osFile hides the rest of [os.File]: what a caller cannot reach, crashfs need not imitate. Its methods use only
-// positional reads and writes, so the file's offset means nothing, and NextData may move it.
+// osFile hides the rest of [os.File]: what a caller cannot reach, crashfs need not imitate. Its
+// methods use only positional reads and writes, so the file's offset means nothing, and NextData
+// may move it.
 type osFile struct{ f *os.File }
 
 func (o osFile) ReadAt(b []byte, off int64) (int, error)  { return o.f.ReadAt(b, off) }
@@ -117,8 +119,8 @@ func (o osFile) NextData(off int64) (int64, error) {
 
 func (o osFile) DropCache() error { return o.control("drop cache of", dropCache) }
 
-// control calls f with the descriptor, which stays open meanwhile even if another goroutine closes the file, and again
-// for as long as a signal interrupts it. It names the file in the error.
+// control calls f with the descriptor, which stays open meanwhile even if another goroutine closes
+// the file, and again for as long as a signal interrupts it. It names the file in the error.
 func (o osFile) control(op string, f func(fd uintptr) error) error {
 	c, err := o.f.SyscallConn()
 	if err != nil {

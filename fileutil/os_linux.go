@@ -6,9 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock takes an open file description lock for writing on the whole file, which is what etcd takes. A classic POSIX
-// lock would not do: it belongs to the process, and closing any other handle of the file would drop it. A BSD lock
-// would not either, where the kernel has the better: the two kinds do not see each other.
+// lock takes an open file description lock for writing on the whole file, which is what etcd takes.
+// A classic POSIX lock would not do: it belongs to the process, and closing any other handle of the
+// file would drop it. A BSD lock would not either, where the kernel has the better: the two kinds
+// do not see each other.
 func lock(fd uintptr) error {
 	err := unix.FcntlFlock(fd, unix.F_OFD_SETLK, wholeFile())
 	if errors.Is(err, unix.EINVAL) { // a kernel before 3.15; etcd falls back alike
@@ -29,13 +30,14 @@ func locked(fd uintptr) (bool, error) {
 	return err == nil && l.Type != unix.F_UNLCK, err
 }
 
-// wholeFile describes the lock: a length of 0 reaches to the end of the file, wherever that comes to be.
+// wholeFile describes the lock: a length of 0 reaches to the end of the file, wherever that comes
+// to be.
 func wholeFile() *unix.Flock_t {
 	return &unix.Flock_t{Type: unix.F_WRLCK, Whence: unix.SEEK_SET}
 }
 
-// syncData leaves out times, which fsync would write, but not a new size: fdatasync writes what is needed to read the
-// data back.
+// syncData leaves out times, which fsync would write, but not a new size: fdatasync writes what is
+// needed to read the data back.
 func syncData(o osFile) error {
 	return o.control("fdatasync", func(fd uintptr) error { return unix.Fdatasync(int(fd)) })
 }

@@ -7,10 +7,11 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lock locks the first byte, as etcd does. A lock on Windows also keeps others from reading what it covers.
+// lock locks the first byte, as etcd does. A lock on Windows also keeps others from reading what it
+// covers.
 //
-// ERROR_LOCK_VIOLATION is how Windows says that another has the lock. Taking it for success is how two writers come
-// to share a file.
+// ERROR_LOCK_VIOLATION is how Windows says that another has the lock. Taking it for success is how
+// two writers come to share a file.
 func lock(fd uintptr) error {
 	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
 	err := windows.LockFileEx(windows.Handle(fd), flags, 0, 1, 0, new(windows.Overlapped))
@@ -26,7 +27,8 @@ func locked(uintptr) (bool, error) { return false, nil }
 // syncData leaves it to os.File.Sync, which is FlushFileBuffers.
 func syncData(o osFile) error { return o.f.Sync() }
 
-// openDir only sees whether the directory is there: it cannot be opened for writing, which FlushFileBuffers asks for.
+// openDir only sees whether the directory is there: it cannot be opened for writing, which
+// FlushFileBuffers asks for.
 func openDir(name string) (Dir, error) {
 	if _, err := os.Stat(name); err != nil {
 		return nil, err

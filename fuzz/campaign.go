@@ -13,45 +13,49 @@ import (
 
 // Config says what a campaign does. Its zero fields are defaults.
 type Config struct {
-	// Seed is that of the first history; the next has the next seed. A history depends on nothing but its seed and the
-	// fields below but for States and Lives.
+	// Seed is that of the first history; the next has the next seed. A history depends on nothing
+	// but its seed and the fields below but for States and Lives.
 	Seed uint64
 
-	// States is how many states to open, and Lives how many lives to lead, at the least: the history that reaches both is
-	// finished. The default of States is 1000.
+	// States is how many states to open, and Lives how many lives to lead, at the least: the
+	// history that reaches both is finished. The default of States is 1000.
 	States int
 	Lives  int
 
-	// SegmentSize is that of the logs, in bytes. The default differs from history to history, or from life to life, between 4 and
-	// 16 KiB.
+	// SegmentSize is that of the logs, in bytes. The default differs from history to history, or
+	// from life to life, between 4 and 16 KiB.
 	SegmentSize int64
 
-	// PlainEtcd makes every log one without witnesses. By default every fourth is, or in every fourth of its lives.
+	// PlainEtcd makes every log one without witnesses. By default every fourth is, or in every
+	// fourth of its lives.
 	PlainEtcd bool
 
-	// Saboteur, if not nil, spoils the file system on which the log lives; not the one on which its remains are examined.
+	// Saboteur, if not nil, spoils the file system on which the log lives; not the one on which its
+	// remains are examined.
 	Saboteur *Saboteur
 
-	// Workers is how many histories go on at once, each in a goroutine. The default is 1. The seeds of the second begin 2^32
-	// behind those of the first, and so on.
+	// Workers is how many histories go on at once, each in a goroutine. The default is 1. The seeds
+	// of the second begin 2^32 behind those of the first, and so on.
 	Workers int
 
-	// Recover, if not nil, is judged in the place of package wal's own recovery. It does not stop a campaign or a history that it
-	// fails: the Result counts the states in which it did, and holds the first Failures of them.
+	// Recover, if not nil, is judged in the place of package wal's own recovery. It does not stop a
+	// campaign or a history that it fails: the Result counts the states in which it did, and holds
+	// the first Failures of them.
 	Recover Recover
 
 	// Failures is after how many failures to stop. The default is 1.
 	Failures int
 
-	// Progress, if not nil, is told about once a second how far the campaign is, and at its end. Two calls are never at once.
+	// Progress, if not nil, is told about once a second how far the campaign is, and at its end.
+	// Two calls are never at once.
 	Progress func(Result)
 
 	// Logger is told of each failure as it happens. The default is silence.
 	Logger *slog.Logger
 }
 
-// Run runs a campaign. The result is of use with an error too. The error is the first failure, a *Failure; nil if there was
-// none.
+// Run runs a campaign. The result is of use with an error too. The error is the first failure, a
+// *Failure; nil if there was none.
 func Run(cfg Config) (Result, error) {
 	n := max(cfg.Workers, 1)
 	workers := make([]*campaign, n)
@@ -215,7 +219,8 @@ type history struct {
 	failed  bool
 	trimmed bool // the last Open has trimmed a torn tail, and little was written since
 
-	// choose returns how to crash at a boundary of two operations of the file system, and how deep inside recoveries.
+	// choose returns how to crash at a boundary of two operations of the file system, and how deep
+	// inside recoveries.
 	choose func(disk *crashfs.FS) []named
 }
 

@@ -16,8 +16,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// judge compares a log with the model: it must be made of the first records that were attempted, up to some point that is
-// not before the last that was acknowledged; and what it means must be what they mean.
+// judge compares a log with the model: it must be made of the first records that were attempted, up
+// to some point that is not before the last that was acknowledged; and what it means must be what
+// they mean.
 func (m *model) judge(s *seen) error {
 	for _, name := range s.segments {
 		if m.gone[name] {
@@ -65,7 +66,8 @@ func (m *model) judgeMeaning(s *seen, from int) error {
 		}
 	}
 	if s.gap {
-		// By the names of the segments alone, a reader cannot know of all but the newest that what follows them is there.
+		// By the names of the segments alone, a reader cannot know of all but the newest that what
+		// follows them is there.
 		newest := slices.MaxFunc(usable, func(a, b record) int { return cmp.Compare(a.index, b.index) })
 		usable = slices.DeleteFunc(usable, func(r record) bool {
 			return r.index != newest.index && !slices.ContainsFunc(s.snapshots, func(n walpb.Snapshot) bool { return snapshotRecord(n) == r })
@@ -93,7 +95,8 @@ func (m *model) judgeMeaning(s *seen, from int) error {
 	return nil
 }
 
-// judgeEntries compares the entries that Replay gives from a snapshot with those that there should be.
+// judgeEntries compares the entries that Replay gives from a snapshot with those that there should
+// be.
 func judgeEntries(from walpb.Snapshot, got []walpb.Entry, want []record) error {
 	if len(got) != len(want) {
 		v := Invented
@@ -110,7 +113,8 @@ func judgeEntries(from walpb.Snapshot, got []walpb.Entry, want []record) error {
 	return nil
 }
 
-// settle makes the first records all there is: an Open has shown them and no others. It returns the others.
+// settle makes the first records all there is: an Open has shown them and no others. It returns the
+// others.
 func (m *model) settle(count int) (lost []record) {
 	lost = slices.Clone(m.records[count:])
 	m.records = m.records[:count]
@@ -118,8 +122,8 @@ func (m *model) settle(count int) (lost []record) {
 	return lost
 }
 
-// examine opens what a crash has left. A log that opens must be what the model says; and the recovery itself is crashed as well,
-// now and then, down to some depth.
+// examine opens what a crash has left. A log that opens must be what the model says; and the
+// recovery itself is crashed as well, now and then, down to some depth.
 func (h *history) examine(disk *crashfs.FS, what string, depth int) {
 	if !h.isNew(disk) {
 		h.campaign.result.Repeats++
@@ -150,8 +154,8 @@ type image struct {
 	created              bool
 }
 
-// isNew tells whether a state was not opened yet, in this life, when the same was to be in it. In a life the model only grows,
-// so its sizes tell what it is.
+// isNew tells whether a state was not opened yet, in this life, when the same was to be in it. In a
+// life the model only grows, so its sizes tell what it is.
 func (h *history) isNew(disk *crashfs.FS) bool {
 	m := h.model
 	i := image{disk.Sum(sumSeed), len(m.records), m.acked, len(m.starts), len(m.gone), 0, m.created}
@@ -232,7 +236,8 @@ func (h *history) optionsOn(fsys fileutil.FS) *wal.Options {
 	return &wal.Options{FS: fsys, SegmentSize: h.size, PlainEtcd: h.plain, NoSync: h.noSync}
 }
 
-// repair does what Open would do to the end of a log, by a Plan. Then there is nothing left to do. It returns whether there was.
+// repair does what Open would do to the end of a log, by a Plan. Then there is nothing left to do.
+// It returns whether there was.
 func (h *history) repair(disk *crashfs.FS, o *wal.Options) (done bool, err error) {
 	p, err := wal.PlanRepair(dir, o)
 	if errors.Is(err, fs.ErrNotExist) && !h.model.created {

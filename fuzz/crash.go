@@ -35,7 +35,8 @@ func (h *history) sample(disk *crashfs.FS) []named {
 	return []named{h.crash(disk, pending)}
 }
 
-// crash returns one of the crashes that are possible. Two calls do not share random numbers, so that the crash can be made later.
+// crash returns one of the crashes that are possible. Two calls do not share random numbers, so
+// that the crash can be made later.
 func (h *history) crash(disk *crashfs.FS, pending int) named {
 	if h.killsOnly() {
 		return named{"kill", crashfs.KeepAll}
@@ -66,5 +67,6 @@ func (h *history) crash(disk *crashfs.FS, pending int) named {
 	}
 }
 
-// killsOnly tells whether a power cut could take more than it is fair to ask for: what nobody has synced.
+// killsOnly tells whether a power cut could take more than it is fair to ask for: what nobody has
+// synced.
 func (h *history) killsOnly() bool { return h.noSync || h.unsynced }

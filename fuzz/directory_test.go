@@ -22,8 +22,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// unpack makes a directory of any bytes: one byte for the number of segments; for each a byte for its sequence number,
-// one for its index and two for its size; and then their content. The last segment has what is left.
+// unpack makes a directory of any bytes: one byte for the number of segments; for each a byte for
+// its sequence number, one for its index and two for its size; and then their content. The last
+// segment has what is left.
 func unpack(b []byte) map[string][]byte {
 	if len(b) == 0 {
 		return nil
@@ -105,15 +106,20 @@ func readDir(t testing.TB, dir string) map[string][]byte {
 // FuzzDirectory gives any bytes to everything that opens a log.
 //
 //   - Nothing panics, hangs, or allocates more than in proportion to the files.
-//   - What Check says, the others do: what is clean or torn, Open opens; what is corrupt, Open refuses and leaves as it is.
+//   - What Check says, the others do: what is clean or torn, Open opens; what is corrupt, Open
+//     refuses and leaves as it is.
 //   - Where Open succeeds the log can be appended to, and nothing that was there before is lost.
 //
 // Its seeds in testdata are what it found:
 //
-//   - headless-then-unborn: a first segment of one byte in front of an empty one was taken for a clean end, and appended to.
-//   - index-zero: readers began at the last segment whose name has index 0, not at the first, and Open did not.
-//   - gap-check-open: behind a gap, the record of the empty snapshot made up for the gap, but not for Check.
-//   - pending-install: Check calls a snapshot that was installed and never committed the log's last index.
+//   - headless-then-unborn: a first segment of one byte in front of an empty one was taken for a
+//     clean end, and appended to.
+//   - index-zero: readers began at the last segment whose name has index 0, not at the first, and
+//     Open did not.
+//   - gap-check-open: behind a gap, the record of the empty snapshot made up for the gap, but not
+//     for Check.
+//   - pending-install: Check calls a snapshot that was installed and never committed the log's last
+//     index.
 func FuzzDirectory(f *testing.F) {
 	add := func(segments []segment) {
 		if len(segments) > 0 {
@@ -247,8 +253,8 @@ func lastEntry(disk *crashfs.FS, report *wal.Report) (index, term uint64) {
 	return index, term
 }
 
-// readAll returns the records of a log behind its last gap, but for checksums and repeated hard states. bad tells that it
-// ends in an error.
+// readAll returns the records of a log behind its last gap, but for checksums and repeated hard
+// states. bad tells that it ends in an error.
 func readAll(disk *crashfs.FS) (records [][]byte, bad bool) {
 	var state []byte
 	for r, err := range wal.Records("wal", 0, &wal.Options{FS: disk}) {

@@ -6,7 +6,8 @@ import (
 	"github.com/stele-wal/stele/fuzz"
 )
 
-// A campaign on a disk that keeps its word finds nothing; on one that does not, it finds what is lost by that.
+// A campaign on a disk that keeps its word finds nothing; on one that does not, it finds what is
+// lost by that.
 func Example() {
 	r, err := fuzz.Run(fuzz.Config{Seed: 1, States: 500})
 	fmt.Println(r.Bad(), err)

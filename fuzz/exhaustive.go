@@ -8,11 +8,12 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// RunExhaustive crashes a few short, fixed histories at every change of the file system. Where what is pending can be combined
-// in no more than 2,048 ways it takes them all, each sector, size and name in each of its versions; the Result counts these moments
-// as Whole. Elsewhere it takes everything, nothing, all but one piece, only one piece, and every prefix of the changes. And each pending
-// sector is torn, at every 32nd byte. Of Config only Failures, PlainEtcd, Saboteur, Recover, Progress and Logger matter.
-// Result and error are those of Run.
+// RunExhaustive crashes a few short, fixed histories at every change of the file system. Where what
+// is pending can be combined in no more than 2,048 ways it takes them all, each sector, size and
+// name in each of its versions; the Result counts these moments as Whole. Elsewhere it takes
+// everything, nothing, all but one piece, only one piece, and every prefix of the changes. And each
+// pending sector is torn, at every 32nd byte. Of Config only Failures, PlainEtcd, Saboteur,
+// Recover, Progress and Logger matter. Result and error are those of Run.
 func RunExhaustive(cfg Config) (Result, error) {
 	c := newCampaign(cfg)
 	for i, s := range scripts {
@@ -125,8 +126,8 @@ func (c *campaign) script(h *history, lives [][]func(*life)) {
 	}
 }
 
-// The histories: what a batch and a cut come to; overwrites, snapshots and a release; an installed snapshot, and a life behind
-// a torn tail.
+// The histories: what a batch and a cut come to; overwrites, snapshots and a release; an installed
+// snapshot, and a life behind a torn tail.
 var scripts = [][][]func(*life){
 	{{
 		entries(1, 1, 3), entries(4, 1, 2), commit(1, 1, 4), entries(6, 1, 6), entries(12, 1, 6), entries(18, 1, 1), (*life).close,

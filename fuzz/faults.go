@@ -18,20 +18,23 @@ import (
 
 // FaultConfig says what a campaign of faults does. Its zero fields are defaults.
 type FaultConfig struct {
-	// Seed is that of the power cuts that are chance, and says with Every which runs are done. There are the same with every seed.
+	// Seed is that of the power cuts that are chance, and says with Every which runs are done.
+	// There are the same with every seed.
 	Seed uint64
 
 	// Only, if not empty, is the name of the one run to do, as a FaultFailure has it.
 	Only string
 
-	// Every takes one run of so many, in order, so that a sample of all can be had: others with the next Seed. The default is 1: all of them.
+	// Every takes one run of so many, in order, so that a sample of all can be had: others with the
+	// next Seed. The default is 1: all of them.
 	Every int
 
-	// Cuts is how many power cuts by chance to try wherever the power is cut, beside the one that loses all that was not synced
-	// and the one that loses nothing. The default is 1.
+	// Cuts is how many power cuts by chance to try wherever the power is cut, beside the one that
+	// loses all that was not synced and the one that loses nothing. The default is 1.
 	Cuts int
 
-	// Saboteur, if not nil, spoils the file system in a way in which programs go wrong after an error.
+	// Saboteur, if not nil, spoils the file system in a way in which programs go wrong after an
+	// error.
 	Saboteur *Saboteur
 
 	// Workers is how many runs go on at once. The default is 1.
@@ -103,7 +106,8 @@ type fault struct {
 	partial bool // a part is done before
 }
 
-// strikes tells whether it can happen to an operation. A file system that cannot be written can be read.
+// strikes tells whether it can happen to an operation. A file system that cannot be written can be
+// read.
 func (f *fault) strikes(op crashfs.Op) bool {
 	if op.Kind == crashfs.OpOpen && errors.Is(f.err, syscall.EROFS) && op.Flag&(os.O_WRONLY|os.O_RDWR) == 0 {
 		return false
@@ -163,10 +167,11 @@ func (r run) String() string {
 	return fmt.Sprintf("%s/%d/%s/%s", r.workload.name, r.op, r.fault.name, r.policy)
 }
 
-// Faults has every operation of the file system fail, once or from then on, in every way that it can fail, while a log and
-// a store of snapshots are created, written, cut, released, opened, checked, repaired and read; and has the program stop, call again, go
-// on or start again, with and without a power cut. It looks for what [FaultConfig] lists as verdicts. The
-// result is of use with an error too. The error is the first failure, a *FaultFailure; nil if there was none.
+// Faults has every operation of the file system fail, once or from then on, in every way that it
+// can fail, while a log and a store of snapshots are created, written, cut, released, opened,
+// checked, repaired and read; and has the program stop, call again, go on or start again, with and
+// without a power cut. It looks for what [FaultConfig] lists as verdicts. The result is of use with
+// an error too. The error is the first failure, a *FaultFailure; nil if there was none.
 func Faults(cfg FaultConfig) (FaultResult, error) {
 	cfg.Every, cfg.Failures, cfg.Workers = max(cfg.Every, 1), max(cfg.Failures, 1), max(cfg.Workers, 1)
 	if cfg.Cuts <= 0 {
@@ -289,8 +294,8 @@ func (c *faultCampaign) count(t *trial) {
 	c.cfg.Logger.Error("campaign of faults", "failure", &f)
 }
 
-// countGoroutines fails unless no more of them are there than before. One that has done its work is a moment away from its
-// end, hence the patience.
+// countGoroutines fails unless no more of them are there than before. One that has done its work is
+// a moment away from its end, hence the patience.
 func (c *faultCampaign) countGoroutines(before int) {
 	for tries := 0; runtime.NumGoroutine() > before; runtime.Gosched() {
 		if tries++; tries > 100_000 { // counted, not timed

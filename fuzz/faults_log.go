@@ -59,7 +59,8 @@ func unbornDisk() (*crashfs.FS, *model) {
 	})
 }
 
-// cutDuring saves until an operation has been done behind which some entries are acknowledged, and cuts the power.
+// cutDuring saves until an operation has been done behind which some entries are acknowledged, and
+// cuts the power.
 func cutDuring(when func(crashfs.Op) bool, how func(*crashfs.FS) crashfs.Chooser) (*crashfs.FS, *model) {
 	w := &workload{name: "before", begin: emptyDisk}
 	t := newTrial(&faultCampaign{}, run{workload: w, op: -1})
@@ -168,8 +169,8 @@ var appendStep = step{name: "append", do: func(t *trial) error {
 	}))
 }}
 
-// burstStep appends twice: while the first entry is on its way to the disk the others gather, and they go down with it. A third call
-// might wait for the first: if the second fills the segment.
+// burstStep appends twice: while the first entry is on its way to the disk the others gather, and
+// they go down with it. A third call might wait for the first: if the second fills the segment.
 var burstStep = step{name: "burst", do: func(t *trial) error {
 	_, entries := t.next(3)
 	t.attempt(walpb.HardState{}, entries)

@@ -8,7 +8,8 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// FaultSaboteurs returns file systems that do after an error what programs do wrong. A campaign of faults on each must fail.
+// FaultSaboteurs returns file systems that do after an error what programs do wrong. A campaign of
+// faults on each must fail.
 func FaultSaboteurs() []Saboteur {
 	return []Saboteur{
 		mishap("a sync that fails is tried again", bungler{syncAgain: true}),

@@ -15,8 +15,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// snapshots is what was attempted on a store of snapshots, and how much of it must be there. Snapshots and bodies are told
-// apart by their indexes.
+// snapshots is what was attempted on a store of snapshots, and how much of it must be there.
+// Snapshots and bodies are told apart by their indexes.
 type snapshots struct {
 	used   bool
 	acked  map[uint64]bool // by index: it must be there
@@ -172,7 +172,8 @@ func keepSnaps(n int) step {
 			return nil
 		}
 		record := standing[len(standing)-1]
-		// Which n are the newest depends on those that were never acknowledged, too: these stay in any case.
+		// Which n are the newest depends on those that were never acknowledged, too: these stay in
+		// any case.
 		attempted := slices.DeleteFunc(slices.Sorted(maps.Keys(t.snaps.may)), func(i uint64) bool { return i > record })
 		going := attempted[:max(0, len(attempted)-n)]
 		for _, i := range going {

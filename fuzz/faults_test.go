@@ -67,7 +67,8 @@ func TestAFaultIsSeenAgainByItsName(t *testing.T) {
 	}
 }
 
-// The runs of a sample are others with another seed, so that whoever changes the seed comes to see them all.
+// The runs of a sample are others with another seed, so that whoever changes the seed comes to see
+// them all.
 func TestTheSeedChoosesWhichFaultsASampleHas(t *testing.T) {
 	const every = 400
 	all := map[string]int{}

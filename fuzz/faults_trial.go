@@ -117,8 +117,9 @@ func (t *trial) fail(v Verdict, format string, args ...any) {
 	}
 }
 
-// strike is asked before each operation of the file system, and returns how it fails. So that a run depends on its name
-// alone, it makes the maker of the spare wait while a call on the Writer is at work.
+// strike is asked before each operation of the file system, and returns how it fails. So that a run
+// depends on its name alone, it makes the maker of the spare wait while a call on the Writer is at
+// work.
 func (t *trial) strike(op crashfs.Op) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -153,7 +154,8 @@ func (t *trial) strike(op crashfs.Op) error {
 	if t.run.op < 0 || n < t.run.op || t.mended || n > t.run.op && (!f.lasts || !f.strikes(op)) {
 		return nil
 	}
-	// Files keep the name that they were opened by, so a segment that was a spare still has that one.
+	// Files keep the name that they were opened by, so a segment that was a spare still has that
+	// one.
 	maker := t.making && isSpare(op.Name)
 	if len(t.fired) == 0 {
 		t.tracef("%v fails with %v", op, f.err)
@@ -308,7 +310,8 @@ func (t *trial) perform(s step) error {
 	return err
 }
 
-// readable sees to it that an error names no file twice: a line of it, for there may be several of one file.
+// readable sees to it that an error names no file twice: a line of it, for there may be several of
+// one file.
 func (t *trial) readable(what string, err error) {
 	if err == nil {
 		return
@@ -340,8 +343,8 @@ func (t *trial) sameError(what string, broken, err error) {
 	}
 }
 
-// leavesUsable reports whether a failure is one of the exceptions that are documented: that what a Release removes cannot be removed, or that
-// there is no space for what is to be saved.
+// leavesUsable reports whether a failure is one of the exceptions that are documented: that what a
+// Release removes cannot be removed, or that there is no space for what is to be saved.
 func leavesUsable(err error) bool {
 	return strings.HasPrefix(err.Error(), "wal: release: ") || errors.Is(err, wal.ErrNoSpace)
 }
@@ -376,8 +379,8 @@ func (t *trial) excused(s step, fired []firing) {
 	for _, f := range fired {
 		switch {
 		case f.maker:
-			// The spare is made in the background, and its failures go to the observer. If it cannot be synced, the Writer
-			// has failed.
+			// The spare is made in the background, and its failures go to the observer. If it
+			// cannot be synced, the Writer has failed.
 			t.mu.Lock()
 			told := t.spare
 			t.mu.Unlock()
@@ -419,8 +422,8 @@ func (t *trial) excused(s step, fired []firing) {
 
 var settingAside = []crashfs.OpKind{crashfs.OpRename, crashfs.OpReadDir, crashfs.OpSyncDir, crashfs.OpRemove}
 
-// untouched sees to it that what was to recover a log and failed has done nothing to it but what it would have done anyway, and no
-// byte of that without a copy.
+// untouched sees to it that what was to recover a log and failed has done nothing to it but what it
+// would have done anyway, and no byte of that without a copy.
 func (t *trial) untouched(s step, was *crashfs.FS) {
 	h := *t.history
 	h.model, h.trace = t.model.clone(), nil
@@ -459,7 +462,8 @@ func (t *trial) untouched(s step, was *crashfs.FS) {
 	}
 }
 
-// between tells whether b is on its way from old to want. What is behind the end of one counts as zero.
+// between tells whether b is on its way from old to want. What is behind the end of one counts as
+// zero.
 func between(b, old, want []byte) bool {
 	at := func(s []byte, i int) byte {
 		if i < len(s) {
@@ -565,7 +569,8 @@ func (t *trial) finish() {
 	}
 }
 
-// end looks at what is left, now and after power cuts, and then closes what is open and looks again.
+// end looks at what is left, now and after power cuts, and then closes what is open and looks
+// again.
 func (t *trial) end() {
 	t.examineAll("at the end")
 	t.finish()

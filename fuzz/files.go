@@ -31,7 +31,8 @@ type files struct {
 	steps int             // changes of the model; see image
 }
 
-// form is how a state is kept: whole in a snapshot's file, in a streamed body, or in a body to which a snapshot's file points.
+// form is how a state is kept: whole in a snapshot's file, in a streamed body, or in a body to
+// which a snapshot's file points.
 type form int
 
 const (
@@ -88,8 +89,8 @@ func (f *files) save(store *snap.Store, s walpb.Snapshot, n uint64) error {
 	return store.Save(snap.Snapshot{Index: s.Index, Term: s.Term, ConfState: s.ConfState, Data: data})
 }
 
-// judge starts from the snapshots that a log records. The newest of them must have a file with what was saved: after the last
-// save that was acknowledged, or a later one.
+// judge starts from the snapshots that a log records. The newest of them must have a file with what
+// was saved: after the last save that was acknowledged, or a later one.
 func (f *files) judge(store *snap.Store, disk *crashfs.FS, recorded []walpb.Snapshot, newest walpb.Snapshot) error {
 	l, err := store.List()
 	if err != nil {
@@ -204,7 +205,8 @@ func (l *life) saveFile(s walpb.Snapshot) {
 	}
 }
 
-// isFileOf tells the files that saving a snapshot makes: those that it is in, and on the way those that become them.
+// isFileOf tells the files that saving a snapshot makes: those that it is in, and on the way those
+// that become them.
 func isFileOf(name string, s walpb.Snapshot) bool {
 	return strings.HasPrefix(name, fmt.Sprintf("%016x-%016x.snap", s.Term, s.Index)) ||
 		strings.HasPrefix(name, fmt.Sprintf("%016x.snap.db", s.Index))
@@ -213,7 +215,8 @@ func isFileOf(name string, s walpb.Snapshot) bool {
 // keepFiles removes the files of old snapshots.
 func (l *life) keepFiles(walpb.Snapshot) {
 	f := l.files
-	// What a crash leaves is at the least what was acknowledged; a snapshot that is not committed by that may be lost.
+	// What a crash leaves is at the least what was acknowledged; a snapshot that is not committed
+	// by that may be lost.
 	m := fold(l.model.records[:l.model.acked])
 	if s := l.campaign.cfg.Saboteur; s != nil && s.keepEarly {
 		m = fold(l.model.records)

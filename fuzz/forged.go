@@ -7,10 +7,12 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// forged fills the data of an entry with what a search in a torn batch could take for a log: heads of frames that lead to the end of
-// the data, calls of an etcd's whose records are linked, and records with a header_crc that say that everything was durable.
+// forged fills the data of an entry with what a search in a torn batch could take for a log: heads
+// of frames that lead to the end of the data, calls of an etcd's whose records are linked, and
+// records with a header_crc that say that everything was durable.
 //
-// It holds no two calls in a row that are linked: in a log without witnesses these are evidence; see wal/FORMAT.md, chapter 11.
+// It holds no two calls in a row that are linked: in a log without witnesses these are evidence;
+// see wal/FORMAT.md, chapter 11.
 func forged(b []byte, index, term, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, index))
 	if rng.IntN(3) == 0 {
@@ -43,7 +45,8 @@ func forged(b []byte, index, term, seed uint64) {
 	}
 }
 
-// manyToOne fills data with as many heads as fit into a third of it, each of which leads to one frame that is all the rest.
+// manyToOne fills data with as many heads as fit into a third of it, each of which leads to one
+// frame that is all the rest.
 func manyToOne(b []byte, shift int) {
 	const cell = 24
 	large := len(b)/3/cell*cell + shift

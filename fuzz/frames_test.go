@@ -17,8 +17,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A forger writes segments from a script of a few bytes a record, with the right checksums around whatever the records say: what a
-// fuzzer that changes bytes of a log can never come to.
+// A forger writes segments from a script of a few bytes a record, with the right checksums around
+// whatever the records say: what a fuzzer that changes bytes of a log can never come to.
 type forger struct {
 	files    map[string][]byte
 	name     string
@@ -30,8 +30,8 @@ type forger struct {
 	start    uint64 // of the batch
 }
 
-// forge follows the script. Each record takes three bytes: what it is, and two numbers that say how it differs from what would
-// follow on.
+// forge follows the script. Each record takes three bytes: what it is, and two numbers that say how
+// it differs from what would follow on.
 func forge(script []byte) map[string][]byte {
 	f := &forger{files: map[string][]byte{}, metadata: []byte("metadata"), index: 1}
 	f.segment(0)
@@ -112,21 +112,26 @@ func (f *forger) frame(t walpb.Type, data []byte, vouched bool, claim uint64) {
 	f.files[f.name] = append(content, make([]byte, pad)...)
 }
 
-// FuzzFrames gives records with the right checksums, that may contradict each other, to everything that opens a log. What must
-// hold is what FuzzDirectory says, and FuzzRepair.
+// FuzzFrames gives records with the right checksums, that may contradict each other, to everything
+// that opens a log. What must hold is what FuzzDirectory says, and FuzzRepair.
 //
 // Its seeds in testdata are what it found:
 //
-//   - commit-between: a hard state that commits more than the log holds and less than a snapshot that was installed passed for good,
-//     so that a restart began with a commit beyond the last entry.
-//   - gap-before-entries: missing segments are passed over because of a snapshot record behind them, though entries after
-//     that snapshot were in them. That shows in the names of segments, unless these are forged as well, as here; then in the commit.
+//   - commit-between: a hard state that commits more than the log holds and less than a snapshot
+//     that was installed passed for good, so that a restart began with a commit beyond the last
+//     entry.
+//   - gap-before-entries: missing segments are passed over because of a snapshot record behind
+//     them, though entries after that snapshot were in them. That shows in the names of segments,
+//     unless these are forged as well, as here; then in the commit.
 //   - commit-behind-gap: the same, with a record of the empty snapshot.
-//   - recorded-twice: a snapshot that was recorded before and behind missing segments could not be replayed from.
-//   - empty-snapshot-late: behind missing segments, the record of the empty snapshot after another's made a log that began with it.
-//   - many-segments: hundreds of small ones. This was a defect of the target, whose limit of memory did not know what the disk itself
-//     takes for each file.
-//   - two-terms: the same with another term behind them, which is the one that counts: Replay refused that because of the first.
+//   - recorded-twice: a snapshot that was recorded before and behind missing segments could not be
+//     replayed from.
+//   - empty-snapshot-late: behind missing segments, the record of the empty snapshot after
+//     another's made a log that began with it.
+//   - many-segments: hundreds of small ones. This was a defect of the target, whose limit of memory
+//     did not know what the disk itself takes for each file.
+//   - two-terms: the same with another term behind them, which is the one that counts: Replay
+//     refused that because of the first.
 func FuzzFrames(f *testing.F) {
 	entry, state, snapshot, cut, zeros, change, synced := []byte{0xc0, 0, 9}, []byte{0xc1 + 2, 0, 9}, []byte{0x80 + 6, 0, 1}, []byte{5, 0, 0}, []byte{6, 0, 9}, []byte{7, 0, 9}, []byte{9, 0, 0}
 	for _, script := range [][][]byte{
@@ -167,8 +172,8 @@ func limited(t *testing.T, files map[string][]byte, f func()) {
 // FuzzRepair repairs directories of any bytes and any names.
 //
 //   - Nothing panics, hangs, or allocates more than in proportion to the files.
-//   - What is not repaired stays as it is. What is repaired then opens, and holds all that it held; what went is what the Plan
-//     said, and is in the copy; and nothing else has changed.
+//   - What is not repaired stays as it is. What is repaired then opens, and holds all that it held;
+//     what went is what the Plan said, and is in the copy; and nothing else has changed.
 func FuzzRepair(f *testing.F) {
 	add := func(segments []segment, names string) {
 		if len(segments) > 0 {

@@ -35,8 +35,8 @@ func needed(entries []walpb.Entry, s walpb.Snapshot) int64 {
 	return int64(n)
 }
 
-// noSpace judges a call that returned err: whether it was refused for want of space, and nothing of it may ever be there. As long as there was a
-// spare, none is refused that a segment has room for.
+// noSpace judges a call that returned err: whether it was refused for want of space, and nothing of
+// it may ever be there. As long as there was a spare, none is refused that a segment has room for.
 func (l *life) noSpace(err error, spare bool) bool {
 	if l.disk.Size() == 0 || !errors.Is(err, wal.ErrNoSpace) {
 		return false
@@ -50,13 +50,14 @@ func (l *life) noSpace(err error, spare bool) bool {
 	return true
 }
 
-// unreleased reports whether err is that of a Release which could not look for copies, having no descriptor. It has released nothing.
+// unreleased reports whether err is that of a Release which could not look for copies, having no
+// descriptor. It has released nothing.
 func (l *life) unreleased(err error) bool {
 	return l.starved && errors.Is(err, syscall.EMFILE) && strings.HasPrefix(err.Error(), "wal: release: ")
 }
 
-// openOn opens the log on a disk. If that is full, there may be no room for the copy of a tail that is unproven, and only of that; then the error
-// says how much to free, and that is enough.
+// openOn opens the log on a disk. If that is full, there may be no room for the copy of a tail that
+// is unproven, and only of that; then the error says how much to free, and that is enough.
 func (h *history) openOn(disk *crashfs.FS, o *wal.Options) (*wal.Writer, error) {
 	if disk.Size() == 0 {
 		return wal.Open(dir, o)

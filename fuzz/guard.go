@@ -12,8 +12,9 @@ import (
 // patience is how long a history may do nothing: much longer than any one operation takes.
 const patience = time.Minute
 
-// guard does what a history does. A panic is a failure of it. One that comes to a stop ends the program, since nothing
-// else ends whoever waits: with the seed, what was done, and where everybody stands.
+// guard does what a history does. A panic is a failure of it. One that comes to a stop ends the
+// program, since nothing else ends whoever waits: with the seed, what was done, and where everybody
+// stands.
 func (c *campaign) guard(h *history, do func()) {
 	h.alarm = time.AfterFunc(c.patience, func() { c.stuck(h.plight()) })
 	defer h.alarm.Stop()

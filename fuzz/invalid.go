@@ -16,7 +16,8 @@ type mistake struct {
 	snapshot *walpb.Snapshot // if not nil, it is a snapshot record
 }
 
-// invalid makes a mistake. It must be refused as invalid before anything is written; that nothing of it is written later shows with the rest.
+// invalid makes a mistake. It must be refused as invalid before anything is written; that nothing
+// of it is written later shows with the rest.
 func (l *life) invalid(m *meaning) {
 	all := l.mistakes(m)
 	n := all[l.rng.IntN(len(all))]

@@ -26,8 +26,8 @@ type life struct {
 
 	store *snap.Store // of the snapshots' files; nil if there are none
 
-	// The spare is made in the background. So that a history depends on its seed alone, the maker is let go
-	// only when nothing else is at work.
+	// The spare is made in the background. So that a history depends on its seed alone, the maker
+	// is let go only when nothing else is at work.
 	gated bool
 	gate  chan struct{}
 	made  chan error
@@ -91,7 +91,8 @@ func (h *history) begin(disk *crashfs.FS) *life {
 	return l
 }
 
-// fault says which operations fail. What a process needs a descriptor for does while it has none, and is at work on the log.
+// fault says which operations fail. What a process needs a descriptor for does while it has none,
+// and is at work on the log.
 func (l *life) fault(op crashfs.Op) error {
 	if l.starved && l.gated && (op.Kind == crashfs.OpOpen || op.Kind == crashfs.OpCreate || op.Kind == crashfs.OpReadDir) {
 		return syscall.EMFILE
@@ -99,8 +100,9 @@ func (l *life) fault(op crashfs.Op) error {
 	return l.cutShort(op)
 }
 
-// cutShort has the write in which a life ends reach the files in part, as a kill may leave it. What was written is not synced,
-// so that a torn tail comes to stand behind records that a power cut can still take away.
+// cutShort has the write in which a life ends reach the files in part, as a kill may leave it. What
+// was written is not synced, so that a torn tail comes to stand behind records that a power cut can
+// still take away.
 func (l *life) cutShort(op crashfs.Op) error {
 	if op.Kind != crashfs.OpWrite || !l.inWrite || l.ended || l.failed || l.stop < 0 || l.boundary+1 < l.stop {
 		return nil
@@ -123,8 +125,8 @@ func (l *life) options() *wal.Options {
 	return o
 }
 
-// open creates or opens the log, and takes what is there for what must stay. It returns the records that were attempted before
-// and are not there.
+// open creates or opens the log, and takes what is there for what must stay. It returns the records
+// that were attempted before and are not there.
 func (l *life) open() (lost []record) {
 	l.opening, l.trimmed = true, false
 	s := l.campaign.cfg.Saboteur
@@ -171,7 +173,8 @@ func (l *life) open() (lost []record) {
 	return lost
 }
 
-// synced takes note that an Open or a Repair has returned: all that earlier lives have left is durable.
+// synced takes note that an Open or a Repair has returned: all that earlier lives have left is
+// durable.
 func (l *life) synced() {
 	if !l.ended && !l.noSync {
 		l.unsynced = false
@@ -194,7 +197,8 @@ func (l *life) openStore(seen *seen) bool {
 	return !l.failed
 }
 
-// repairFirst repairs a log before it is opened. What a repair leaves must stay. It returns what it took away, as open does.
+// repairFirst repairs a log before it is opened. What a repair leaves must stay. It returns what it
+// took away, as open does.
 func (l *life) repairFirst() (lost []record) {
 	l.tracef("repair")
 	l.repairing = true
@@ -253,7 +257,8 @@ func (l *life) save(state walpb.HardState, entries []walpb.Entry) {
 	l.saveOnly(state, entries)
 }
 
-// attempt tells the model what is about to be appended. It returns whether Save will wait until that is durable.
+// attempt tells the model what is about to be appended. It returns whether Save will wait until
+// that is durable.
 func (l *life) attempt(state walpb.HardState, entries []walpb.Entry) (must bool) {
 	before := l.model.state(len(l.model.records))
 	l.known, l.need = len(l.model.records), needed(entries, walpb.Snapshot{})

@@ -12,7 +12,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A machine is a log beside a slice, for rapid to drive. Unlike the campaign's histories, those of rapid shrink.
+// A machine is a log beside a slice, for rapid to drive. Unlike the campaign's histories, those of
+// rapid shrink.
 type machine struct {
 	disk *crashfs.FS
 	w    *wal.Writer
@@ -92,8 +93,9 @@ func (m *machine) Snapshot(t *rapid.T) {
 	m.wrote()
 }
 
-// Install records a snapshot that a leader sent, from beyond the log or with another term than the log's entry, and commits it. What
-// stood before is gone; the slice keeps the place of the entries, which nobody asks for any more.
+// Install records a snapshot that a leader sent, from beyond the log or with another term than the
+// log's entry, and commits it. What stood before is gone; the slice keeps the place of the entries,
+// which nobody asks for any more.
 func (m *machine) Install(t *rapid.T) {
 	i := rapid.Uint64Range(m.state.Commit+1, uint64(len(m.entries))+5).Draw(t, "index")
 	m.state.Term++

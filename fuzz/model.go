@@ -58,7 +58,8 @@ func (m *model) state(n int) record {
 	return record{kind: walpb.TypeState}
 }
 
-// attempt adds a record that is about to be written. A hard state that changes nothing is none: segments begin with such.
+// attempt adds a record that is about to be written. A hard state that changes nothing is none:
+// segments begin with such.
 func (m *model) attempt(r record) {
 	if r.kind == walpb.TypeState && r == m.state(len(m.records)) {
 		return
@@ -75,9 +76,9 @@ type meaning struct {
 	pending        int     // the position of the record of a snapshot that waits for its commit, or -1
 }
 
-// mayRelease takes note of the segments that a log may begin with once Release was called with an index: those up to the last
-// that begins at or below it and at or below the newest usable snapshot, and whose beginning is not behind that one's record. s is the
-// log before that.
+// mayRelease takes note of the segments that a log may begin with once Release was called with an
+// index: those up to the last that begins at or below it and at or below the newest usable
+// snapshot, and whose beginning is not behind that one's record. s is the log before that.
 func (m *model) mayRelease(s *seen, index uint64) {
 	known := fold(m.records)
 	newest := place{at: -1}
@@ -106,8 +107,8 @@ type place struct {
 	at int
 }
 
-// fold works out what records mean, in the plainest way there is. A snapshot that was installed replaces the log when the
-// commit reaches it.
+// fold works out what records mean, in the plainest way there is. A snapshot that was installed
+// replaces the log when the commit reaches it.
 func fold(records []record) meaning {
 	m := meaning{pending: -1, state: record{kind: walpb.TypeState}}
 	for i, r := range records {
@@ -146,7 +147,8 @@ func (m *meaning) install(s record, followed []record) {
 	}
 }
 
-// put appends an entry, in the place of all from its index on. One that does not follow belongs to a log that has not begun.
+// put appends an entry, in the place of all from its index on. One that does not follow belongs to
+// a log that has not begun.
 func (m *meaning) put(r record) {
 	if r.index > m.base && r.index <= m.last()+1 {
 		m.entries = append(m.entries[:r.index-m.base-1], r)
@@ -181,8 +183,8 @@ func (m *meaning) after(index uint64) []record {
 	return m.entries[index-m.base:]
 }
 
-// replayable reports whether a log that holds these of the records can be replayed from a snapshot record: it is committed, and all
-// that follows it is there.
+// replayable reports whether a log that holds these of the records can be replayed from a snapshot
+// record: it is committed, and all that follows it is there.
 func (m *meaning) replayable(snapshot record, held []record) bool {
 	after := m.after(snapshot.index)
 	return m.base <= snapshot.index && snapshot.index <= m.state.index && (len(after) == 0 || slices.Contains(held, after[0]))
@@ -193,8 +195,8 @@ var ownTypes = []walpb.EntryType{3, 127, 128, math.MaxInt32, -1, math.MinInt32}
 
 func isOwn(t walpb.EntryType) bool { return t < walpb.EntryNormal || t > walpb.EntryConfChangeV2 }
 
-// content returns the entry of an index and a term. There is only one, because frames that recur are what a trimmed tail can
-// come back behind.
+// content returns the entry of an index and a term. There is only one, because frames that recur
+// are what a trimmed tail can come back behind.
 func content(index, term uint64, scale int) walpb.Entry {
 	e := walpb.Entry{Index: index, Term: term}
 	h := (index*0x9e3779b97f4a7c15 ^ term*0xbf58476d1ce4e5b9) * 0x94d049bb133111eb

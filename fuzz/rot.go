@@ -22,29 +22,33 @@ type RotConfig struct {
 	// Logs are damaged, each by itself. The default is what RotLogs makes.
 	Logs []*RotLog
 
-	// Every is how many single bits, words and lengths there are for one that is tried. The default is 1: all are. Damage to
-	// sectors and whole files is always done in full.
+	// Every is how many single bits, words and lengths there are for one that is tried. The default
+	// is 1: all are. Damage to sectors and whole files is always done in full.
 	Every int
 
-	// Fault, if not 0, is the number of the one fault to do, as a RotFailure says it. Every then means nothing.
+	// Fault, if not 0, is the number of the one fault to do, as a RotFailure says it. Every then
+	// means nothing.
 	Fault int
 
 	// Recover, if not nil, is judged in the place of package wal. See RotRecover.
 	Recover RotRecover
 
-	// Workers is how many goroutines share the work. The default is 1. The result does not depend on it.
+	// Workers is how many goroutines share the work. The default is 1. The result does not depend
+	// on it.
 	Workers int
 
 	// Failures is how many failures to keep. The default is 10. All are counted.
 	Failures int
 
-	// Progress, if not nil, is told about once a second how far the campaign is. Two calls are never at once.
+	// Progress, if not nil, is told about once a second how far the campaign is. Two calls are
+	// never at once.
 	Progress func(RotResult)
 }
 
-// A RotRecover opens a log that was damaged in the way of another program, and says what the log comes to: what [wal.Replay] would
-// return. reported is whether anything was said to be wrong, and cut off. The log is in the directory dir of disk. An error means
-// that the program refuses the log; ErrPanicked in it that it did so by a panic. It is called from several goroutines at once.
+// A RotRecover opens a log that was damaged in the way of another program, and says what the log
+// comes to: what [wal.Replay] would return. reported is whether anything was said to be wrong, and
+// cut off. The log is in the directory dir of disk. An error means that the program refuses the
+// log; ErrPanicked in it that it did so by a panic. It is called from several goroutines at once.
 type RotRecover func(disk *crashfs.FS, dir string) (log *wal.Log, reported bool, err error)
 
 // RotCounts are how many faults came to what.
@@ -135,16 +139,18 @@ func (f *RotFailure) Error() string {
 	return fmt.Sprintf("%s: fault %d, %s: %s", f.Log, f.Number, f.Fault, f.Detail)
 }
 
-// Rot damages logs, one fault at a time, and counts what their readers and Open make of each. These are failures:
+// Rot damages logs, one fault at a time, and counts what their readers and Open make of each. These
+// are failures:
 //
-//   - other content than was saved, or less, and no reader says so, unless nothing could: see RotExcuse;
+//   - other content than was saved, or less, and no reader says so, unless nothing could: see
+//     RotExcuse;
 //   - called torn, or the end of the log, what a record that is still there says was durable;
 //   - Open changes a file of a log that it refuses, or drops bytes of which it keeps no copy;
 //   - Open, Check and Records do not agree; and any panic.
 //
-// The result is of use with an error too. The error is the first failure, a *RotFailure, of the log and the number that come
-// first; or that of making the logs, or that cfg.Recover does not read one before it is damaged, or that no
-// log has the fault cfg.Fault.
+// The result is of use with an error too. The error is the first failure, a *RotFailure, of the log
+// and the number that come first; or that of making the logs, or that cfg.Recover does not read one
+// before it is damaged, or that no log has the fault cfg.Fault.
 func Rot(cfg RotConfig) (RotResult, error) {
 	if cfg.Logs == nil {
 		logs, err := RotLogs()

@@ -39,8 +39,8 @@ func (cfg *RotConfig) due() (d rotDue) {
 	return d
 }
 
-// rotExcuses are what cannot be detected in which of the logs that RotLogs makes; FORMAT.md says it in chapter 11. Without the mark it is the
-// end of the log.
+// rotExcuses are what cannot be detected in which of the logs that RotLogs makes; FORMAT.md says it
+// in chapter 11. Without the mark it is the end of the log.
 var rotExcuses = map[string][]RotExcuse{
 	"closed":           nil,
 	"closed, unmarked": {RotEndGone, RotSegmentsGone}, // the last batch is never without the witness of Close
@@ -54,17 +54,21 @@ var rotExcuses = map[string][]RotExcuse{
 	"mixed, unmarked":  {RotEndGone, RotSegmentsGone, RotOtherNumber, RotStateAsEntry},
 }
 
-// mostStatesAsEntries is in how many places of a log a hard state may pass for an entry: the first hard state, which has no vote, and
-// those before two snapshot records.
+// mostStatesAsEntries is in how many places of a log a hard state may pass for an entry: the first
+// hard state, which has no vote, and those before two snapshot records.
 const mostStatesAsEntries = 3
 
-// Bounds returns an error if the result, though it has no failure, is one that a good campaign on a good log cannot have:
+// Bounds returns an error if the result, though it has no failure, is one that a good campaign on a
+// good log cannot have:
 //
-//   - damage is excused as not to be detected in a log in which it can be, or more often than there are places for it;
+//   - damage is excused as not to be detected in a log in which it can be, or more often than there
+//     are places for it;
 //   - what the mark says was durable is called torn;
-//   - less than a third of the damage is refused, or less was done than there is to do: it does not reach the logs.
+//   - less than a third of the damage is refused, or less was done than there is to do: it does not
+//     reach the logs.
 //
-// Of logs that RotLogs has not made it knows less, and of what another program than package wal makes of damage nothing.
+// Of logs that RotLogs has not made it knows less, and of what another program than package wal
+// makes of damage nothing.
 func (r *RotResult) Bounds() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }

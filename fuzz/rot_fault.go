@@ -119,8 +119,9 @@ func (e *rotEdit) apply(disk *crashfs.FS, name string) error {
 	return file.SyncData()
 }
 
-// faults yields all the damage there is, in an order that depends on the log and the seed alone, and numbers it. Of bits, words and
-// lengths it leaves out all but one of each every. If only is not 0, it yields the fault of that number and no other.
+// faults yields all the damage there is, in an order that depends on the log and the seed alone,
+// and numbers it. Of bits, words and lengths it leaves out all but one of each every. If only is
+// not 0, it yields the fault of that number and no other.
 func (l *RotLog) faults(seed uint64, every, only int) iter.Seq2[int, rotFault] {
 	return func(yield func(int, rotFault) bool) {
 		n := 0
@@ -199,7 +200,8 @@ const (
 	anotherLog    = "another log"
 )
 
-// sectorStep returns how far from each other the sectors are that are damaged: in a large segment it is not every one.
+// sectorStep returns how far from each other the sectors are that are damaged: in a large segment
+// it is not every one.
 func (s *rotSegment) sectorStep() int {
 	const all, few = 256, 6
 	if n := s.end / rotSectorSize; n > all {
@@ -208,7 +210,8 @@ func (s *rotSegment) sectorStep() int {
 	return rotSectorSize
 }
 
-// sectorsOf yields the sectors of a segment up to the one behind the last record's, or a few if there are many.
+// sectorsOf yields the sectors of a segment up to the one behind the last record's, or a few if
+// there are many.
 func (l *RotLog) sectorsOf(s rotSegment) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		for at := 0; at < s.end+rotSectorSize; at += s.sectorStep() {
@@ -223,8 +226,9 @@ func rotSectorAt(file []byte, at int) []byte {
 	return file[min(at, len(file)):min(at+rotSectorSize, len(file))]
 }
 
-// sectors yields damage to sectors: one that is zero, whole or in part, set, random, as it was earlier, or what ought to be elsewhere; and several
-// in a row that are zero, or as they were earlier.
+// sectors yields damage to sectors: one that is zero, whole or in part, set, random, as it was
+// earlier, or what ought to be elsewhere; and several in a row that are zero, or as they were
+// earlier.
 func (l *RotLog) sectors(seed uint64) iter.Seq[rotFault] {
 	return func(yield func(rotFault) bool) {
 		rng := rand.New(rand.NewPCG(seed, uint64(l.Bytes())))
@@ -318,7 +322,8 @@ func (l *RotLog) runs(s rotSegment, yield func(rotFault) bool) bool {
 	return true
 }
 
-// losses yields every set of segments that can be lost, or the small ones and the ends if there are many.
+// losses yields every set of segments that can be lost, or the small ones and the ends if there are
+// many.
 func (l *RotLog) losses() iter.Seq[rotFault] {
 	return func(yield func(rotFault) bool) {
 		n := min(len(l.segments), 10)

@@ -216,7 +216,8 @@ func (l *RotLog) witnessed() bool {
 	return true
 }
 
-// keeps tells whether every byte of the segments before is in its place after, or in a copy that says its place.
+// keeps tells whether every byte of the segments before is in its place after, or in a copy that
+// says its place.
 func keeps(before, after map[string][]byte) bool {
 	for name, b := range before {
 		if path.Ext(name) != ".wal" {
@@ -250,22 +251,25 @@ type RotExcuse string
 
 // What cannot be detected.
 const (
-	// Without the mark: the end of a log that was not closed. All that was lost is of the last batch, and behind it are zeros.
+	// Without the mark: the end of a log that was not closed. All that was lost is of the last
+	// batch, and behind it are zeros.
 	RotLastBatch RotExcuse = "the last batch is gone, with nothing behind it"
-	// Without the mark: the last segment ends earlier, with a frame, and behind it are zeros, or nothing. What was lost may be of several batches.
+	// Without the mark: the last segment ends earlier, with a frame, and behind it are zeros, or
+	// nothing. What was lost may be of several batches.
 	RotEndGone RotExcuse = "the end of the last segment is gone, from the end of a frame on"
 	// Without the mark: the last segments are lost, and their names.
 	RotSegmentsGone RotExcuse = "the last segment is gone, name and all"
-	// In a log without witnesses, a hard state has become an entry: its three numbers are those of one, and in a few places, as before a
-	// snapshot record, one more entry contradicts nothing.
+	// In a log without witnesses, a hard state has become an entry: its three numbers are those of
+	// one, and in a few places, as before a snapshot record, one more entry contradicts nothing.
 	RotStateAsEntry RotExcuse = "without a witness: a hard state passes for an entry"
-	// In a log without witnesses, a segment has another number than its own, and no segment stands before it that would have to
-	// have the one before. If others are missing in between that is reported, but not that this is an old one.
+	// In a log without witnesses, a segment has another number than its own, and no segment stands
+	// before it that would have to have the one before. If others are missing in between that is
+	// reported, but not that this is an old one.
 	RotOtherNumber RotExcuse = "without a witness: a segment under another number than its own"
 )
 
-// excuse returns why it cannot be detected that a log ends where a reading ended; empty if there is no reason. The log must look to the
-// last byte like one that was never longer.
+// excuse returns why it cannot be detected that a log ends where a reading ended; empty if there is
+// no reason. The log must look to the last byte like one that was never longer.
 func (l *RotLog) excuse(tree map[string][]byte, r *rotReading) RotExcuse {
 	if l.marked(tree) {
 		return ""

@@ -19,13 +19,13 @@ const (
 	rotMark = "synced" // the file beside the segments that says how far the log was durable
 )
 
-// A RotLog is a log that is to be damaged, with what its readers show before that. It is only read once it is made, so it may
-// be used by several goroutines.
+// A RotLog is a log that is to be damaged, with what its readers show before that. It is only read
+// once it is made, so it may be used by several goroutines.
 type RotLog struct {
 	Name string
 
-	// Every is how many bits there are for one that [Rot] flips, and lengths for one that it cuts a file to, with
-	// RotConfig.Every 1. It is for large logs. 0 means 1.
+	// Every is how many bits there are for one that [Rot] flips, and lengths for one that it cuts a
+	// file to, with RotConfig.Every 1. It is for large logs. 0 means 1.
 	Every int
 
 	files    map[string][]byte   // by name in the directory
@@ -55,9 +55,9 @@ type rotFrame struct {
 	known        int // how many of RotLog.records are there up to this record
 }
 
-// NewRotLog takes a log for one that is to be damaged: the files of its directory, by name. Of the zeros that a segment ends with
-// it keeps some pages. The error is what its readers say of it, which must be nothing: for any damage to mean something, the
-// log has to be good.
+// NewRotLog takes a log for one that is to be damaged: the files of its directory, by name. Of the
+// zeros that a segment ends with it keeps some pages. The error is what its readers say of it,
+// which must be nothing: for any damage to mean something, the log has to be good.
 func NewRotLog(name string, files map[string][]byte) (*RotLog, error) {
 	l := &RotLog{Name: name, files: map[string][]byte{}}
 	for name, b := range files {
@@ -165,8 +165,8 @@ func rotRecord(r walpb.Record) (record, error) {
 	return record{kind: r.Type}, nil
 }
 
-// saved makes known what was saved, which is more than the log says if segments were released. What the log says must be the
-// end of it.
+// saved makes known what was saved, which is more than the log says if segments were released. What
+// the log says must be the end of it.
 func (l *RotLog) saved(records []record) error {
 	before := len(records) - len(l.records)
 	if before < 0 || !slices.Equal(records[before:], l.records) {
@@ -252,8 +252,9 @@ func (l *RotLog) known(n int) int {
 	return l.said[n-1].known
 }
 
-// mean reads what a log means, in the steps of a program that starts again, and compares that with what the records
-// from, up to to, mean. reported is what the program is told, if there is anything.
+// mean reads what a log means, in the steps of a program that starts again, and compares that with
+// what the records from, up to to, mean. reported is what the program is told, if there is
+// anything.
 func (l *RotLog) mean(disk *crashfs.FS, from, to int) (wrong string, reported error) {
 	o := &wal.Options{FS: disk}
 	snapshots, err := wal.Snapshots(wal.Records(rotDir, 0, o))

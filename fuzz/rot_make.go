@@ -13,8 +13,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// RotLogs makes the logs that [Rot] damages by default. They differ in what their writers do; each is the same every time. Those
-// called unmarked have lost the file synced, as in a power cut.
+// RotLogs makes the logs that [Rot] damages by default. They differ in what their writers do; each
+// is the same every time. Those called unmarked have lost the file synced, as in a power cut.
 func RotLogs() ([]*RotLog, error) {
 	always := func(int) bool { return true }
 	var logs []*RotLog
@@ -39,8 +39,8 @@ func RotLogs() ([]*RotLog, error) {
 	return logs, nil
 }
 
-// RotPair makes two logs of the same content, the one with witnesses and the mark, the other with etcd's bytes and nothing beside
-// them: for a comparison of programs that read them.
+// RotPair makes two logs of the same content, the one with witnesses and the mark, the other with
+// etcd's bytes and nothing beside them: for a comparison of programs that read them.
 func RotPair() (ours, plain *RotLog, err error) {
 	script := rotScript{name: "ours", segment: 4096, steps: 40}
 	if ours, err = script.run(); err != nil {
@@ -218,7 +218,8 @@ func (w *rotWriter) open() (err error) {
 	return err
 }
 
-// settle waits for the spare that the next cut needs, so that where the log is cut depends on its size alone.
+// settle waits for the spare that the next cut needs, so that where the log is cut depends on its
+// size alone.
 func (w *rotWriter) settle(err error) error {
 	for ; err == nil && w.cuts.Load() > 0; w.cuts.Add(-1) {
 		err = <-w.made

@@ -9,8 +9,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// proof returns what shows that something which was trimmed had been durable; empty if nothing does. tree is the log before it was
-// opened. It knows where the frames were, so it need not search; what it goes by is in wal/FORMAT.md, chapter 8.
+// proof returns what shows that something which was trimmed had been durable; empty if nothing
+// does. tree is the log before it was opened. It knows where the frames were, so it need not
+// search; what it goes by is in wal/FORMAT.md, chapter 8.
 func (l *RotLog) proof(tree map[string][]byte, o rotOpening) string {
 	segment := l.segment(o.segment)
 	if !o.trimmed || segment < 0 {
@@ -87,8 +88,9 @@ func (r *rotRun) next(f *rotFrame, last uint64) bool {
 	return later
 }
 
-// undamaged returns which part of a frame that is not good any more is as it was written, though no crash leaves it so; empty if
-// there is none. file is what the segment is now, and good what it was.
+// undamaged returns which part of a frame that is not good any more is as it was written, though no
+// crash leaves it so; empty if there is none. file is what the segment is now, and good what it
+// was.
 func (f *rotFrame) undamaged(file, good []byte) string {
 	const sector = 512
 	end := f.offset + 8 + int(binary.LittleEndian.Uint64(good[f.offset:])&(1<<56-1)) // of the record

@@ -18,11 +18,14 @@ import (
 
 const rotSnapDir = "snap"
 
-// RotSnapshots damages the newest of two snapshots that a log records, one fault at a time: every bit of its file, every length, every
-// sector zeroed, set and random; and so for a body. Of each it counts what a program finds that starts again: Same if
-// the file is good all the same; Reported if the older one was found, and the damaged file is set aside; Silent if anything else was. There is always an older one, so Refused is a failure too.
+// RotSnapshots damages the newest of two snapshots that a log records, one fault at a time: every
+// bit of its file, every length, every sector zeroed, set and random; and so for a body. Of each it
+// counts what a program finds that starts again: Same if the file is good all the same; Reported if
+// the older one was found, and the damaged file is set aside; Silent if anything else was. There is
+// always an older one, so Refused is a failure too.
 //
-// seed is that of the garbage. The error is the first failure, a *RotFailure, or that of making the snapshots.
+// seed is that of the garbage. The error is the first failure, a *RotFailure, or that of making the
+// snapshots.
 func RotSnapshots(seed uint64) (RotResult, error) {
 	s, err := newRotSnapshots()
 	began := time.Now()

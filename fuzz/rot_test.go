@@ -21,8 +21,8 @@ import (
 
 var rotted = flag.String("rot", "", "the one `fault` that the rot campaign does, as log/number")
 
-// rot damages logs and fails the test for each failure. In short runs it tries one of each so many single bits, words and
-// lengths; -long tries all.
+// rot damages logs and fails the test for each failure. In short runs it tries one of each so many
+// single bits, words and lengths; -long tries all.
 func rot(t *testing.T, logs []*fuzz.RotLog, short int) fuzz.RotResult {
 	t.Helper()
 	cfg := fuzz.RotConfig{Seed: *seed, Logs: logs, Every: short, Workers: 2}

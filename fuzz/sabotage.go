@@ -10,7 +10,8 @@ import (
 // A Saboteur makes a file system that does less than it says. A campaign on it must fail.
 type Saboteur struct {
 	Name string
-	// Wrap returns the file system. opening tells whether Open, or the repair before it, is at work.
+	// Wrap returns the file system. opening tells whether Open, or the repair before it, is at
+	// work.
 	Wrap func(fsys fileutil.FS, opening func() bool) fileutil.FS
 
 	inRepair bool // opening tells whether Repair is at work, and not Open

@@ -31,8 +31,8 @@ func (c *cluster) learn(m *meaning) {
 
 func (c *cluster) last() uint64 { return uint64(len(c.terms)) - 1 }
 
-// differs returns the first index above the commit at which the node's log is not what the cluster has committed, or the index
-// behind the cluster's last if there is none.
+// differs returns the first index above the commit at which the node's log is not what the cluster
+// has committed, or the index behind the cluster's last if there is none.
 func (c *cluster) differs(m *meaning) uint64 {
 	i := m.state.index + 1
 	for i <= c.last() && m.has(i, c.terms[i]) {
@@ -41,8 +41,8 @@ func (c *cluster) differs(m *meaning) uint64 {
 	return i
 }
 
-// step does one thing that a consensus system does with its log. lost is what was attempted before a crash and has to be sent
-// again; it returns what is left of it.
+// step does one thing that a consensus system does with its log. lost is what was attempted before
+// a crash and has to be sent again; it returns what is left of it.
 func (l *life) step(lost []record) []record {
 	if len(lost) > 0 {
 		// Most often, what was lost is sent again, the same bytes, by the same leader.
@@ -147,7 +147,8 @@ func hardState(r record) walpb.HardState {
 	return walpb.HardState{Term: r.term, Vote: r.vote, Commit: r.index}
 }
 
-// inTerm returns the hard state with which a node goes on that hears of a term. A vote is given once in it, or never.
+// inTerm returns the hard state with which a node goes on that hears of a term. A vote is given
+// once in it, or never.
 func (l *life) inTerm(state walpb.HardState, term uint64) walpb.HardState {
 	switch {
 	case term > state.Term:
@@ -163,8 +164,8 @@ func (l *life) ballot() uint64 {
 	return []uint64{0, 0, 1, 2, 3, 1 << 63, math.MaxUint64}[l.rng.IntN(7)]
 }
 
-// follow appends what the leader sends: what the cluster has committed, if the node lacks it, and else something new. Now and
-// then a commit comes with it.
+// follow appends what the leader sends: what the cluster has committed, if the node lacks it, and
+// else something new. Now and then a commit comes with it.
 func (l *life) follow(m *meaning) {
 	first, entries := l.next(m)
 	state := hardState(m.state)
@@ -267,7 +268,8 @@ func (l *life) install(m *meaning) {
 	if l.rng.IntN(2) == 0 {
 		term++
 	}
-	// A leader in whose term the node has entries has what stands before them; so one that commits others there is of a later term.
+	// A leader in whose term the node has entries has what stands before them; so one that commits
+	// others there is of a later term.
 	if l.cluster.last() < m.last() {
 		term = max(term, m.term(m.last())+1)
 	}
@@ -302,7 +304,8 @@ func (l *life) tidy(m *meaning) {
 	}
 }
 
-// saveSnapshot records a snapshot, whose file is there by then. Now and then old files go behind that.
+// saveSnapshot records a snapshot, whose file is there by then. Now and then old files go behind
+// that.
 func (l *life) saveSnapshot(index, term uint64) {
 	s := walpb.Snapshot{Index: index, Term: term, ConfState: confState(index)}
 	steps := []func(walpb.Snapshot){l.saveFile, l.recordSnapshot}

@@ -12,7 +12,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// Where an int has 32 bits a file may be larger than memory can be. It is not read, which is no damage, and nothing panics.
+// Where an int has 32 bits a file may be larger than memory can be. It is not read, which is no
+// damage, and nothing panics.
 func TestASnapshotThatCannotBeAddressedIsAnErrorAndNoDamage(t *testing.T) {
 	dir := t.TempDir()
 	const size = 5 << 30

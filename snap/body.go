@@ -21,13 +21,14 @@ type Body struct {
 	Term      uint64 // the term of that entry
 	ConfState []byte // the members at that index as raft encodes them; nil if not known or empty; at most 1 MiB
 
-	// ID tells apart what is written at the same index by two members, or twice by one: the state is the same, but its bytes
-	// need not be, and half of one with half of the other is neither. A copy that is made by a transfer has the ID of
-	// what it is a copy of.
+	// ID tells apart what is written at the same index by two members, or twice by one: the state
+	// is the same, but its bytes need not be, and half of one with half of the other is neither. A
+	// copy that is made by a transfer has the ID of what it is a copy of.
 	ID [16]byte
 }
 
-// NewBody returns the Body of a snapshot that is about to be written, with a random ID. It shares ConfState.
+// NewBody returns the Body of a snapshot that is about to be written, with a random ID. It shares
+// ConfState.
 func NewBody(of walpb.Snapshot) Body {
 	b := Body{Index: of.Index, Term: of.Term, ConfState: of.ConfState}
 	rand.Read(b.ID[:]) // it never fails
@@ -43,7 +44,8 @@ func (b Body) equal(other Body) bool {
 	return b.Index == other.Index && b.Term == other.Term && b.ID == other.ID && bytes.Equal(b.ConfState, other.ConfState)
 }
 
-// BlockSize is how many bytes of a body have a checksum of their own. A transfer is resumed at a multiple of it.
+// BlockSize is how many bytes of a body have a checksum of their own. A transfer is resumed at a
+// multiple of it.
 const BlockSize = 64 << 10
 
 // The format of a body; see FORMAT.md, chapter 4. Numbers are little-endian.
@@ -60,11 +62,12 @@ const (
 	trailerPosition = 1<<64 - 1 // where a block's number stands, so that no block passes for a trailer
 )
 
-// checksum is CRC-32 (IEEE), which the standard library computes with AVX-512 where there is one, faster than the module that
-// the log uses for Castagnoli.
+// checksum is CRC-32 (IEEE), which the standard library computes with AVX-512 where there is one,
+// faster than the module that the log uses for Castagnoli.
 func checksum(sum uint32, b []byte) uint32 { return crc32.Update(sum, crc32.IEEETable, b) }
 
-// checksumWord is checksum of the n lowest bytes of v, the lowest first. The library's would have them on the heap.
+// checksumWord is checksum of the n lowest bytes of v, the lowest first. The library's would have
+// them on the heap.
 func checksumWord(sum uint32, v uint64, n int) uint32 {
 	sum = ^sum
 	for range n {
@@ -74,8 +77,8 @@ func checksumWord(sum uint32, v uint64, n int) uint32 {
 	return ^sum
 }
 
-// appendHeader appends the header. Its last four bytes, the checksum of the others, are what every other checksum in
-// the file goes on from: the identity.
+// appendHeader appends the header. Its last four bytes, the checksum of the others, are what every
+// other checksum in the file goes on from: the identity.
 func (b *Body) appendHeader(to []byte) []byte {
 	start := len(to)
 	to = append(to, bodyMagic...)
@@ -89,7 +92,8 @@ func (b *Body) appendHeader(to []byte) []byte {
 	return binary.LittleEndian.AppendUint32(to, checksum(0, to[start:]))
 }
 
-// readHeader reads the header of a file of that size. The error is ErrForeign, a *CorruptError, or one of reading.
+// readHeader reads the header of a file of that size. The error is ErrForeign, a *CorruptError, or
+// one of reading.
 func readHeader(f io.ReaderAt, size int64) (b Body, identity uint32, length int64, err error) {
 	fixed, err := readHead(f, size, fixedHeaderSize)
 	if err != nil {
@@ -128,8 +132,9 @@ func readHeader(f io.ReaderAt, size int64) (b Body, identity uint32, length int6
 	return b, sum, int64(len(header)), nil
 }
 
-// strange returns the error of a file that does not begin as a body does, for the reason that is given. It is damage, and not
-// ErrForeign, if the header is good but for the magic and the version, or if the file is not of a later version and ends as only a body does.
+// strange returns the error of a file that does not begin as a body does, for the reason that is
+// given. It is damage, and not ErrForeign, if the header is good but for the magic and the version,
+// or if the file is not of a later version and ends as only a body does.
 func strange(f io.ReaderAt, size int64, fixed []byte, reason string) error {
 	foreign := fmt.Errorf("%w: %s", ErrForeign, reason)
 	if len(fixed) < fixedHeaderSize {
@@ -150,7 +155,8 @@ func strange(f io.ReaderAt, size int64, fixed []byte, reason string) error {
 	if v := binary.LittleEndian.Uint32(fixed[8:]); string(fixed[:len(bodyMagic)]) == bodyMagic && bodyVersion < v && v <= maxVersion {
 		return foreign
 	}
-	// Without the identity the trailer's checksum is of no use, but the lengths in it are: they state the file's.
+	// Without the identity the trailer's checksum is of no use, but the lengths in it are: they
+	// state the file's.
 	var trailer [trailerSize]byte
 	if err := readFull(f, trailer[:], size-trailerSize); err != nil {
 		return err
@@ -171,7 +177,8 @@ type layout struct {
 	size     int64 // of the body, in bytes
 }
 
-// blocks returns how many blocks there are. All but the last hold BlockSize bytes of the body, and the last the rest.
+// blocks returns how many blocks there are. All but the last hold BlockSize bytes of the body, and
+// the last the rest.
 func (l layout) blocks() int64 { return (l.size + BlockSize - 1) / BlockSize }
 
 // blockAt returns where block n begins, which has a checksum behind its content.
@@ -180,7 +187,8 @@ func (l layout) blockAt(n int64) int64 { return l.start + n*(BlockSize+sumSize) 
 // end returns where the last block ends and the trailer begins.
 func (l layout) end() int64 { return l.start + l.size + l.blocks()*sumSize }
 
-// position returns what the checksum at a position goes on from: the identity of the file, then the number of the block.
+// position returns what the checksum at a position goes on from: the identity of the file, then the
+// number of the block.
 func position(identity uint32, n uint64) uint32 { return checksumWord(identity, n, 8) }
 
 // blockSum returns the checksum of block n.
@@ -188,7 +196,8 @@ func blockSum(identity uint32, n int64, content []byte) uint32 {
 	return checksum(position(identity, uint64(n)), content)
 }
 
-// addSum goes on with the checksum of the whole, which is over those of the blocks and begins with the identity.
+// addSum goes on with the checksum of the whole, which is over those of the blocks and begins with
+// the identity.
 func addSum(whole, block uint32) uint32 { return checksumWord(whole, uint64(block), 4) }
 
 func (l layout) appendTrailer(to []byte, sum uint32) []byte {

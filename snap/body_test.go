@@ -203,7 +203,8 @@ func laterVersion(file []byte) []byte {
 	return append(header, file[len(header):]...)
 }
 
-// A body whose beginning is damaged was foreign for ever: never removed, and nothing could be written under its name.
+// A body whose beginning is damaged was foreign for ever: never removed, and nothing could be
+// written under its name.
 func TestABodyWithADamagedBeginningIsSetAside(t *testing.T) {
 	const sector = 512
 	for _, size := range []int{1000, BlockSize, 3*BlockSize + 1} {
@@ -294,8 +295,9 @@ func TestWriterAfterItsEnd(t *testing.T) {
 	}
 }
 
-// A transfer stops after any number of bytes, by Close, by the end of the process or by a power cut that leaves anything; what is kept is a prefix
-// of whole blocks, all that were synced, and the end is as if it had not stopped.
+// A transfer stops after any number of bytes, by Close, by the end of the process or by a power cut
+// that leaves anything; what is kept is a prefix of whole blocks, all that were synced, and the end
+// is as if it had not stopped.
 func TestResume(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := bodyBytes(1, rapid.IntRange(0, 5*BlockSize).Draw(t, "size"))
@@ -407,7 +409,8 @@ func TestResumeKeepsNothingOfAnotherBody(t *testing.T) {
 	}
 }
 
-// Linux forgets what it could not write, and says nil to the next sync. Blocks that are only in memory must not be resumed.
+// Linux forgets what it could not write, and says nil to the next sync. Blocks that are only in
+// memory must not be resumed.
 func TestResumeAfterAFailedSyncReadsTheDisk(t *testing.T) {
 	fsys := crashfs.New()
 	s := open(t, fsys)

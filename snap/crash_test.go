@@ -21,8 +21,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// These tests crash a program that uses a log and a Store together: snapshot file, then record, then Keep, then release. They
-// crash it around every operation that changes the file system, in many ways, and start it again.
+// These tests crash a program that uses a log and a Store together: snapshot file, then record,
+// then Keep, then release. They crash it around every operation that changes the file system, in
+// many ways, and start it again.
 
 var seed = flag.Uint64("seed", 1, "of the crashes")
 
@@ -60,13 +61,14 @@ type promises struct {
 	entry    uint64 // the last
 }
 
-// life runs the program for some rounds on what is in fsys, and returns an error if a promise was not kept at its start. kept is called with what
-// is promised whenever that grows.
+// life runs the program for some rounds on what is in fsys, and returns an error if a promise was
+// not kept at its start. kept is called with what is promised whenever that grows.
 func (p *program) life(fsys fileutil.FS, promised promises, rounds int, kept func(promises)) error {
 	if p.wrap != nil {
 		fsys = p.wrap(fsys)
 	}
-	// The log makes its spare in the background. Waiting for it makes the order of all operations the same each time.
+	// The log makes its spare in the background. Waiting for it makes the order of all operations
+	// the same each time.
 	spares, cuts := make(chan error, 100), 0
 	opts := &wal.Options{FS: fsys, SegmentSize: 2048, Observer: wal.Observer{
 		Spare: func(err error) { spares <- err },
@@ -173,7 +175,8 @@ func (p *program) life(fsys fileutil.FS, promised promises, rounds int, kept fun
 	return nil
 }
 
-// restart returns from which of the recorded snapshots the program goes on, and the last entry after it.
+// restart returns from which of the recorded snapshots the program goes on, and the last entry
+// after it.
 func (p *program) restart(store *snap.Store, records []walpb.Snapshot, opts *wal.Options) (from, last uint64, err error) {
 	newest, err := p.load(store, records)
 	if err != nil {
@@ -262,8 +265,9 @@ func bodyOf(of walpb.Snapshot, variant byte) snap.Body {
 	return b
 }
 
-// crashes returns the ways to crash a file system: all, none, each pending change lost or kept alone, each prefix of them, and some of every
-// random kind. Above a number the single ones are a sample.
+// crashes returns the ways to crash a file system: all, none, each pending change lost or kept
+// alone, each prefix of them, and some of every random kind. Above a number the single ones are a
+// sample.
 func crashes(fsys *crashfs.FS, rng *rand.Rand, limit int) (all []crashfs.Chooser) {
 	all = append(all, crashfs.DropAll, crashfs.KeepAll)
 	places, changes := len(fsys.Pending()), fsys.Changes()
@@ -286,8 +290,8 @@ func sample(rng *rand.Rand, n, limit int) []int {
 	return p[:min(n, limit)]
 }
 
-// everywhere runs one life and crashes it around every operation, in every way. It returns how many states it tried, and the
-// first that broke a promise.
+// everywhere runs one life and crashes it around every operation, in every way. It returns how many
+// states it tried, and the first that broke a promise.
 func (p *program) everywhere(rounds, limit int) (states int, failure error) {
 	rng := rand.New(rand.NewPCG(*seed, 0))
 	fsys := crashfs.New()
@@ -322,8 +326,8 @@ func (p *program) everywhere(rounds, limit int) (states int, failure error) {
 	return states, failure
 }
 
-// lives runs histories of several lives, each of which ends with a crash at an operation chosen by chance, of the process or of
-// the machine.
+// lives runs histories of several lives, each of which ends with a crash at an operation chosen by
+// chance, of the process or of the machine.
 func (p *program) lives(histories int) (lives int, failure error) {
 	for h := range histories {
 		rng := rand.New(rand.NewPCG(*seed, uint64(h)+1))
@@ -414,7 +418,8 @@ func TestSnapshotThenRecordThenReleaseSurviveEveryCrash(t *testing.T) {
 	}
 }
 
-// The test above would pass if it saw nothing. So it is given programs and file systems that are wrong.
+// The test above would pass if it saw nothing. So it is given programs and file systems that are
+// wrong.
 func TestSaboteursAreCaught(t *testing.T) {
 	inSnap := func(name string) bool { return strings.Contains(name, "snap") }
 	for _, state := range []string{"snapshot", "body", "both"} {

@@ -8,11 +8,12 @@ import (
 
 // Errors on which a caller may branch. They are wrapped: compare with errors.Is.
 var (
-	// ErrNoSnapshot says that of the snapshots recorded in the log none could be found that is good.
+	// ErrNoSnapshot says that of the snapshots recorded in the log none could be found that is
+	// good.
 	ErrNoSnapshot = errors.New("no snapshot found")
 
-	// ErrForeign says that a file has the name of a body and something else in it: etcd's database, or what a later version
-	// of this package wrote. It is never removed or replaced: move it away.
+	// ErrForeign says that a file has the name of a body and something else in it: etcd's database,
+	// or what a later version of this package wrote. It is never removed or replaced: move it away.
 	ErrForeign = errors.New("not a body that this version knows")
 
 	// ErrInvalid says that a caller asked for what cannot be. Nothing was written.
@@ -25,7 +26,8 @@ var (
 	ErrClosed = fs.ErrClosed
 )
 
-// A CorruptError says that the bytes of a file are not what was written, and where. An error of reading is none.
+// A CorruptError says that the bytes of a file are not what was written, and where. An error of
+// reading is none.
 type CorruptError struct {
 	Name   string // of the file, without its directory; empty if bytes were read that are in none
 	Offset int64  // in the file, in bytes, where what is wrong begins, as far as can be told

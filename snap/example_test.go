@@ -23,8 +23,8 @@ func tempDir() (dir string, remove func()) {
 	return dir, func() { os.RemoveAll(dir) }
 }
 
-// A snapshot takes the place of the log before it, and a restart begins with it: with the newest, or should that be damaged with the one
-// before.
+// A snapshot takes the place of the log before it, and a restart begins with it: with the newest,
+// or should that be damaged with the one before.
 func Example() {
 	dir, remove := tempDir()
 	defer remove()
@@ -136,7 +136,8 @@ func ExampleStore_Create() {
 	// Output: 7 600000 <nil>
 }
 
-// A leader sends a body to a follower, whose first attempt was interrupted, at no more than 100 MB a second.
+// A leader sends a body to a follower, whose first attempt was interrupted, at no more than 100 MB
+// a second.
 func ExampleStore_Resume() {
 	dir, remove := tempDir()
 	defer remove()

@@ -16,7 +16,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// FuzzNames takes any name for one in the directory of a Store. What a name is read as is written as that name.
+// FuzzNames takes any name for one in the directory of a Store. What a name is read as is written
+// as that name.
 func FuzzNames(f *testing.F) {
 	for _, name := range []string{
 		snapshotName(1, 2), bodyName(3), partialName(4), snapshotName(1, 2) + brokenSuffix, bodyName(3) + brokenSuffix, snapshotName(1, 2) + ".0.tmp",
@@ -61,8 +62,9 @@ func goodBodies(t testing.TB) map[uint64][]byte {
 	return bodies
 }
 
-// directory makes the files of a Store's directory of any bytes. Each takes four: what kind of file, of which index and term, how its
-// content comes about, and how much of it there is; the last can be bytes that follow.
+// directory makes the files of a Store's directory of any bytes. Each takes four: what kind of
+// file, of which index and term, how its content comes about, and how much of it there is; the last
+// can be bytes that follow.
 func directory(b []byte, bodies map[uint64][]byte) map[string][]byte {
 	files := map[string][]byte{"snap/": nil}
 	for len(b) >= 5 && len(files) < 12 {
@@ -120,7 +122,8 @@ func directory(b []byte, bodies map[uint64][]byte) map[string][]byte {
 // FuzzStore opens directories with any files in them.
 //
 //   - Nothing panics, or allocates more than in proportion to the files.
-//   - What is found is the newest that is good. Only what is damaged is set aside, and none of its bytes change.
+//   - What is found is the newest that is good. Only what is damaged is set aside, and none of its
+//     bytes change.
 //   - What is none of a Store's files is left alone, by Keep too.
 //   - Afterwards a snapshot and a body can be written, and are found.
 func FuzzStore(f *testing.F) {
@@ -250,8 +253,8 @@ func newestRecorded(l *Listing, index uint64) walpb.Snapshot {
 	return walpb.Snapshot{Index: index}
 }
 
-// untouched sees to it that nothing has changed but that damaged files were set aside. It returns the names of these, and
-// of the files that made room for them.
+// untouched sees to it that nothing has changed but that damaged files were set aside. It returns
+// the names of these, and of the files that made room for them.
 func untouched(t *testing.T, before, after map[string][]byte, l *Listing) map[string]bool {
 	moved := map[string]bool{}
 	for _, name := range l.Broken {
@@ -276,7 +279,8 @@ func untouched(t *testing.T, before, after map[string][]byte, l *Listing) map[st
 	return moved
 }
 
-// writeAgain writes a snapshot and a body that are newer than all, and one that may be there in part.
+// writeAgain writes a snapshot and a body that are newer than all, and one that may be there in
+// part.
 func writeAgain(t *testing.T, s *Store) {
 	if err := s.Save(at(100)); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,8 @@ import (
 	"github.com/stele-wal/stele/testdata/testlogs"
 )
 
-// FuzzSnapshot takes any bytes for a snapshot file. What is accepted can be written and read again; nothing panics.
+// FuzzSnapshot takes any bytes for a snapshot file. What is accepted can be written and read again;
+// nothing panics.
 func FuzzSnapshot(f *testing.F) {
 	two := at(2)
 	f.Add(two.Append(nil))
@@ -36,7 +37,8 @@ func FuzzSnapshot(f *testing.F) {
 			if !isCorrupt(err) {
 				t.Errorf("%v", err)
 			}
-			// The fuzzer cannot guess a checksum: give it the right one, so that it gets to what is behind.
+			// The fuzzer cannot guess a checksum: give it the right one, so that it gets to what is
+			// behind.
 			if s, err = parseContent(b, 0); err != nil {
 				return
 			}
@@ -50,8 +52,9 @@ func FuzzSnapshot(f *testing.F) {
 	})
 }
 
-// FuzzBody takes any bytes for the file of a body. Nothing panics or takes more memory than a block and the conf state; and a
-// file that is good is the only one of its body: there is one way to write it.
+// FuzzBody takes any bytes for the file of a body. Nothing panics or takes more memory than a block
+// and the conf state; and a file that is good is the only one of its body: there is one way to
+// write it.
 func FuzzBody(f *testing.F) {
 	fsys := crashfs.New()
 	for i, size := range []int{0, 1, 100, BlockSize, BlockSize + 1} {
@@ -97,7 +100,8 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-// FuzzResume takes any bytes for an unfinished body. Whatever of it is kept, the body that is written on top of it is the one that was sent.
+// FuzzResume takes any bytes for an unfinished body. Whatever of it is kept, the body that is
+// written on top of it is the one that was sent.
 func FuzzResume(f *testing.F) {
 	body := Body{Index: 2, Term: 2, ConfState: []byte{8, 1}, ID: testID}
 	want := bodyBytes(1, 2*BlockSize+100)

@@ -9,9 +9,10 @@ import (
 	"time"
 )
 
-// A Limiter bounds how many bytes a second go through all of the readers and writers that it was asked to limit, together.
-// In any time t no more go through than t times the rate, a twentieth of a second's worth, and one block of 64 KiB for each
-// reader and writer. Its methods may be called concurrently. The zero Limiter limits nothing.
+// A Limiter bounds how many bytes a second go through all of the readers and writers that it was
+// asked to limit, together. In any time t no more go through than t times the rate, a twentieth of
+// a second's worth, and one block of 64 KiB for each reader and writer. Its methods may be called
+// concurrently. The zero Limiter limits nothing.
 type Limiter struct {
 	perByte float64 // nanoseconds
 
@@ -22,7 +23,8 @@ type Limiter struct {
 const (
 	// burst is how much time that was not used can be used later.
 	burst = time.Second / 20
-	// forever is the longest that bytes are taken to need. What a Duration cannot hold would be a time that is over.
+	// forever is the longest that bytes are taken to need. What a Duration cannot hold would be a
+	// time that is over.
 	forever = math.MaxInt64 / 4
 )
 
@@ -35,8 +37,8 @@ func NewLimiter(bytesPerSecond int64) *Limiter {
 	return l
 }
 
-// Wait waits until n more bytes may go through. If ctx ends before, its error is returned at once, and the bytes count
-// as gone through.
+// Wait waits until n more bytes may go through. If ctx ends before, its error is returned at once,
+// and the bytes count as gone through.
 func (l *Limiter) Wait(ctx context.Context, n int) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("snap: %w", err)
@@ -69,14 +71,14 @@ func (l *Limiter) take(now time.Time, n int) time.Duration {
 	return l.free.Sub(now)
 }
 
-// Reader returns a reader of what r reads, limited. It reads at most 64 KiB at a time, and waits after it. When ctx ends Read returns its error.
-// It is used by one goroutine at a time.
+// Reader returns a reader of what r reads, limited. It reads at most 64 KiB at a time, and waits
+// after it. When ctx ends Read returns its error. It is used by one goroutine at a time.
 func (l *Limiter) Reader(ctx context.Context, r io.Reader) io.Reader {
 	return &limitedReader{l, ctx, r}
 }
 
-// Writer returns a writer to w, limited. It waits before it writes, at most 64 KiB at a time. When ctx ends Write returns its error. It
-// is used by one goroutine at a time.
+// Writer returns a writer to w, limited. It waits before it writes, at most 64 KiB at a time. When
+// ctx ends Write returns its error. It is used by one goroutine at a time.
 func (l *Limiter) Writer(ctx context.Context, w io.Writer) io.Writer {
 	return &limitedWriter{l, ctx, w}
 }

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// The clock in these tests is synctest's: it stands still while anyone computes, and jumps when all wait.
+// The clock in these tests is synctest's: it stands still while anyone computes, and jumps when all
+// wait.
 
 func TestRateIsKept(t *testing.T) {
 	for name, through := range map[string]func(*Limiter, io.Reader) (int64, error){
@@ -132,7 +133,8 @@ func TestMoreThanALifetimeOfBytesWaits(t *testing.T) {
 	}
 }
 
-// A lying writer breaks the contract of io.Writer, and would be asked again and again, or with what is not there.
+// A lying writer breaks the contract of io.Writer, and would be asked again and again, or with what
+// is not there.
 func TestALimitedWriterEndsAtAWriterThatWritesLess(t *testing.T) {
 	for _, n := range []int{0, 1} {
 		if got, err := NewLimiter(0).Writer(t.Context(), lazy(n)).Write([]byte("abc")); got != n || err != io.ErrShortWrite {

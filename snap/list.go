@@ -21,8 +21,9 @@ type Listing struct {
 	temporary []string // what ReplaceFile leaves if a crash interrupts it
 }
 
-// List reads the directory, and no file in it. Names are taken strictly: what is nearly one is a stray, which no other
-// method looks at. Other names, like that of etcd's database, are not mentioned. The error is what the file system said.
+// List reads the directory, and no file in it. Names are taken strictly: what is nearly one is a
+// stray, which no other method looks at. Other names, like that of etcd's database, are not
+// mentioned. The error is what the file system said.
 func (s *Store) List() (*Listing, error) {
 	if err := s.usable(); err != nil {
 		return nil, err
@@ -83,8 +84,8 @@ func snapshotName(index, term uint64) string {
 func bodyName(index uint64) string    { return fmt.Sprintf("%016x"+bodySuffix, index) }
 func partialName(index uint64) string { return fmt.Sprintf("%016x"+partialSuffix, index) }
 
-// parseName is the inverse of snapshotName, bodyName and partialName: it tells which it was and of what, and it is
-// strict.
+// parseName is the inverse of snapshotName, bodyName and partialName: it tells which it was and of
+// what, and it is strict.
 func parseName(name string) (term, index uint64, kind fileKind) {
 	if of, ok := strings.CutSuffix(name, brokenSuffix); ok {
 		if _, _, kind := parseName(of); kind == snapshotFile || kind == bodyFile {

@@ -12,10 +12,11 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A Reader reads a body, from any place on, and verifies each block of it before any byte of the block is given away. It is
-// an io.ReadSeekCloser and an io.WriterTo. It takes the memory of one block. It is used by one goroutine at a time; a
-// body may have many Readers, and one that is open goes on reading the same body if it is replaced or removed meanwhile. The zero Reader
-// reads the body of index 0, which is empty.
+// A Reader reads a body, from any place on, and verifies each block of it before any byte of the
+// block is given away. It is an io.ReadSeekCloser and an io.WriterTo. It takes the memory of one
+// block. It is used by one goroutine at a time; a body may have many Readers, and one that is open
+// goes on reading the same body if it is replaced or removed meanwhile. The zero Reader reads the
+// body of index 0, which is empty.
 type Reader struct {
 	name string
 	file readable // nil for the body of index 0, which has none
@@ -27,7 +28,8 @@ type Reader struct {
 	loaded int64  // the block that is in buf; -1 if none is
 	buf    []byte // the block and its checksum
 
-	// summed is how many blocks were read one after the other from the first on, and sum the checksum of the whole up to there.
+	// summed is how many blocks were read one after the other from the first on, and sum the
+	// checksum of the whole up to there.
 	summed int64
 	sum    uint32
 	closed bool
@@ -38,12 +40,12 @@ var (
 	_ io.WriterTo       = (*Reader)(nil)
 )
 
-// OpenBody opens the body of that index and reads where it begins and ends. Nothing in between was looked at yet: each
-// block is when it is read, or all by Verify.
+// OpenBody opens the body of that index and reads where it begins and ends. Nothing in between was
+// looked at yet: each block is when it is read, or all by Verify.
 //
-// If it is not there the error wraps fs.ErrNotExist. If the name is that of another file, such as etcd's database, it wraps ErrForeign.
-// If the header or the trailer is damaged, or the file cut short, it is a *CorruptError. Otherwise it is
-// what the file system said. Nothing is changed.
+// If it is not there the error wraps fs.ErrNotExist. If the name is that of another file, such as
+// etcd's database, it wraps ErrForeign. If the header or the trailer is damaged, or the file cut
+// short, it is a *CorruptError. Otherwise it is what the file system said. Nothing is changed.
 func (s *Store) OpenBody(index uint64) (*Reader, error) {
 	if err := s.usable(); err != nil {
 		return nil, err
@@ -84,13 +86,14 @@ func newReader(name string, f readable) (*Reader, error) {
 	return r, nil
 }
 
-// NewestBody opens the newest of the bodies recorded in the log that is good. recorded is what wal.Snapshots returns, in any
-// order. A body is read whole before it is returned, and again by whoever loads it: otherwise half of one that is damaged might be
-// loaded before it shows.
+// NewestBody opens the newest of the bodies recorded in the log that is good. recorded is what
+// wal.Snapshots returns, in any order. A body is read whole before it is returned, and again by
+// whoever loads it: otherwise half of one that is damaged might be loaded before it shows.
 //
-// What Newest does with files that are damaged, not there or cannot be read, NewestBody does with bodies. It passes over
-// what is foreign. If index 0 is recorded and nothing newer is found, the result reads as an empty body of index 0. If nothing is found the error
-// wraps ErrNoSnapshot and what was passed over: each *CorruptError, and ErrForeign.
+// What Newest does with files that are damaged, not there or cannot be read, NewestBody does with
+// bodies. It passes over what is foreign. If index 0 is recorded and nothing newer is found, the
+// result reads as an empty body of index 0. If nothing is found the error wraps ErrNoSnapshot and
+// what was passed over: each *CorruptError, and ErrForeign.
 func (s *Store) NewestBody(recorded []walpb.Snapshot) (*Reader, error) {
 	var passed []error
 	for _, record := range newestFirst(recorded) {
@@ -142,11 +145,12 @@ func (r *Reader) Body() Body { return r.body }
 // Size returns the size of the body in bytes.
 func (r *Reader) Size() int64 { return r.size }
 
-// Sum returns the checksum of the whole body, as the trailer states it. A copy is the same if its Writer has the same.
+// Sum returns the checksum of the whole body, as the trailer states it. A copy is the same if its
+// Writer has the same.
 func (r *Reader) Sum() uint32 { return r.stated }
 
-// Read reads the next bytes. It returns none of a block that is damaged, and a *CorruptError then; or what the file system said; io.EOF
-// behind the last byte; ErrClosed after Close.
+// Read reads the next bytes. It returns none of a block that is damaged, and a *CorruptError then;
+// or what the file system said; io.EOF behind the last byte; ErrClosed after Close.
 func (r *Reader) Read(p []byte) (int, error) {
 	if r.closed {
 		return 0, fmt.Errorf("snap: %s: %w", r.name, ErrClosed)
@@ -163,8 +167,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo writes what is left to w, a block at a time, and returns how many bytes it wrote. Its error is that of w, or one that Read
-// would return; io.EOF is none.
+// WriteTo writes what is left to w, a block at a time, and returns how many bytes it wrote. Its
+// error is that of w, or one that Read would return; io.EOF is none.
 func (r *Reader) WriteTo(w io.Writer) (written int64, err error) {
 	if r.closed {
 		return 0, fmt.Errorf("snap: %s: %w", r.name, ErrClosed)
@@ -187,7 +191,8 @@ func (r *Reader) WriteTo(w io.Writer) (written int64, err error) {
 	}
 }
 
-// Seek sets where Read goes on; see io.Seeker. It reads nothing. A place before the beginning is ErrInvalid.
+// Seek sets where Read goes on; see io.Seeker. It reads nothing. A place before the beginning is
+// ErrInvalid.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
@@ -202,7 +207,8 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Verify reads the whole body, and returns the error that Read would. It does not change where Read goes on.
+// Verify reads the whole body, and returns the error that Read would. It does not change where Read
+// goes on.
 func (r *Reader) Verify() error {
 	if r.closed {
 		return fmt.Errorf("snap: %s: %w", r.name, ErrClosed)
@@ -216,7 +222,8 @@ func (r *Reader) Verify() error {
 	return nil
 }
 
-// Close closes the file. Later calls do nothing. It returns nil: there is nothing to learn from closing what was read.
+// Close closes the file. Later calls do nothing. It returns nil: there is nothing to learn from
+// closing what was read.
 func (r *Reader) Close() error {
 	if !r.closed && r.file != nil {
 		r.file.Close()

@@ -13,7 +13,8 @@ import (
 
 var long = flag.Bool("long", false, "run what takes minutes or gigabytes, too")
 
-// The bound is on all that is allocated from first to last, so that it needs no sampling and bounds the heap too.
+// The bound is on all that is allocated from first to last, so that it needs no sampling and bounds
+// the heap too.
 func TestStreamingTakesTheMemoryOfABlock(t *testing.T) {
 	total := int64(256 << 20)
 	if *long {

@@ -15,7 +15,8 @@ import (
 	"github.com/stele-wal/stele/fileutil/crashfs"
 )
 
-// found is what a program comes to hold that starts with a damaged file of index 2 and a good one of index 1.
+// found is what a program comes to hold that starts with a damaged file of index 2 and a good one
+// of index 1.
 type found string
 
 const (
@@ -24,7 +25,8 @@ const (
 	silent found = "something else"
 )
 
-// restart returns what Newest or NewestBody finds. That a damaged file is there no more, or as it was, is checked too.
+// restart returns what Newest or NewestBody finds. That a damaged file is there no more, or as it
+// was, is checked too.
 func restart(t *testing.T, name string, damaged []byte, load func(*Store) (uint64, []byte, error), want []byte) found {
 	t.Helper()
 	fsys := crashfs.New()
@@ -105,7 +107,8 @@ func TestEveryBitAndTruncationOfABody(t *testing.T) {
 	}
 }
 
-// eachDamage calls try with every one-bit change of b, every truncation, and every length longer by up to 70 zeros.
+// eachDamage calls try with every one-bit change of b, every truncation, and every length longer by
+// up to 70 zeros.
 func eachDamage(b []byte, try func(what string, damaged []byte)) {
 	for i := range 8 * len(b) {
 		damaged := bytes.Clone(b)
@@ -120,7 +123,8 @@ func eachDamage(b []byte, try func(what string, damaged []byte)) {
 	}
 }
 
-// In a body of several blocks each byte is changed once, and each length tried; what is read before the damage shows is right.
+// In a body of several blocks each byte is changed once, and each length tried; what is read before
+// the damage shows is right.
 func TestEveryByteAndTruncationOfALongBody(t *testing.T) {
 	fsys := crashfs.New()
 	s := open(t, fsys)
@@ -162,7 +166,8 @@ func TestEveryByteAndTruncationOfALongBody(t *testing.T) {
 	}
 }
 
-// What a disk that mixes up its sectors, or a file system its blocks, puts in a place was written with the right checksum, elsewhere.
+// What a disk that mixes up its sectors, or a file system its blocks, puts in a place was written
+// with the right checksum, elsewhere.
 func TestBlocksOfAnotherPlaceAreNotTaken(t *testing.T) {
 	fsys := crashfs.New()
 	s := open(t, fsys)

@@ -37,18 +37,20 @@ const (
 	wireBytes   = 2
 	wireFixed32 = 5
 
-	// maxEnvelope is how many bytes of a file at most are before the content that its checksum is of.
+	// maxEnvelope is how many bytes of a file at most are before the content that its checksum is
+	// of.
 	maxEnvelope = 1 + 5 + 1 + 10
 )
 
-// Append appends the file's bytes to b and returns the longer slice. They are what etcd 3.7 writes. s may be used by
-// others at the same time.
+// Append appends the file's bytes to b and returns the longer slice. They are what etcd 3.7 writes.
+// s may be used by others at the same time.
 func (s *Snapshot) Append(b []byte) []byte {
 	head, tail := s.encode()
 	return append(append(append(b, head...), s.Data...), tail...)
 }
 
-// encode returns what is before and behind Data in the file. Data is not copied, as it may be most of the memory.
+// encode returns what is before and behind Data in the file. Data is not copied, as it may be most
+// of the memory.
 func (s *Snapshot) encode() (head, tail []byte) {
 	var metadata []byte
 	if s.ConfState != nil {
@@ -71,12 +73,13 @@ func (s *Snapshot) encode() (head, tail []byte) {
 	return append(head, inner...), tail
 }
 
-// Unmarshal sets *s to the snapshot whose file has the bytes b, as any etcd 3 or this package wrote them. ConfState
-// and Data alias b.
+// Unmarshal sets *s to the snapshot whose file has the bytes b, as any etcd 3 or this package wrote
+// them. ConfState and Data alias b.
 //
-// If the bytes are anything else the error is a *CorruptError without a name, and *s is as before. Outside of what the
-// checksum is of, nothing is accepted but what is written: fields in order, once, and varints as short as they can be. What the
-// checksum vouches for may have unknown fields. A missing number is 0.
+// If the bytes are anything else the error is a *CorruptError without a name, and *s is as before.
+// Outside of what the checksum is of, nothing is accepted but what is written: fields in order,
+// once, and varints as short as they can be. What the checksum vouches for may have unknown fields.
+// A missing number is 0.
 func (s *Snapshot) Unmarshal(b []byte) error {
 	crc, n, err := parseEnvelope(b, int64(len(b)))
 	if err != nil {
@@ -94,8 +97,9 @@ func (s *Snapshot) Unmarshal(b []byte) error {
 	return nil
 }
 
-// parseEnvelope reads the beginning of a file of that size, of which b is all or the first maxEnvelope bytes: the
-// checksum, and the length of the content, with which the file has to end. It returns where the content begins.
+// parseEnvelope reads the beginning of a file of that size, of which b is all or the first
+// maxEnvelope bytes: the checksum, and the length of the content, with which the file has to end.
+// It returns where the content begins.
 func parseEnvelope(b []byte, size int64) (crc uint32, n int, err error) {
 	if size == 0 {
 		return 0, 0, corrupt(0, "the file is empty")
@@ -122,7 +126,8 @@ func parseEnvelope(b []byte, size int64) (crc uint32, n int, err error) {
 	return crc, n, nil
 }
 
-// parseContent reads raftpb.Snapshot, which is sound: a mistake in it was written so. at is where it begins in the file.
+// parseContent reads raftpb.Snapshot, which is sound: a mistake in it was written so. at is where
+// it begins in the file.
 func parseContent(b []byte, at int) (s Snapshot, err error) {
 	err = eachField(b, at, func(f field) bool {
 		switch {
@@ -160,8 +165,8 @@ type field struct {
 	at     int // where bytes begin in the file
 }
 
-// eachField calls take with each field of the message b, whose numbers must grow, and gives up when take returns false.
-// at is where b begins in the file.
+// eachField calls take with each field of the message b, whose numbers must grow, and gives up when
+// take returns false. at is where b begins in the file.
 func eachField(b []byte, at int, take func(field) bool) error {
 	last := uint64(0)
 	for i := 0; i < len(b); {

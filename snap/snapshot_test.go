@@ -51,7 +51,8 @@ func TestGoldenBytesOfBothDialects(t *testing.T) {
 	}
 }
 
-// The files of real members of each version are read, hold what their names say, and are written again byte for byte.
+// The files of real members of each version are read, hold what their names say, and are written
+// again byte for byte.
 func TestFilesOfRealMembers(t *testing.T) {
 	files := 0
 	for log, dir := range testlogs.Etcd(t, "3.4/small", "3.5/small", "3.7/small", "3.7/kill9") {
@@ -188,7 +189,8 @@ func TestChecksumOfZeroIsOne(t *testing.T) {
 		v, _ := binary.Uvarint(b[1:])
 		return uint32(v)
 	}
-	// A checksum is linear in the bits of what it is of, but for a constant: so the data that give 0 can be solved for.
+	// A checksum is linear in the bits of what it is of, but for a constant: so the data that give
+	// 0 can be solved for.
 	type row struct{ bit, effect uint32 }
 	var rows []row
 	for i := range 32 {

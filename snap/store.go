@@ -18,32 +18,33 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A Store is a directory of snapshots. Its methods may be called concurrently. Open makes one: the zero Store is of no directory, and what
-// needs one returns ErrInvalid.
+// A Store is a directory of snapshots. Its methods may be called concurrently. Open makes one: the
+// zero Store is of no directory, and what needs one returns ErrInvalid.
 type Store struct {
 	dir string
 	fs  fileutil.FS
 	log *slog.Logger
 
-	// mu orders what renames or removes: a file that is read again under it is the one that is then set aside.
+	// mu orders what renames or removes: a file that is read again under it is the one that is then
+	// set aside.
 	mu      sync.Mutex
 	writing map[uint64]bool // the indexes of the bodies that have a Writer
 }
 
-// Options are what a caller may choose. A nil *Options and every zero field mean the default. Options are read when
-// they are passed and never written to.
+// Options are what a caller may choose. A nil *Options and every zero field mean the default.
+// Options are read when they are passed and never written to.
 type Options struct {
-	// Logger is told of what no caller is: a file that was set aside, or could not be; a snapshot that was passed
-	// over for an older one. The default is silence.
+	// Logger is told of what no caller is: a file that was set aside, or could not be; a snapshot
+	// that was passed over for an older one. The default is silence.
 	Logger *slog.Logger
 
 	// FS is the file system. The default is the operating system's.
 	FS fileutil.FS
 }
 
-// Open returns the Store of the directory dir, and makes the directory with its parents, mode 0700, if it is not there.
-// It changes nothing else, and reads no file. The error is what the file system said. The directory survives a
-// crash once Open returned nil.
+// Open returns the Store of the directory dir, and makes the directory with its parents, mode 0700,
+// if it is not there. It changes nothing else, and reads no file. The error is what the file system
+// said. The directory survives a crash once Open returned nil.
 func Open(dir string, opts *Options) (*Store, error) {
 	s := &Store{dir: dir, fs: fileutil.OS{}, log: slog.New(slog.DiscardHandler), writing: map[uint64]bool{}}
 	if opts != nil && opts.FS != nil {
@@ -66,15 +67,18 @@ func (s *Store) usable() error {
 	return nil
 }
 
-// Save writes the snapshot into a file of its own, mode 0600. If a file of the same index and term holds the same already
-// it stays as it is; one that holds something else, or is damaged, is replaced whole. s may be used by others at the same time.
+// Save writes the snapshot into a file of its own, mode 0600. If a file of the same index and term
+// holds the same already it stays as it is; one that holds something else, or is damaged, is
+// replaced whole. s may be used by others at the same time.
 //
-// If Save returns nil the snapshot survives a crash, and may be recorded in the log. If it returns an error, or a crash comes
-// before it returns, the file holds what it held before, or all of the new snapshot, or is not there if it was not; it must not be
-// recorded. The error is what the file system said, and Save may be tried again.
+// If Save returns nil the snapshot survives a crash, and may be recorded in the log. If it returns
+// an error, or a crash comes before it returns, the file holds what it held before, or all of the
+// new snapshot, or is not there if it was not; it must not be recorded. The error is what the file
+// system said, and Save may be tried again.
 //
-// The snapshot of index 0 is of nothing, and every log begins with it: no file is written and nil returned, as etcd does. If it
-// has data the error is ErrInvalid, as it is if a ConfState is not raft's, so that neither etcd nor the log would take it.
+// The snapshot of index 0 is of nothing, and every log begins with it: no file is written and nil
+// returned, as etcd does. If it has data the error is ErrInvalid, as it is if a ConfState is not
+// raft's, so that neither etcd nor the log would take it.
 func (s *Store) Save(snapshot Snapshot) error {
 	if err := checkConfState(snapshot.Index, snapshot.ConfState); err != nil {
 		return err
@@ -121,8 +125,8 @@ func checkConfState(index uint64, b []byte) error {
 	return nil
 }
 
-// holds tells whether a file holds just these bytes, and will after a crash if its name does. On any doubt it does not:
-// a new file is always as good.
+// holds tells whether a file holds just these bytes, and will after a crash if its name does. On
+// any doubt it does not: a new file is always as good.
 func (s *Store) holds(path string, parts ...[]byte) bool {
 	f, err := s.fs.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -133,8 +137,8 @@ func (s *Store) holds(path string, parts ...[]byte) bool {
 	if err != nil {
 		return false
 	}
-	// etcd writes in place, and may have died before its sync, or gone on after one that failed. So the bytes to be compared
-	// must come from the disk, not from memory that the disk never got.
+	// etcd writes in place, and may have died before its sync, or gone on after one that failed. So
+	// the bytes to be compared must come from the disk, not from memory that the disk never got.
 	if f.SyncData() != nil || f.DropCache() != nil {
 		return false
 	}
@@ -157,8 +161,9 @@ func (s *Store) holds(path string, parts ...[]byte) bool {
 
 // Load reads the snapshot of that index and term, and changes nothing. It owns its memory.
 //
-// If it is not there the error wraps fs.ErrNotExist. If its bytes are wrong, or those of a snapshot of another index or term,
-// the error is a *CorruptError. Otherwise the error is what the file system said.
+// If it is not there the error wraps fs.ErrNotExist. If its bytes are wrong, or those of a snapshot
+// of another index or term, the error is a *CorruptError. Otherwise the error is what the file
+// system said.
 func (s *Store) Load(index, term uint64) (Snapshot, error) {
 	if err := s.usable(); err != nil {
 		return Snapshot{}, err
@@ -179,7 +184,8 @@ func (s *Store) Load(index, term uint64) (Snapshot, error) {
 	return snapshot, nil
 }
 
-// load reads a file. What the file says about its length is compared with the file before there is memory for it.
+// load reads a file. What the file says about its length is compared with the file before there is
+// memory for it.
 func load(f readable) (Snapshot, error) {
 	size, err := f.Size()
 	if err != nil {
@@ -206,16 +212,19 @@ func load(f readable) (Snapshot, error) {
 	return snapshot, nil
 }
 
-// Newest returns the newest of the snapshots recorded in the log of which there is a good file. It owns its memory. recorded
-// is what wal.Snapshots returns, in any order; other files are not looked at.
+// Newest returns the newest of the snapshots recorded in the log of which there is a good file. It
+// owns its memory. recorded is what wal.Snapshots returns, in any order; other files are not looked
+// at.
 //
-// A file that is damaged is set aside under its name with .broken added, of which the newest four are kept, and the next older one is
-// taken, if the log records one; the Logger is told. A file that is not there is passed over alike. If index 0 is recorded, so that the log goes back
-// to its beginning, and nothing newer is found, the result is the Snapshot of index 0, without data, which has no file: so a new log
-// needs no case of its own.
+// A file that is damaged is set aside under its name with .broken added, of which the newest four
+// are kept, and the next older one is taken, if the log records one; the Logger is told. A file
+// that is not there is passed over alike. If index 0 is recorded, so that the log goes back to its
+// beginning, and nothing newer is found, the result is the Snapshot of index 0, without data, which
+// has no file: so a new log needs no case of its own.
 //
-// If nothing is found the error wraps ErrNoSnapshot and, if there was damage, a *CorruptError. If a file could not be read,
-// the error is what the file system said and the file is left alone: it may be good.
+// If nothing is found the error wraps ErrNoSnapshot and, if there was damage, a *CorruptError. If a
+// file could not be read, the error is what the file system said and the file is left alone: it may
+// be good.
 func (s *Store) Newest(recorded []walpb.Snapshot) (Snapshot, error) {
 	var damage []error
 	for _, r := range newestFirst(recorded) {
@@ -254,14 +263,16 @@ func newestFirst(recorded []walpb.Snapshot) []walpb.Snapshot {
 	})
 }
 
-// Keep removes old snapshots and bodies: all but the n newest, of those that are not newer than recorded. recorded is the newest snapshot
-// that the log records, durably: what is newer may be about to be recorded, and stays. A snapshot and a body of the same
-// index count as one. Also removed are what writes that a crash interrupted left behind, but for the unfinished bodies
-// newer than recorded, which can be resumed.
+// Keep removes old snapshots and bodies: all but the n newest, of those that are not newer than
+// recorded. recorded is the newest snapshot that the log records, durably: what is newer may be
+// about to be recorded, and stays. A snapshot and a body of the same index count as one. Also
+// removed are what writes that a crash interrupted left behind, but for the unfinished bodies newer
+// than recorded, which can be resumed.
 //
-// If recorded itself is not there nothing is removed and the error wraps fs.ErrNotExist; if n is less than 1 it is
-// ErrInvalid. Otherwise it is what the file system said, and some files are removed. Once Keep returned nil the files stay away
-// after a crash; before that any of them may be there again.
+// If recorded itself is not there nothing is removed and the error wraps fs.ErrNotExist; if n is
+// less than 1 it is ErrInvalid. Otherwise it is what the file system said, and some files are
+// removed. Once Keep returned nil the files stay away after a crash; before that any of them may be
+// there again.
 func (s *Store) Keep(n int, recorded walpb.Snapshot) error {
 	if n < 1 {
 		return fmt.Errorf("snap: to keep %d snapshots: %w", n, ErrInvalid)
@@ -293,9 +304,10 @@ func (s *Store) Keep(n int, recorded walpb.Snapshot) error {
 	return nil
 }
 
-// Oldest returns the index of the oldest snapshot or body that Keep keeps when it is called alike, and 0 while there are fewer than n: then the
-// log has to go back to its beginning to stand in for those that are missing. Up to there the log may be released. Oldest changes nothing. If n is
-// less than 1 the error is ErrInvalid, and otherwise what the file system said.
+// Oldest returns the index of the oldest snapshot or body that Keep keeps when it is called alike,
+// and 0 while there are fewer than n: then the log has to go back to its beginning to stand in for
+// those that are missing. Up to there the log may be released. Oldest changes nothing. If n is less
+// than 1 the error is ErrInvalid, and otherwise what the file system said.
 func (s *Store) Oldest(n int, recorded walpb.Snapshot) (uint64, error) {
 	if n < 1 {
 		return 0, fmt.Errorf("snap: the oldest of %d snapshots: %w", n, ErrInvalid)
@@ -310,9 +322,10 @@ func (s *Store) Oldest(n int, recorded walpb.Snapshot) (uint64, error) {
 	return 0, nil
 }
 
-// Prune removes the snapshots and bodies that are newer than all that is recorded: the crash came before their record did. It is for a restart,
-// before anything is saved; from then on they would count as some of those that Keep keeps. recorded is what wal.Snapshots returns.
-// If it is empty nothing is removed and the error is ErrInvalid; otherwise it is what the file system said.
+// Prune removes the snapshots and bodies that are newer than all that is recorded: the crash came
+// before their record did. It is for a restart, before anything is saved; from then on they would
+// count as some of those that Keep keeps. recorded is what wal.Snapshots returns. If it is empty
+// nothing is removed and the error is ErrInvalid; otherwise it is what the file system said.
 func (s *Store) Prune(recorded []walpb.Snapshot) error {
 	if len(recorded) == 0 {
 		return fmt.Errorf("snap: to keep no snapshot: %w", ErrInvalid)
@@ -361,8 +374,8 @@ func (l *Listing) indexes(upTo uint64) []uint64 {
 	return slices.DeleteFunc(slices.Compact(all), func(index uint64) bool { return index > upTo })
 }
 
-// outdated returns the names of the files of all but the n newest snapshots up to an index, the oldest first: if that
-// is interrupted, none is missing between those that are left.
+// outdated returns the names of the files of all but the n newest snapshots up to an index, the
+// oldest first: if that is interrupted, none is missing between those that are left.
 func (l *Listing) outdated(n int, upTo uint64) (names []string) {
 	indexes := l.indexes(upTo)
 	for _, index := range indexes[:max(0, len(indexes)-n)] {
@@ -395,9 +408,10 @@ func (s *Store) remove(names []string) error {
 	return nil
 }
 
-// setAside renames a file that was found corrupt, unless again, which reads it once more, finds that it no longer
-// is, for another was saved in its place. It returns what again returns. That the file cannot be renamed, say because
-// nothing can be written, is no reason not to go on to an older one.
+// setAside renames a file that was found corrupt, unless again, which reads it once more, finds
+// that it no longer is, for another was saved in its place. It returns what again returns. That the
+// file cannot be renamed, say because nothing can be written, is no reason not to go on to an older
+// one.
 func (s *Store) setAside(name string, again func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -432,7 +446,8 @@ func (s *Store) trimBroken() error {
 	return fileutil.SyncDir(s.fs, s.dir)
 }
 
-// sweep lists the directory and removes what Saves that a crash interrupted left of new files. No one reads them.
+// sweep lists the directory and removes what Saves that a crash interrupted left of new files. No
+// one reads them.
 func (s *Store) sweep() (*Listing, error) {
 	l, err := s.List()
 	if err != nil {
@@ -453,8 +468,9 @@ type readable interface {
 	Size() (int64, error)
 }
 
-// readHead returns the first n bytes of a file of that size, or all that there are. It reads, however many these are: a directory may
-// have a size of 0, and is told from an empty file only by the error.
+// readHead returns the first n bytes of a file of that size, or all that there are. It reads,
+// however many these are: a directory may have a size of 0, and is told from an empty file only by
+// the error.
 func readHead(f io.ReaderAt, size int64, n int) ([]byte, error) {
 	b := make([]byte, n)
 	n, err := f.ReadAt(b, 0)

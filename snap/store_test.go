@@ -125,8 +125,8 @@ func TestFilesAreNotReadableForOthers(t *testing.T) {
 	}
 }
 
-// A process that is killed in the middle of Open leaves directories that are there, and not durable. The next one must not rely
-// on them.
+// A process that is killed in the middle of Open leaves directories that are there, and not
+// durable. The next one must not rely on them.
 func TestDirectoriesAreDurableAfterOpen(t *testing.T) {
 	opened, killed := crashfs.New(), 0
 	opened.SetHook(nil, func(op crashfs.Op) {
@@ -154,7 +154,8 @@ func TestDirectoriesAreDurableAfterOpen(t *testing.T) {
 
 func at1() walpb.Snapshot { s := at(1); return s.Record() }
 
-// The names of files, that is, of what a Save has written under its final name, are only ever given to whole files.
+// The names of files, that is, of what a Save has written under its final name, are only ever given
+// to whole files.
 func TestGoodFileIsNeverWrittenInPlace(t *testing.T) {
 	fsys := crashfs.New()
 	s := open(t, fsys)
@@ -204,7 +205,8 @@ func TestWhatSaveReturnedForIsDurable(t *testing.T) {
 	save(t, s, 1)
 	wantNewest(t, open(t, fsys.Crash(crashfs.DropAll)), 1, 1)
 
-	// The sync of the directory fails, and the name is there. To save the same once more must make it durable.
+	// The sync of the directory fails, and the name is there. To save the same once more must make
+	// it durable.
 	fail := errors.New("no sync")
 	fsys.SetFault(func(op crashfs.Op) error {
 		if op.Kind == crashfs.OpSyncDir {
@@ -219,7 +221,8 @@ func TestWhatSaveReturnedForIsDurable(t *testing.T) {
 	save(t, s, 2)
 	wantNewest(t, open(t, fsys.Crash(crashfs.DropAll)), 2, 2)
 
-	// As etcd may leave it: the sync of the file failed, its bytes are in memory and not on the disk.
+	// As etcd may leave it: the sync of the file failed, its bytes are in memory and not on the
+	// disk.
 	b := at(3)
 	f, err := fsys.OpenFile(file(3), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -242,7 +245,8 @@ func TestWhatSaveReturnedForIsDurable(t *testing.T) {
 	wantNewest(t, open(t, fsys.Crash(crashfs.DropAll)), 3, 3)
 }
 
-// A read error says nothing about the bytes. It is returned, the file keeps its name, and no older one is taken.
+// A read error says nothing about the bytes. It is returned, the file keeps its name, and no older
+// one is taken.
 func TestReadErrorIsReturned(t *testing.T) {
 	for _, kind := range []crashfs.OpKind{crashfs.OpOpen, crashfs.OpStat, crashfs.OpRead} {
 		for _, fault := range []error{syscall.EIO, syscall.EACCES, syscall.EMFILE, syscall.EINTR} {
@@ -408,7 +412,8 @@ func TestFewBrokenFilesAreKept(t *testing.T) {
 	}
 }
 
-// Between the reading of a damaged file and its setting aside, a good one may be saved under the name.
+// Between the reading of a damaged file and its setting aside, a good one may be saved under the
+// name.
 func TestGoodFileIsNotSetAside(t *testing.T) {
 	fsys := crashfs.New()
 	s := open(t, fsys)
@@ -552,7 +557,8 @@ func TestKeep(t *testing.T) {
 	})
 }
 
-// Every operation of a Save fails in every way, in turn. What was there before is there, and once the fault is gone Save works.
+// Every operation of a Save fails in every way, in turn. What was there before is there, and once
+// the fault is gone Save works.
 func TestSaveSurvivesEveryFault(t *testing.T) {
 	runs := 0
 	for _, fault := range []error{syscall.EIO, syscall.ENOSPC, syscall.EINTR, syscall.EROFS, syscall.EMFILE, crashfs.ShortWrite(3)} {
@@ -664,7 +670,8 @@ func TestConcurrentUse(t *testing.T) {
 	wait.Wait()
 }
 
-// What is not raft's ConfState is what etcd cannot read, and what the log does not record: a body of it would be written for nothing.
+// What is not raft's ConfState is what etcd cannot read, and what the log does not record: a body
+// of it would be written for nothing.
 func TestAConfStateThatIsNoneIsRefusedAndNothingIsWritten(t *testing.T) {
 	for _, c := range [][]byte{{0xff}, {8}, {0x0a, 5, 1}, {0x2a, 0}, []byte("opaque"), {8, 1, 0}} {
 		fsys := crashfs.New()

@@ -13,10 +13,12 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A Writer writes a body. It is an io.Writer, and takes the memory of one block. It is used by one goroutine at a time.
+// A Writer writes a body. It is an io.Writer, and takes the memory of one block. It is used by one
+// goroutine at a time.
 //
-// The first error is the last: every later call but Close and Discard returns it, and the body does not come to be. So it is after an FS that
-// panics. Create and Resume make a Writer: Write and Commit of the zero Writer return ErrClosed.
+// The first error is the last: every later call but Close and Discard returns it, and the body does
+// not come to be. So it is after an FS that panics. Create and Resume make a Writer: Write and
+// Commit of the zero Writer return ErrClosed.
 type Writer struct {
 	store  *Store
 	path   string // of the unfinished body
@@ -35,22 +37,25 @@ type Writer struct {
 
 var _ io.WriteCloser = (*Writer)(nil)
 
-// syncEvery is how many bytes of a body are written between syncs. The log's own syncs wait for what the disk still has to
-// write: not for a gigabyte.
+// syncEvery is how many bytes of a body are written between syncs. The log's own syncs wait for
+// what the disk still has to write: not for a gigabyte.
 const syncEvery = 8 << 20
 
-// Create begins a new body for the snapshot of, with an ID of its own, and forgets an unfinished one of the same index.
+// Create begins a new body for the snapshot of, with an ID of its own, and forgets an unfinished
+// one of the same index.
 //
-// The error is ErrInvalid for index 0 or a ConfState above 1 MiB or that is not raft's, ErrBusy while another Writer has the index, ErrForeign if there is a file
-// under the name that is not a body of ours, or what the file system said.
+// The error is ErrInvalid for index 0 or a ConfState above 1 MiB or that is not raft's, ErrBusy
+// while another Writer has the index, ErrForeign if there is a file under the name that is not a
+// body of ours, or what the file system said.
 func (s *Store) Create(of walpb.Snapshot) (*Writer, error) {
 	return s.newWriter(NewBody(of), false)
 }
 
-// Resume goes on with the body b where an earlier Writer of the same body stopped, be it that it was closed, or that the process or the
-// machine crashed. It reads what is there and keeps it up to the last whole block that is good; [Writer.Size] then says from where on the body has
-// to be written. If nothing is there, or another body of the same index, that is 0. For a body that is received, b is what the sender's
-// [Reader.Body] says. The errors are those of Create.
+// Resume goes on with the body b where an earlier Writer of the same body stopped, be it that it
+// was closed, or that the process or the machine crashed. It reads what is there and keeps it up to
+// the last whole block that is good; [Writer.Size] then says from where on the body has to be
+// written. If nothing is there, or another body of the same index, that is 0. For a body that is
+// received, b is what the sender's [Reader.Body] says. The errors are those of Create.
 func (s *Store) Resume(b Body) (*Writer, error) {
 	return s.newWriter(b, true)
 }
@@ -110,8 +115,9 @@ func (s *Store) claim(index uint64) error {
 	return nil
 }
 
-// part sees to it that what is about to be written is not the body that is there: a crash in Commit can leave both names on
-// one file. Files of different sizes are two; of two of one size the unfinished one is forgotten.
+// part sees to it that what is about to be written is not the body that is there: a crash in Commit
+// can leave both names on one file. Files of different sizes are two; of two of one size the
+// unfinished one is forgotten.
 func (s *Store) part(index uint64) error {
 	var sizes [2]int64
 	for i, name := range []string{bodyName(index), partialName(index)} {
@@ -129,8 +135,8 @@ func (s *Store) part(index uint64) error {
 	return s.fs.Remove(filepath.Join(s.dir, partialName(index)))
 }
 
-// begin empties the file and writes the header. The name is made durable so that what is synced can be resumed after a power
-// cut; nothing depends on it.
+// begin empties the file and writes the header. The name is made durable so that what is synced can
+// be resumed after a power cut; nothing depends on it.
 func (w *Writer) begin() error {
 	header := w.body.appendHeader(nil)
 	w.layout = layout{identity: binary.LittleEndian.Uint32(header[len(header)-sumSize:]), start: int64(len(header))}
@@ -146,8 +152,8 @@ func (w *Writer) begin() error {
 
 // resume reads what an earlier Writer left, and tells whether it is of the same body.
 func (w *Writer) resume() (bool, error) {
-	// What a failed sync of the earlier Writer left in memory looks good and is not on the disk, nor would a later sync
-	// bring it there. So read the disk.
+	// What a failed sync of the earlier Writer left in memory looks good and is not on the disk,
+	// nor would a later sync bring it there. So read the disk.
 	if err := w.file.SyncData(); err != nil {
 		return false, err
 	}
@@ -183,11 +189,12 @@ func (w *Writer) resume() (bool, error) {
 // Body says what is written. Its ConfState must not be changed.
 func (w *Writer) Body() Body { return w.body }
 
-// Size returns how many bytes of the body there are: those that Resume kept and those that were written since.
+// Size returns how many bytes of the body there are: those that Resume kept and those that were
+// written since.
 func (w *Writer) Size() int64 { return w.size }
 
-// Sum returns the checksum of the body as far as it goes. Who receives a body compares it with the sender's [Reader.Sum] before
-// Commit.
+// Sum returns the checksum of the body as far as it goes. Who receives a body compares it with the
+// sender's [Reader.Sum] before Commit.
 func (w *Writer) Sum() uint32 {
 	if w.fill == 0 {
 		return w.sum
@@ -195,8 +202,8 @@ func (w *Writer) Sum() uint32 {
 	return addSum(w.sum, blockSum(w.identity, w.size/BlockSize, w.buf[:w.fill]))
 }
 
-// Write appends p to the body. Nothing of the body can be seen before Commit. The error is what the file system said, or ErrClosed after
-// Close, Discard or Commit.
+// Write appends p to the body. Nothing of the body can be seen before Commit. The error is what the
+// file system said, or ErrClosed after Close, Discard or Commit.
 func (w *Writer) Write(p []byte) (written int, err error) {
 	if err := w.usable(); err != nil {
 		return 0, err
@@ -214,7 +221,8 @@ func (w *Writer) Write(p []byte) (written int, err error) {
 	return written, nil
 }
 
-// flush writes the block in buf with its checksum, and keeps what the disk still has to write small.
+// flush writes the block in buf with its checksum, and keeps what the disk still has to write
+// small.
 func (w *Writer) flush() error {
 	n := w.blocks() - 1
 	sum := blockSum(w.identity, n, w.buf[:w.fill])
@@ -232,12 +240,13 @@ func (w *Writer) flush() error {
 	return w.file.SyncData()
 }
 
-// Commit ends the body: it writes what is left, syncs it, gives the file its name and syncs the directory. An older body of the
-// same index is replaced whole.
+// Commit ends the body: it writes what is left, syncs it, gives the file its name and syncs the
+// directory. An older body of the same index is replaced whole.
 //
-// If Commit returns nil the body survives a crash, and may be recorded in the log. If it returns an error, or a crash comes before it
-// returns, there is what was there before, or all of the new body; it must not be recorded. The error is that of an
-// earlier Write, ErrForeign if a file that is none of ours has got the name meanwhile, what the file system said, or ErrClosed.
+// If Commit returns nil the body survives a crash, and may be recorded in the log. If it returns an
+// error, or a crash comes before it returns, there is what was there before, or all of the new
+// body; it must not be recorded. The error is that of an earlier Write, ErrForeign if a file that
+// is none of ours has got the name meanwhile, what the file system said, or ErrClosed.
 func (w *Writer) Commit() error {
 	if err := w.usable(); err != nil {
 		return err
@@ -258,7 +267,8 @@ func (w *Writer) commit() error {
 	if _, err := w.file.WriteAt(w.appendTrailer(nil, w.sum), w.end()); err != nil {
 		return err
 	}
-	// The bytes are durable before they get the name: a crash must not leave the name on half of them.
+	// The bytes are durable before they get the name: a crash must not leave the name on half of
+	// them.
 	if err := w.file.SyncData(); err != nil {
 		return err
 	}
@@ -278,16 +288,16 @@ func (w *Writer) commit() error {
 	return fileutil.SyncDir(s.fs, s.dir) // from here on the body survives a crash
 }
 
-// Close gives up writing and leaves the whole blocks for Resume. After Commit, or a second time, it does nothing. It
-// returns nil: what was written and not committed may be lost.
+// Close gives up writing and leaves the whole blocks for Resume. After Commit, or a second time, it
+// does nothing. It returns nil: what was written and not committed may be lost.
 func (w *Writer) Close() error {
 	const keep = true
 	w.giveUp(keep) // the error is of removing the file
 	return nil
 }
 
-// Discard gives up writing and removes what was written. After Commit or Close it does nothing. The error is what the file system
-// said.
+// Discard gives up writing and removes what was written. After Commit or Close it does nothing. The
+// error is what the file system said.
 func (w *Writer) Discard() error {
 	const keep = false
 	if err := w.giveUp(keep); err != nil {

@@ -22,7 +22,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// threeSegments returns the files of a log with three segments, entries 1 to last, and a snapshot record in the last one.
+// threeSegments returns the files of a log with three segments, entries 1 to last, and a snapshot
+// record in the last one.
 func threeSegments(t *testing.T, change ...func(*wal.Options)) (files map[string][]byte, segments []string, last uint64) {
 	t.Helper()
 	l, w := create(t, change...)
@@ -161,7 +162,8 @@ func TestMissingSegmentMattersUnlessASnapshotReplacesIt(t *testing.T) {
 		delete(files, "log/"+name)
 		return crashfs.Load(files)
 	}
-	// The newest usable snapshot record is in the third segment: the log goes on without the second, and without the first.
+	// The newest usable snapshot record is in the third segment: the log goes on without the
+	// second, and without the first.
 	for _, name := range segments[:2] {
 		f := without(name)
 		if r := check(t, f); name == segments[1] && r.Verdict != wal.Passed {
@@ -252,7 +254,8 @@ func TestSeveralGapsMatterNoMoreThanOne(t *testing.T) {
 	l2.nothingLeft(t)
 }
 
-// A file system that does not answer says nothing about the log: nothing may be concluded, renamed or trimmed.
+// A file system that does not answer says nothing about the log: nothing may be concluded, renamed
+// or trimmed.
 func TestFileSystemErrorsAreReturnedAndNothingIsTouched(t *testing.T) {
 	good, segments, _ := threeSegments(t)
 	torn := damage(crashfs.Load(good), segments[2], func(b []byte) []byte {
@@ -468,8 +471,9 @@ func TestMethodsAfterCloseSayClosed(t *testing.T) {
 	l.nothingLeft(t)
 }
 
-// A snapshot record behind a gap says nothing about the entries after that snapshot. If these were in the missing segments, as the
-// name of the next one tells, they are lost, and with them what was committed.
+// A snapshot record behind a gap says nothing about the entries after that snapshot. If these were
+// in the missing segments, as the name of the next one tells, they are lost, and with them what was
+// committed.
 func TestMissingSegmentMattersIfItHeldEntriesAfterTheSnapshot(t *testing.T) {
 	l, w := create(t)
 	last := uint64(0)
@@ -494,8 +498,9 @@ func TestMissingSegmentMattersIfItHeldEntriesAfterTheSnapshot(t *testing.T) {
 	}
 }
 
-// Where entries were overwritten the names of the segments do not grow. Release goes by any of them, so a crash in it may leave a segment
-// behind a gap whose name is beyond the snapshot, if a later one's is not.
+// Where entries were overwritten the names of the segments do not grow. Release goes by any of
+// them, so a crash in it may leave a segment behind a gap whose name is beyond the snapshot, if a
+// later one's is not.
 func TestMissingSegmentsDoNotMatterIfALaterNameSaysSo(t *testing.T) {
 	l, w := create(t)
 	last := uint64(0)
@@ -535,7 +540,8 @@ func TestMissingSegmentsDoNotMatterIfALaterNameSaysSo(t *testing.T) {
 	must(t, w.Close())
 }
 
-// Of a snapshot that was recorded twice the first record may be in a segment that a crash in Release has left in front of a gap.
+// Of a snapshot that was recorded twice the first record may be in a segment that a crash in
+// Release has left in front of a gap.
 func TestReplayGoesOnBehindAGapFromASnapshotThatIsRecordedTwice(t *testing.T) {
 	l, w := create(t)
 	snapshot := walpb.Snapshot{Index: 2, Term: 1, ConfState: []byte{8, 1}}

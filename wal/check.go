@@ -54,19 +54,22 @@ type Finding struct {
 	Because string
 	Rest    int64 // for a torn tail, where the bytes that Open trims end
 
-	// What is known of the log before the place, and where behind it good records begin again, 0 if nowhere in the segment.
+	// What is known of the log before the place, and where behind it good records begin again, 0 if
+	// nowhere in the segment.
 	LastIndex, Commit uint64
 	Resumes           int64
 }
 
 const maxFindings = 1000
 
-// Check is the strictest reader. It reads a log once, whole, every segment and every record, goes on after damage wherever
-// records vouch for themselves, and reports all that it finds. Memory use does not depend on the size of the log, but for 4 bytes for each 4096 of a damaged segment. It takes no
-// lock, writes nothing, and may be used on a log that is being written. dir may also be the path of one segment.
+// Check is the strictest reader. It reads a log once, whole, every segment and every record, goes
+// on after damage wherever records vouch for themselves, and reports all that it finds. Memory use
+// does not depend on the size of the log, but for 4 bytes for each 4096 of a damaged segment. It
+// takes no lock, writes nothing, and may be used on a log that is being written. dir may also be
+// the path of one segment.
 //
-// Damage is not an error, but a finding. The error is ErrNoLog, ErrForeign, or what the file system said; the report then
-// holds what was found before.
+// Damage is not an error, but a finding. The error is ErrNoLog, ErrForeign, or what the file system
+// said; the report then holds what was found before.
 func Check(dir string, opts *Options) (*Report, error) {
 	o := opts.withDefaults()
 	c := checker{report: &Report{Dir: dir}}
@@ -176,7 +179,8 @@ func (c *checker) record(s *scanner, r *Record) {
 	}
 }
 
-// segment returns the report of the segment that is being read, and begins those that were reached since the last.
+// segment returns the report of the segment that is being read, and begins those that were reached
+// since the last.
 func (c *checker) segment(s *scanner) *SegmentReport {
 	for i := len(c.report.Segments); i <= s.end.segment; i++ {
 		seg := &s.segments[i]
@@ -185,7 +189,8 @@ func (c *checker) segment(s *scanner) *SegmentReport {
 	return &c.report.Segments[s.end.segment]
 }
 
-// restart forgets what the records before a damaged place add up to: nothing is known of those that are lost.
+// restart forgets what the records before a damaged place add up to: nothing is known of those that
+// are lost.
 func (c *checker) restart() {
 	metadata := c.sum.metadata
 	c.sum, c.since = newFold(), nil

@@ -8,9 +8,10 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// Close makes durable all that was saved, appends the last witness, removes the spare and releases the lock. It waits for
-// what the Writer does in the background, callbacks of Append and a Release at work among it. Any other Close waits for the first, and does
-// nothing else. The error is the first failure to write, if there was one, every time.
+// Close makes durable all that was saved, appends the last witness, removes the spare and releases
+// the lock. It waits for what the Writer does in the background, callbacks of Append and a Release
+// at work among it. Any other Close waits for the first, and does nothing else. The error is the
+// first failure to write, if there was one, every time.
 func (w *Writer) Close() (err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -66,8 +67,9 @@ func (w *Writer) closeFiles(err error) error {
 	return w.err
 }
 
-// lastWitness appends a record that says that all before it was synced. It need not be synced itself: if it is lost, so
-// is a proof, but nothing else. On a full disk there may be no room for it.
+// lastWitness appends a record that says that all before it was synced. It need not be synced
+// itself: if it is lost, so is a proof, but nothing else. On a full disk there may be no room for
+// it.
 func (w *Writer) lastWitness() {
 	if !w.encoder.claims {
 		return
@@ -87,7 +89,8 @@ func (w *Writer) lastWitness() {
 // errNotReturned is the failure of a Writer that called code which did not return.
 var errNotReturned = errors.New("wal: an Observer, a callback of Append, the Logger's handler or the FS panicked, or called runtime.Goexit")
 
-// unlessReturned makes that the Writer's error. It is deferred around what the Writer calls of others' code. The lock is not held.
+// unlessReturned makes that the Writer's error. It is deferred around what the Writer calls of
+// others' code. The lock is not held.
 func (w *Writer) unlessReturned(returned *bool) {
 	if !*returned {
 		w.mu.Lock()
@@ -96,8 +99,9 @@ func (w *Writer) unlessReturned(returned *bool) {
 	}
 }
 
-// fail makes err the Writer's error, unless it has one already, and returns that. It is for failures outside flush. The lock is
-// held. If a batch is being flushed, those who wait hear of it when that has come to its end.
+// fail makes err the Writer's error, unless it has one already, and returns that. It is for
+// failures outside flush. The lock is held. If a batch is being flushed, those who wait hear of it
+// when that has come to its end.
 func (w *Writer) fail(err error) error {
 	if w.err != nil {
 		return w.err

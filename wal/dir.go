@@ -31,8 +31,8 @@ type listing struct {
 	mark     mark     // how far the log was durable at the least when it was listed
 }
 
-// list reads a directory, strictly: whatever ends in .wal is either a segment or a stray. path may also be the path of
-// one segment, which then is all of the log, without a mark.
+// list reads a directory, strictly: whatever ends in .wal is either a segment or a stray. path may
+// also be the path of one segment, which then is all of the log, without a mark.
 func list(fsys fileutil.FS, path string) (listing, error) {
 	info, err := fsys.Stat(path)
 	if err != nil {
@@ -73,7 +73,8 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 	return l, nil
 }
 
-// special returns what cannot be a file of ours by its mode, or "". A pipe would stop the process that opens it.
+// special returns what cannot be a file of ours by its mode, or "". A pipe would stop the process
+// that opens it.
 func special(mode fs.FileMode) string {
 	switch {
 	case mode.IsDir():
@@ -100,8 +101,8 @@ func (l *listing) check(dir string) error {
 	return nil
 }
 
-// from returns the position of the segment to start at for what follows index: the last whose name has an index at or
-// below it, or the first. For 0 it is the first, whatever the names.
+// from returns the position of the segment to start at for what follows index: the last whose name
+// has an index at or below it, or the first. For 0 it is the first, whatever the names.
 func (l *listing) from(index uint64) int {
 	for i := len(l.segments) - 1; i > 0 && index > 0; i-- {
 		if l.segments[i].index <= index {
@@ -111,8 +112,8 @@ func (l *listing) from(index uint64) int {
 	return 0
 }
 
-// beginning returns the error of a log of which the first segments are not there. Release may have removed them: then a snapshot record
-// makes them needless.
+// beginning returns the error of a log of which the first segments are not there. Release may have
+// removed them: then a snapshot record makes them needless.
 func (l *listing) beginning() *CorruptError {
 	first := &l.segments[0]
 	if first.seq == 0 || l.preceded {
@@ -141,7 +142,8 @@ func (l *listing) open(fsys fileutil.FS, dir string, from, flag int) error {
 	return nil
 }
 
-// closeUnless closes what open opened, unless all went well. It is deferred, so that it is done also after a panic of an FS or of an Observer.
+// closeUnless closes what open opened, unless all went well. It is deferred, so that it is done
+// also after a panic of an FS or of an Observer.
 func (l *listing) closeUnless(well *bool) {
 	if !*well {
 		l.close()
@@ -158,8 +160,8 @@ func (l *listing) close() {
 	}
 }
 
-// openLog lists a log and opens its segments for reading, from the one that index selects. A segment that another
-// process removes in between makes it list again.
+// openLog lists a log and opens its segments for reading, from the one that index selects. A
+// segment that another process removes in between makes it list again.
 func openLog(fsys fileutil.FS, path string, index uint64) (l listing, dir string, err error) {
 	const tries = 5
 	for try := 1; ; try++ {
@@ -184,8 +186,8 @@ func openLog(fsys fileutil.FS, path string, index uint64) (l listing, dir string
 	}
 }
 
-// isSpareName tells whether name is one that writers give what they prepare: a number and .tmp for a segment, the name of
-// a copy, a number and .tmp for that.
+// isSpareName tells whether name is one that writers give what they prepare: a number and .tmp for
+// a segment, the name of a copy, a number and .tmp for that.
 func isSpareName(name string) bool {
 	name, ok := strings.CutSuffix(name, ".tmp")
 	if of, number, found := strings.Cut(name, copySuffix+"."); found && strings.Contains(of, segmentSuffix+".") {
@@ -194,9 +196,10 @@ func isSpareName(name string) bool {
 	return ok && name != "" && strings.Trim(name, "0123456789") == ""
 }
 
-// copyName names the copy that is kept of what was cut off a segment at an offset. It does not end in .wal, so that
-// etcd does not take it for a segment. Release removes it together with the segment.
-// A copy that is there already keeps its name: it may be that of an Open that was cut short, which holds more than is left.
+// copyName names the copy that is kept of what was cut off a segment at an offset. It does not end
+// in .wal, so that etcd does not take it for a segment. Release removes it together with the
+// segment. A copy that is there already keeps its name: it may be that of an Open that was cut
+// short, which holds more than is left.
 func copyName(segment string, offset int64, copies []string) string {
 	name := fmt.Sprintf("%s.%d%s", segment, offset, copySuffix)
 	for n := 1; slices.Contains(copies, name); n++ {

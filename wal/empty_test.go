@@ -9,7 +9,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// Nothing is not empty: neither in an entry's data, nor in a snapshot record's ConfState, nor in the metadata.
+// Nothing is not empty: neither in an entry's data, nor in a snapshot record's ConfState, nor in
+// the metadata.
 func TestNothingAndEmptyAreKeptApart(t *testing.T) {
 	for _, empty := range [][]byte{nil, {}} {
 		fs := crashfs.New()

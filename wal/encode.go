@@ -6,8 +6,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A batch is what one sync will make durable: frames in whole pages, in the order in which they were saved. It is
-// encoded straight from the caller's values, and is written to its segment with one write.
+// A batch is what one sync will make durable: frames in whole pages, in the order in which they
+// were saved. It is encoded straight from the caller's values, and is written to its segment with
+// one write.
 type batch struct {
 	number uint64
 	seg    *segment
@@ -27,7 +28,8 @@ func (b *batch) end() int64 { return b.base + int64(len(b.buf)) }
 // empty tells whether there is nothing in the batch to write.
 func (b *batch) empty() bool { return b.end() == b.start }
 
-// seal decides up to where the batch will be written: whole pages, as far as the segment reaches. Nothing comes to the batch after that.
+// seal decides up to where the batch will be written: whole pages, as far as the segment reaches.
+// Nothing comes to the batch after that.
 func (b *batch) seal() {
 	end := b.end()
 	b.pages = max(end, min((end+pageSize-1)/pageSize*pageSize, b.seg.size))
@@ -76,10 +78,11 @@ func (e *encoder) snapshot(b *batch, s walpb.Snapshot) {
 	e.frame(b, walpb.TypeSnapshot, e.scratch, nil)
 }
 
-// frame appends one frame whose data is the two parts, one behind the other; both nil for a record without data.
+// frame appends one frame whose data is the two parts, one behind the other; both nil for a record
+// without data.
 //
-// The data is summed first, because the sum stands before it and has no fixed size; the frame is then written from its
-// first byte to its last.
+// The data is summed first, because the sum stands before it and has no fixed size; the frame is
+// then written from its first byte to its last.
 func (e *encoder) frame(b *batch, t walpb.Type, first, second []byte) {
 	dataLen := len(first) + len(second)
 	if first == nil && second == nil {
@@ -89,7 +92,8 @@ func (e *encoder) frame(b *batch, t walpb.Type, first, second []byte) {
 	offset := b.end()
 	r := walpb.Record{Type: t, CRC: e.chain, Vouched: !e.plain}
 	if sector := offset / sectorSize; e.claims && e.claimed != sector {
-		// Once in a sector is enough for a reader behind damage to find it, wherever the damage ends.
+		// Once in a sector is enough for a reader behind damage to find it, wherever the damage
+		// ends.
 		r.SyncedTo, e.claimed = uint64(b.start), sector
 		if sabotaged(earlyWitness) {
 			r.SyncedTo = uint64(offset)

@@ -10,45 +10,50 @@ import (
 
 // Errors on which a caller may branch. They are wrapped: compare with errors.Is.
 var (
-	// ErrNoLog says that a directory holds no segment. It is also an fs.ErrNotExist, which is what a directory that is not
-	// there gives: compare with that to catch both.
+	// ErrNoLog says that a directory holds no segment. It is also an fs.ErrNotExist, which is what
+	// a directory that is not there gives: compare with that to catch both.
 	ErrNoLog error = noLog{}
 
 	// ErrExists says that Create found a log. It is also an fs.ErrExist.
 	ErrExists error = exists{}
 
-	// ErrClosed is what a Writer returns after Close, and the zero Writer always. It is fs.ErrClosed.
+	// ErrClosed is what a Writer returns after Close, and the zero Writer always. It is
+	// fs.ErrClosed.
 	ErrClosed = fs.ErrClosed
 
 	// ErrLocked says that another Writer, or an etcd, has the log open. It is fileutil.ErrLocked.
 	ErrLocked = fileutil.ErrLocked
 
-	// ErrInvalid says that Save or SaveSnapshot was given what the log cannot hold: an index that does not follow,
-	// a term or commit that falls, a vote that changes within its term, a commit beyond the last entry, an entry type or a
-	// ConfState that no etcd can read. Nothing was written.
+	// ErrInvalid says that Save or SaveSnapshot was given what the log cannot hold: an index that
+	// does not follow, a term or commit that falls, a vote that changes within its term, a commit
+	// beyond the last entry, an entry type or a ConfState that no etcd can read. Nothing was
+	// written.
 	ErrInvalid = errors.New("invalid")
 
 	// ErrTooLarge says that a record would be larger than Options.MaxRecord. Nothing was written.
 	ErrTooLarge = errors.New("record too large")
 
-	// ErrNoSpace says that the disk, or a quota, has no space for what was to be saved, which the error of the file system in it says,
-	// too. Nothing was written, and the Writer can be used as before: save the same again once there is space. A Release makes some. Where the
-	// file system cannot reserve space, or needs more to write a page a second time, as btrfs does, a full disk may be a failure to write instead, after which
-	// Open is what helps.
+	// ErrNoSpace says that the disk, or a quota, has no space for what was to be saved, which the
+	// error of the file system in it says, too. Nothing was written, and the Writer can be used as
+	// before: save the same again once there is space. A Release makes some. Where the file system
+	// cannot reserve space, or needs more to write a page a second time, as btrfs does, a full disk
+	// may be a failure to write instead, after which Open is what helps.
 	ErrNoSpace = errors.New("no space")
 
-	// ErrSnapshotNotFound says that the snapshot to replay from is not recorded in the segments that were read.
+	// ErrSnapshotNotFound says that the snapshot to replay from is not recorded in the segments
+	// that were read.
 	ErrSnapshotNotFound = errors.New("snapshot record not found")
 
 	// ErrSnapshotMismatch says that the snapshot to replay from is recorded with another term.
 	ErrSnapshotMismatch = errors.New("snapshot record has another term")
 
-	// ErrSnapshotOutdated says that the entries after the snapshot to replay from are not all in the log, because a
-	// later snapshot took their place: replay from that one.
+	// ErrSnapshotOutdated says that the entries after the snapshot to replay from are not all in
+	// the log, because a later snapshot took their place: replay from that one.
 	ErrSnapshotOutdated = errors.New("a later snapshot replaced what followed")
 
-	// ErrForeign says that a directory holds a name that ends in .wal but is no segment's, or what is no file under one that is. What
-	// made it, and whether it belongs to the log, cannot be known: move it away.
+	// ErrForeign says that a directory holds a name that ends in .wal but is no segment's, or what
+	// is no file under one that is. What made it, and whether it belongs to the log, cannot be
+	// known: move it away.
 	ErrForeign = errors.New("not a segment")
 )
 
@@ -84,7 +89,8 @@ const (
 var kindNames = [...]string{"", "bad length", "bad padding", "bad record", "header checksum mismatch", "checksum mismatch",
 	"segment does not continue the one before it", "bad head", "zero length", "file ends inside a length word", "contradiction", "missing segment", "segment is there twice", "the end of the log is lost"}
 
-// String returns the kind in words, or kind(n) for a value that is none; of the zero Kind there are no words.
+// String returns the kind in words, or kind(n) for a value that is none; of the zero Kind there are
+// no words.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]
@@ -92,8 +98,8 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// A CorruptError says that what a log had made durable is damaged or gone, and where. Everything before the place is
-// good and was returned.
+// A CorruptError says that what a log had made durable is damaged or gone, and where. Everything
+// before the place is good and was returned.
 type CorruptError struct {
 	Segment string // the segment's file name; for a missing segment, the next one's
 	Offset  int64  // in the segment, in bytes: where the first frame that is not good begins
@@ -101,8 +107,8 @@ type CorruptError struct {
 	Detail  string // what was found there
 	Because string // why it is not a torn tail
 
-	// LastIndex is the index of the last entry before the place, and Commit the last hard state's, as far as the
-	// records that were read tell; both are set by Open, Replay and Check.
+	// LastIndex is the index of the last entry before the place, and Commit the last hard state's,
+	// as far as the records that were read tell; both are set by Open, Replay and Check.
 	LastIndex, Commit uint64
 }
 
@@ -124,7 +130,8 @@ func contradiction(r *Record, err error) *CorruptError {
 	return &CorruptError{Segment: r.Segment, Offset: r.Offset, Kind: Contradiction, Detail: r.Type.String() + " record: " + err.Error(), Because: because}
 }
 
-// foreign is the error of a name that ends in .wal and is no segment's, or under which there is something special.
+// foreign is the error of a name that ends in .wal and is no segment's, or under which there is
+// something special.
 func foreign(dir, name, special string) error {
 	if special != "" {
 		return fmt.Errorf("wal: %s: %s: %w but %s: move it away", dir, name, ErrForeign, special)

@@ -26,7 +26,8 @@ func frameHead(n int) []byte {
 	return r.AppendHead(binary.LittleEndian.AppendUint64(nil, word), n)
 }
 
-// manyHeads is a value in which a frame may begin every 24 bytes, and each of them leads to frames that are most of it.
+// manyHeads is a value in which a frame may begin every 24 bytes, and each of them leads to frames
+// that are most of it.
 func manyHeads(size int) []byte {
 	const cell = 24
 	v := make([]byte, size)
@@ -39,7 +40,8 @@ func manyHeads(size int) []byte {
 	return v
 }
 
-// A value that somebody chose is in a batch that a power cut tears. Whatever it looks like, the log opens, without help and at once.
+// A value that somebody chose is in a batch that a power cut tears. Whatever it looks like, the log
+// opens, without help and at once.
 func TestNoValueKeepsALogFromOpening(t *testing.T) {
 	entry, state := &walpb.Entry{Term: 1, Index: 9, Data: []byte("x")}, &walpb.HardState{Term: 1}
 	piece := forge(7, walpb.Record{Type: walpb.TypeEntry, Data: entry.Append(nil)}, walpb.Record{Type: walpb.TypeState, Data: state.Append(nil)},
@@ -86,7 +88,8 @@ func TestNoValueKeepsALogFromOpening(t *testing.T) {
 	}
 }
 
-// unmarked returns the bytes of a segment of a log of calls with one entry and one hard state each, that was not closed, and its records.
+// unmarked returns the bytes of a segment of a log of calls with one entry and one hard state each,
+// that was not closed, and its records.
 func unmarked(t *testing.T, calls int, change ...func(*wal.Options)) (b []byte, list []wal.Record) {
 	l, w := create(t, change...)
 	for i := range uint64(calls) {
@@ -100,8 +103,9 @@ func unmarked(t *testing.T, calls int, change ...func(*wal.Options)) (b []byte, 
 	return b, records(t, crashfs.Load(map[string][]byte{"/log/" + segment0: b}))
 }
 
-// The last frame of a log, with nothing after it and no mark beside it: every flip that leaves its data whole is damage, for no
-// torn sector leaves that. Its length may be what is wrong, or that of the data.
+// The last frame of a log, with nothing after it and no mark beside it: every flip that leaves its
+// data whole is damage, for no torn sector leaves that. Its length may be what is wrong, or that of
+// the data.
 func TestAFrameWhoseDataIsWholeIsNotTorn(t *testing.T) {
 	for _, change := range [][]func(*wal.Options){nil, {plain}} {
 		b, list := unmarked(t, 3, change...)
@@ -134,8 +138,9 @@ func TestAFrameWhoseDataIsWholeIsNotTorn(t *testing.T) {
 	}
 }
 
-// A sector is zeroed in a log without witnesses, and after it stand, whole and linked, a hard state and what follows it. That the entries
-// leave a gap, or that the hard state commits more than there is, shows that calls had ended in between.
+// A sector is zeroed in a log without witnesses, and after it stand, whole and linked, a hard state
+// and what follows it. That the entries leave a gap, or that the hard state commits more than there
+// is, shows that calls had ended in between.
 func TestIndexesProveALaterBatch(t *testing.T) {
 	b, list := unmarked(t, 80, plain)
 	cut := 0
@@ -162,8 +167,8 @@ func TestIndexesProveALaterBatch(t *testing.T) {
 	}
 }
 
-// A hard state of another term or vote is synced before anything else is written. The one before it, that only commits, is not, and is
-// damaged here; nothing else would prove that.
+// A hard state of another term or vote is synced before anything else is written. The one before
+// it, that only commits, is not, and is damaged here; nothing else would prove that.
 func TestAVoteProvesALaterBatch(t *testing.T) {
 	for _, next := range []walpb.HardState{{Term: 2, Commit: 9}, {Term: 1, Vote: 3, Commit: 9}, {Term: 1, Commit: 9}} {
 		l, w := create(t, plain)
@@ -186,7 +191,8 @@ func TestAVoteProvesALaterBatch(t *testing.T) {
 	}
 }
 
-// etcd 2 did not pad its frames: one of eight begins where a padded one may, and the next ones do not.
+// etcd 2 did not pad its frames: one of eight begins where a padded one may, and the next ones do
+// not.
 func TestFramesWithoutPaddingAreFoundWhereverTheyBegin(t *testing.T) {
 	whole, err := os.ReadFile(filepath.Join(testlogs.Writers(t, "etcd/2.3.8/behind")["etcd/2.3.8/behind"], segment0))
 	must(t, err)
@@ -207,7 +213,8 @@ func TestFramesWithoutPaddingAreFoundWhereverTheyBegin(t *testing.T) {
 	}
 }
 
-// No write of ours or etcd's ends inside a frame but at the border of a sector, and no file system makes it so.
+// No write of ours or etcd's ends inside a frame but at the border of a sector, and no file system
+// makes it so.
 func TestAFileThatEndsInsideAFrameWasCutOff(t *testing.T) {
 	for _, change := range [][]func(*wal.Options){nil, {plain}} {
 		b, list := unmarked(t, 20, change...)

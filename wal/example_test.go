@@ -114,7 +114,8 @@ func ExampleWriter_Append() {
 	// 3 is durable: true
 }
 
-// A program that keeps two snapshots releases the log up to the older one: should the file of the newer be damaged, it goes on from there.
+// A program that keeps two snapshots releases the log up to the older one: should the file of the
+// newer be damaged, it goes on from there.
 func ExampleWriter_Release() {
 	dir, remove := tempDir()
 	defer remove()

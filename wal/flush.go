@@ -12,8 +12,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// advance takes one step towards making a batch durable. If another goroutine is flushing, it waits for that; then
-// the first to wake flushes for all that have gathered meanwhile.
+// advance takes one step towards making a batch durable. If another goroutine is flushing, it waits
+// for that; then the first to wake flushes for all that have gathered meanwhile.
 func (w *Writer) advance(number uint64) {
 	if w.flushing {
 		w.waiting[number%2].Wait()
@@ -22,7 +22,8 @@ func (w *Writer) advance(number uint64) {
 	w.flush()
 }
 
-// flush writes and syncs the gathering batch. The lock is held when it is called and when it returns, and not in between.
+// flush writes and syncs the gathering batch. The lock is held when it is called and when it
+// returns, and not in between.
 func (w *Writer) flush() {
 	b, end := w.gathering, w.mark()
 	b.seal()
@@ -102,7 +103,8 @@ func (w *Writer) next(b *batch) *batch {
 	}
 	n.start = b.end()
 	n.base = n.start / pageSize * pageSize
-	// The last page is written again, whole, with what follows in it: a disk keeps what it is given a second time.
+	// The last page is written again, whole, with what follows in it: a disk keeps what it is given
+	// a second time.
 	n.buf = append(n.buf, b.buf[n.base-b.base:]...)
 	return n
 }
@@ -186,9 +188,9 @@ func (w *Writer) sync(seg *segment) error {
 	return nil
 }
 
-// name gives a spare the name of the segment that it becomes. The name and the head under it become durable with the
-// first batch in the segment. A crash before leaves a segment without a whole head, which the end of the one before it shows to
-// be unborn.
+// name gives a spare the name of the segment that it becomes. The name and the head under it become
+// durable with the first batch in the segment. A crash before leaves a segment without a whole
+// head, which the end of the one before it shows to be unborn.
 func (w *Writer) name(seg *segment) error {
 	began := time.Now()
 	name := segmentName(seg.seq, seg.index)
@@ -202,8 +204,8 @@ func (w *Writer) name(seg *segment) error {
 	return nil
 }
 
-// cause returns what a file's error says without the file's name, which is the one that it was opened by and perhaps has no
-// longer.
+// cause returns what a file's error says without the file's name, which is the one that it was
+// opened by and perhaps has no longer.
 func cause(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

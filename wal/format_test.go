@@ -24,7 +24,8 @@ func formatFile(t *testing.T) string {
 	return string(b)
 }
 
-// hexLines decodes a block of hex, in which each line begins with its offset, and returns offset and comment of each too.
+// hexLines decodes a block of hex, in which each line begins with its offset, and returns offset
+// and comment of each too.
 func hexLines(t *testing.T, block string) (data []byte, lines []string) {
 	t.Helper()
 	for line := range strings.Lines(block) {
@@ -54,8 +55,9 @@ func formatMark(t *testing.T) []byte {
 	return data
 }
 
-// TestFormat decodes every block of hex in FORMAT.md: the mark is tested where it is written; each other is a segment, a line a
-// frame, with its offset before it and its type and checksum behind it.
+// TestFormat decodes every block of hex in FORMAT.md: the mark is tested where it is written; each
+// other is a segment, a line a frame, with its offset before it and its type and checksum behind
+// it.
 func TestFormat(t *testing.T) {
 	blocks := regexp.MustCompile("(?s)```hex segment ([^\n]*)\n(.*?)```").FindAllStringSubmatch(formatFile(t), -1)
 	if all := strings.Count(formatFile(t), "```hex"); len(blocks) < 3 || all != len(blocks)+1 {

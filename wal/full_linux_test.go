@@ -29,7 +29,8 @@ func fullDisk(t *testing.T) (dir string, fill func()) {
 	}
 }
 
-// What tmpfs reserves is there for the log when everything else is gone, and after a restart it is still a log.
+// What tmpfs reserves is there for the log when everything else is gone, and after a restart it is
+// still a log.
 func TestOnARealFullDiskTheSpareIsFilled(t *testing.T) {
 	dir, fill := fullDisk(t)
 	spare := make(chan error, 100)

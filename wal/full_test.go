@@ -20,8 +20,8 @@ import (
 // full makes the disk of a lab as large as what is on it.
 func (l *lab) full() { l.SetSize(l.Used()) }
 
-// A full disk stops the log when there is no room for a record, neither in the last segment nor in the spare; and then it is the record that
-// is refused, not the log that ends.
+// A full disk stops the log when there is no room for a record, neither in the last segment nor in
+// the spare; and then it is the record that is refused, not the log that ends.
 func TestOnAFullDiskTheSpareIsFilledBeforeASaveIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*wal.Options){"ours": func(*wal.Options) {}, "plain": plain} {
 		t.Run(name, func(t *testing.T) {
@@ -80,7 +80,8 @@ func TestOnAFullDiskTheSpareIsFilledBeforeASaveIsRefused(t *testing.T) {
 	}
 }
 
-// What no segment has room for is not worth a cut: the next one would not have it either, nor the one after.
+// What no segment has room for is not worth a cut: the next one would not have it either, nor the
+// one after.
 func TestOnAFullDiskALargeSaveIsRefusedWithoutACut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)
@@ -156,7 +157,8 @@ type opened struct {
 	said    string   // and what the log says
 }
 
-// openFull opens a log twice on a disk that is full: what the first Open has left is what the second finds.
+// openFull opens a log twice on a disk that is full: what the first Open has left is what the
+// second finds.
 func openFull(t *testing.T, f *crashfs.FS, change ...func(*wal.Options)) (o opened) {
 	t.Helper()
 	var said bytes.Buffer
@@ -189,8 +191,8 @@ func openFull(t *testing.T, f *crashfs.FS, change ...func(*wal.Options)) (o open
 	return o
 }
 
-// Nobody was told that our own torn tail is durable. To refuse it for want of space for a copy would be to refuse the log, and with it the
-// Release that makes space.
+// Nobody was told that our own torn tail is durable. To refuse it for want of space for a copy
+// would be to refuse the log, and with it the Release that makes space.
 func TestOpenOnAFullDiskDropsATornTail(t *testing.T) {
 	for name, free := range map[string]int64{"without room for a copy": 4096, "with room for one": 16384 + 8192} {
 		f, at, tail := torn(t)
@@ -218,7 +220,8 @@ func TestOpenOnAFullDiskDropsATornTail(t *testing.T) {
 	}
 }
 
-// What nothing proves may have been acknowledged: it does not go without a copy, and the error says how much to free.
+// What nothing proves may have been acknowledged: it does not go without a copy, and the error says
+// how much to free.
 func TestOpenOnAFullDiskKeepsAnUnprovenTail(t *testing.T) {
 	l, w := create(t, plain, func(o *wal.Options) { o.SegmentSize = 64 << 10 })
 	must(t, w.Save(state(1, 0), entries(1, 1, 3, 100)))

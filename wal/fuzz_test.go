@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzNames takes any name for one in a log's directory. A name is of one kind at most, and a segment's is the only one of
-// its segment.
+// FuzzNames takes any name for one in a log's directory. A name is of one kind at most, and a
+// segment's is the only one of its segment.
 func FuzzNames(f *testing.F) {
 	for _, name := range []string{
 		segmentName(0, 0), segmentName(1<<64-1, 1), copyName(segmentName(2, 3), 4096, nil), spareName(0), spareName(17),

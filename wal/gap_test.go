@@ -10,7 +10,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// releasable returns a log of six segments or more, all but the last two of which a snapshot record makes unnecessary.
+// releasable returns a log of six segments or more, all but the last two of which a snapshot record
+// makes unnecessary.
 func releasable(t *testing.T, change ...func(*wal.Options)) (l *lab, last uint64) {
 	l, w := create(t, change...)
 	for len(l.segments()) < 6 {
@@ -22,7 +23,8 @@ func releasable(t *testing.T, change ...func(*wal.Options)) (l *lab, last uint64
 	return l, last
 }
 
-// A power cut in Release leaves any of the segments that it removed. etcd refuses a log with a gap, so Open removes the rest of them.
+// A power cut in Release leaves any of the segments that it removed. etcd refuses a log with a gap,
+// so Open removes the rest of them.
 func TestOpenFinishesARelease(t *testing.T) {
 	l, last := releasable(t)
 	all := l.segments()
@@ -58,8 +60,9 @@ func TestOpenFinishesARelease(t *testing.T) {
 	}
 }
 
-// An old segment under a later number looks as if a Release had removed those between. In a log without witnesses its number is
-// covered by nothing; the index in its name shows that what stands before it was not released.
+// An old segment under a later number looks as if a Release had removed those between. In a log
+// without witnesses its number is covered by nothing; the index in its name shows that what stands
+// before it was not released.
 func TestOpenKeepsWhatStandsBeforeAnOldSegment(t *testing.T) {
 	l, _ := releasable(t, plain)
 	all := l.segments()

@@ -8,8 +8,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// The first segment gets its name when its head is durable, the record of the empty snapshot included. Without that the log could be
-// opened, and replayed from nothing.
+// The first segment gets its name when its head is durable, the record of the empty snapshot
+// included. Without that the log could be opened, and replayed from nothing.
 func TestTheFirstSegmentBeginsWithTheEmptySnapshot(t *testing.T) {
 	entry := entryRecords(1, 1, 1)[0]
 	for name, list := range map[string][]walpb.Record{

@@ -6,14 +6,16 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A history is what the entries, hard states and snapshot records of a log add up to. It is the one place that knows
-// which of them contradict each other, and both sides ask it: the Writer before it writes, the readers before they
-// believe. It keeps the terms of the log, and the entries themselves only where it is told to.
+// A history is what the entries, hard states and snapshot records of a log add up to. It is the one
+// place that knows which of them contradict each other, and both sides ask it: the Writer before it
+// writes, the readers before they believe. It keeps the terms of the log, and the entries
+// themselves only where it is told to.
 //
-// A snapshot record is of one of two kinds, and does not say which. A local one names an entry that the log holds, and
-// changes nothing. One that was installed from a leader replaces the log; but only once the hard state that commits it
-// is there as well, because a crash may come between the two, and then the log in front of it still stands. Until one
-// or the other is certain, a history follows both lines.
+// A snapshot record is of one of two kinds, and does not say which. A local one names an entry that
+// the log holds, and changes nothing. One that was installed from a leader replaces the log; but
+// only once the hard state that commits it is there as well, because a crash may come between the
+// two, and then the log in front of it still stands. Until one or the other is certain, a history
+// follows both lines.
 //
 // Some writers put what they write in another order, and a reader waits for the rest: see owes.
 type history struct {
@@ -67,8 +69,9 @@ func (h *history) refusesState(s walpb.HardState) error {
 	return nil
 }
 
-// admitsState returns why Save may not write a hard state after entries, or nil. A commit that reaches the pending
-// snapshot decides whether that has replaced the log. What lies between the two logs is in neither.
+// admitsState returns why Save may not write a hard state after entries, or nil. A commit that
+// reaches the pending snapshot decides whether that has replaced the log. What lies between the two
+// logs is in neither.
 func (h *history) admitsState(s walpb.HardState, entries []walpb.Entry) error {
 	if err := h.refusesState(s); err != nil {
 		return err
@@ -89,8 +92,8 @@ func (h *history) admitsState(s walpb.HardState, entries []walpb.Entry) error {
 	return nil
 }
 
-// refuses returns why a commit cannot reach a snapshot that waits for it, where the log has gone on with another entry at its index: one
-// of the two was not committed.
+// refuses returns why a commit cannot reach a snapshot that waits for it, where the log has gone on
+// with another entry at its index: one of the two was not committed.
 func (p *install) refuses(commit uint64) error {
 	return fmt.Errorf("the hard state commits %d, but the log has gone on with another entry after the snapshot record %d/%d", commit, p.snapshot.Term, p.snapshot.Index)
 }
@@ -141,10 +144,11 @@ func (h *history) owing() bool {
 
 // owes returns why a log cannot end here, because other records have to follow, or nil.
 //
-// Our Writer never leaves it so, and etcd's raft asks for the order that ours keeps: first the record of a snapshot
-// that a leader sent, then the hard state that commits it and entries. But etcd up to 3.3.20 and 3.4.7, the raftexample
-// of that time and its copies, and Hyperledger Fabric's orderer save hard state and entries first, and the backup that
-// etcd's tools write has its snapshot record last.
+// Our Writer never leaves it so, and etcd's raft asks for the order that ours keeps: first the
+// record of a snapshot that a leader sent, then the hard state that commits it and entries. But
+// etcd up to 3.3.20 and 3.4.7, the raftexample of that time and its copies, and Hyperledger
+// Fabric's orderer save hard state and entries first, and the backup that etcd's tools write has
+// its snapshot record last.
 func (h *history) owes() error {
 	switch {
 	case h.loose != nil:
@@ -155,7 +159,8 @@ func (h *history) owes() error {
 	return nil
 }
 
-// entry takes the next entry of the log, or returns why it cannot be. Of one that admitsEntry admits, it never returns an error.
+// entry takes the next entry of the log, or returns why it cannot be. Of one that admitsEntry
+// admits, it never returns an error.
 func (h *history) entry(e walpb.Entry) error {
 	if err := h.refusesEntry(e.Index, e.Term); err != nil {
 		return err
@@ -187,8 +192,8 @@ func (h *history) entry(e walpb.Entry) error {
 	return nil
 }
 
-// hardState takes the next hard state of the log, or returns why it cannot be. Of one that admitsState admits, it never
-// returns an error.
+// hardState takes the next hard state of the log, or returns why it cannot be. Of one that
+// admitsState admits, it never returns an error.
 func (h *history) hardState(s walpb.HardState) error {
 	if err := h.refusesState(s); err != nil {
 		return err
@@ -209,11 +214,12 @@ func (h *history) hardState(s walpb.HardState) error {
 	return nil
 }
 
-// uninstalled reports whether the line, as far as it was read, holds nothing but what follows a snapshot that was never
-// committed. from is where reading began: the index of a snapshot that is committed, and whatever the log holds after that
-// was read.
+// uninstalled reports whether the line, as far as it was read, holds nothing but what follows a
+// snapshot that was never committed. from is where reading began: the index of a snapshot that is
+// committed, and whatever the log holds after that was read.
 //
-// Then the line is not the log's. For had it gone on from before that snapshot, entries between the two would have been read.
+// Then the line is not the log's. For had it gone on from before that snapshot, entries between the
+// two would have been read.
 func (h *history) uninstalled(from uint64) bool {
 	return h.ahead > 0 && h.line.base == h.ahead && from < h.ahead && h.state.Commit == from
 }
@@ -227,8 +233,8 @@ func (h *history) replayable(r recorded) bool {
 	return r.index <= h.state.Commit && l.base <= r.index && h.state.Commit <= max(r.index, l.last)
 }
 
-// settle ends the reading of a log with these snapshot records: if it holds no entry, it begins with the newest that is usable, and one
-// beyond the commit waits for it.
+// settle ends the reading of a log with these snapshot records: if it holds no entry, it begins
+// with the newest that is usable, and one beyond the commit waits for it.
 func (h *history) settle(records []recorded) {
 	newest := newestUsable(records, h.state.Commit)
 	if newest < 0 || h.line.started() {

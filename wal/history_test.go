@@ -14,8 +14,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// node is what a member of a cluster knows, and the records that it has written so far: a model of a log that is written in
-// the way of raft, and as plain as can be.
+// node is what a member of a cluster knows, and the records that it has written so far: a model of
+// a log that is written in the way of raft, and as plain as can be.
 type node struct {
 	oldOrder  bool // it commits a snapshot that a leader sent before it records that
 	records   []Record
@@ -67,7 +67,8 @@ func (n *node) overwrite(index uint64, count int) {
 	}
 }
 
-// install takes a snapshot from a leader. A crash may come before the hard state that makes it effective.
+// install takes a snapshot from a leader. A crash may come before the hard state that makes it
+// effective.
 func (n *node) install(s walpb.Snapshot, crash bool) {
 	if !crash && n.oldOrder {
 		n.installLate(s)
@@ -86,8 +87,8 @@ func (n *node) install(s walpb.Snapshot, crash bool) {
 	n.setState(state)
 }
 
-// installLate is install by a writer that saves the hard state, and with it the first entries after the snapshot if there are
-// any, before the snapshot's record.
+// installLate is install by a writer that saves the hard state, and with it the first entries after
+// the snapshot if there are any, before the snapshot's record.
 func (n *node) installLate(s walpb.Snapshot) {
 	lacks := s.Index > n.last() || n.term(s.Index) != s.Term
 	if s.Index <= n.last() && lacks {
@@ -104,7 +105,8 @@ func (n *node) installLate(s walpb.Snapshot) {
 	n.record(s)
 }
 
-// committable returns how far the node can learn that its entries are committed: not to what contradicts the cluster's.
+// committable returns how far the node can learn that its entries are committed: not to what
+// contradicts the cluster's.
 func (n *node) committable() uint64 {
 	last := n.last()
 	for _, s := range n.dangling {
@@ -115,7 +117,8 @@ func (n *node) committable() uint64 {
 	return last
 }
 
-// missed returns a snapshot that the cluster has committed and that is at odds with this node's log, or not in it yet.
+// missed returns a snapshot that the cluster has committed and that is at odds with this node's
+// log, or not in it yet.
 func (n *node) missed() (walpb.Snapshot, bool) {
 	for _, s := range n.dangling {
 		if s.Index > n.state.Commit && (s.Index > n.last() || n.term(s.Index) != s.Term) {
@@ -125,8 +128,8 @@ func (n *node) missed() (walpb.Snapshot, bool) {
 	return walpb.Snapshot{}, false
 }
 
-// follow appends entries from index on, as far as a leader can have sent them: whoever leads in the term of a missed snapshot, or
-// later, has its entry, and sends that first.
+// follow appends entries from index on, as far as a leader can have sent them: whoever leads in the
+// term of a missed snapshot, or later, has its entry, and sends that first.
 func (n *node) follow(index uint64, count int) {
 	if s, ok := n.missed(); ok && (n.state.Term > s.Term || n.state.Term == s.Term && index+uint64(count) > s.Index) {
 		if s.Index > n.last()+1 || n.term(s.Index-1) > s.Term {
@@ -149,8 +152,8 @@ func (n *node) holds(s walpb.Snapshot) bool {
 	return s.Index <= n.last() && s.Index >= n.snapshot.Index && n.term(s.Index) == s.Term
 }
 
-// possible reports whether the cluster can have committed the entry of s, given what it has: terms rise, and logs that have an
-// entry in common are the same up to it.
+// possible reports whether the cluster can have committed the entry of s, given what it has: terms
+// rise, and logs that have an entry in common are the same up to it.
 func (n *node) possible(s walpb.Snapshot) bool {
 	if s.Term < n.term(n.state.Commit) {
 		return false
@@ -250,8 +253,9 @@ func TestReplayIsWhatTheModelSays(t *testing.T) {
 	})
 }
 
-// What the Writer writes, readers believe; and what it refuses, they would not believe either, as far as they can tell: where a
-// snapshot record may have replaced the log they take entries for either.
+// What the Writer writes, readers believe; and what it refuses, they would not believe either, as
+// far as they can tell: where a snapshot record may have replaced the log they take entries for
+// either.
 func TestBothSidesRefuseTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var h history
@@ -292,8 +296,9 @@ func TestBothSidesRefuseTheSame(t *testing.T) {
 	})
 }
 
-// Entries that begin at or below a snapshot that waits for its commit end the log behind it too, from the first on that follows on it. The
-// Writer let them come with a commit beyond both logs' ends, and no reader would have taken that.
+// Entries that begin at or below a snapshot that waits for its commit end the log behind it too,
+// from the first on that follows on it. The Writer let them come with a commit beyond both logs'
+// ends, and no reader would have taken that.
 func TestACommitBeyondBothLogsIsRefused(t *testing.T) {
 	var h history
 	h.snapshot(walpb.Snapshot{})
@@ -317,8 +322,9 @@ func TestACommitBeyondBothLogsIsRefused(t *testing.T) {
 	}
 }
 
-// A snapshot that waits for its commit stands for what the cluster has committed. If the log goes on with another entry at that index, and
-// that is committed, one of the two cannot be so; to install the snapshot would drop an entry whose Save returned nil.
+// A snapshot that waits for its commit stands for what the cluster has committed. If the log goes
+// on with another entry at that index, and that is committed, one of the two cannot be so; to
+// install the snapshot would drop an entry whose Save returned nil.
 func TestACommitOfAnotherEntryThanThatOfAWaitingSnapshotIsRefused(t *testing.T) {
 	l := &Options{FS: crashfs.New()}
 	w, err := Create("log", nil, l)
@@ -338,7 +344,8 @@ func TestACommitOfAnotherEntryThanThatOfAWaitingSnapshotIsRefused(t *testing.T) 
 	if read.hardState(walpb.HardState{Term: 3, Commit: 2}) == nil {
 		t.Error("a reader takes it")
 	}
-	// Entries that agree with the snapshot are how a member catches up that a crash kept from installing it.
+	// Entries that agree with the snapshot are how a member catches up that a crash kept from
+	// installing it.
 	if err := w.Save(walpb.HardState{Term: 3, Commit: 1}, []walpb.Entry{{Term: 2, Index: 2}}); err != nil {
 		t.Error(err)
 	}
@@ -350,8 +357,9 @@ func TestACommitOfAnotherEntryThanThatOfAWaitingSnapshotIsRefused(t *testing.T) 
 	}
 }
 
-// A commit that reaches a snapshot that waits for it replaces a log that has another entry there. Then it must not be beyond the log that
-// follows the snapshot, even if it was not beyond the log before: the Writer would be stuck, and so would every reader.
+// A commit that reaches a snapshot that waits for it replaces a log that has another entry there.
+// Then it must not be beyond the log that follows the snapshot, even if it was not beyond the log
+// before: the Writer would be stuck, and so would every reader.
 func TestACommitBeyondTheLogThatItInstallsIsRefused(t *testing.T) {
 	var h history
 	h.snapshot(walpb.Snapshot{})
@@ -389,7 +397,8 @@ func clone(h history) history {
 	return h
 }
 
-// A snapshot that was received but never took effect is not the end of the log that a report speaks of.
+// A snapshot that was received but never took effect is not the end of the log that a report speaks
+// of.
 func TestReportsSpeakOfTheLogThatStands(t *testing.T) {
 	fs := crashfs.New()
 	o := &Options{FS: fs, SegmentSize: 4096}
@@ -412,8 +421,8 @@ func TestReportsSpeakOfTheLogThatStands(t *testing.T) {
 	}
 }
 
-// Between the log's last entry and a snapshot that was installed and is not yet committed there is nothing to commit: a restart
-// would begin with a commit beyond its last entry.
+// Between the log's last entry and a snapshot that was installed and is not yet committed there is
+// nothing to commit: a restart would begin with a commit beyond its last entry.
 func TestNothingIsCommittedBetweenTheLogAndAnInstalledSnapshot(t *testing.T) {
 	for _, c := range []struct {
 		commit uint64

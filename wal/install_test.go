@@ -10,9 +10,10 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// twoInstalls writes a log that is cut, and in whose last segment two snapshots are installed with no entry of the log before them. The
-// second is committed by the hard state of the same Save as the entries behind it. kept is whether a crash leaves that
-// hard state, which stands behind the entries.
+// twoInstalls writes a log that is cut, and in whose last segment two snapshots are installed with
+// no entry of the log before them. The second is committed by the hard state of the same Save as
+// the entries behind it. kept is whether a crash leaves that hard state, which stands behind the
+// entries.
 func twoInstalls(t *testing.T, kept bool) (f *crashfs.FS, first, second walpb.Snapshot) {
 	t.Helper()
 	l, w := create(t)
@@ -45,8 +46,9 @@ func twoInstalls(t *testing.T, kept bool) (f *crashfs.FS, first, second walpb.Sn
 	return f, first, second
 }
 
-// Who starts again reads from the newest snapshot that is committed. Where that is in the log no entry need come before it, and
-// an entry behind a snapshot that was never committed must not be taken for the log's first.
+// Who starts again reads from the newest snapshot that is committed. Where that is in the log no
+// entry need come before it, and an entry behind a snapshot that was never committed must not be
+// taken for the log's first.
 func TestAnInstallThatACrashCutShortLeavesTheOneBeforeIt(t *testing.T) {
 	f, first, _ := twoInstalls(t, false)
 	snapshots, err := wal.Snapshots(wal.Records(labDir, 0, &wal.Options{FS: f}))
@@ -84,7 +86,8 @@ func TestAnInstallThatIsThereReplacesTheOneBeforeIt(t *testing.T) {
 	}
 }
 
-// installs returns a log whose second segment holds nothing but two snapshots that were installed, at 100 and at 200.
+// installs returns a log whose second segment holds nothing but two snapshots that were installed,
+// at 100 and at 200.
 func installs(t *testing.T) *lab {
 	t.Helper()
 	l, w := create(t)
@@ -100,7 +103,8 @@ func installs(t *testing.T) *lab {
 	return l
 }
 
-// What follows a snapshot that was replaced is gone, wherever reading begins: behind both, no entry is there to tell.
+// What follows a snapshot that was replaced is gone, wherever reading begins: behind both, no entry
+// is there to tell.
 func TestAReplacedSnapshotIsOutdatedWhereverReadingBegins(t *testing.T) {
 	l := installs(t)
 	o := &wal.Options{FS: l.FS}
@@ -118,8 +122,8 @@ func TestAReplacedSnapshotIsOutdatedWhereverReadingBegins(t *testing.T) {
 	}
 }
 
-// Release may leave nothing but an installed snapshot. A Writer that is opened on that knows where the log begins as well as the one that
-// wrote it.
+// Release may leave nothing but an installed snapshot. A Writer that is opened on that knows where
+// the log begins as well as the one that wrote it.
 func TestALogOfNothingButAnInstalledSnapshotGoesOnBehindIt(t *testing.T) {
 	l := installs(t)
 	o := l.options()
@@ -158,7 +162,8 @@ func TestALogOfNothingButAnInstalledSnapshotGoesOnBehindIt(t *testing.T) {
 	}
 }
 
-// 2^64-1 is an index. What is computed from it must not begin again at 0: neither the name of a segment, nor what may come next.
+// 2^64-1 is an index. What is computed from it must not begin again at 0: neither the name of a
+// segment, nor what may come next.
 func TestTheLastIndexIsAnIndexLikeAnyOther(t *testing.T) {
 	l, w := create(t)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: math.MaxUint64, Term: 1})) // of which nothing comes

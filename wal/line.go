@@ -29,8 +29,8 @@ func (l *line) startsAt(index, term uint64) {
 	l.entries = nil
 }
 
-// follows makes a line of which nothing is known before its first entry the one that follows a snapshot right before that, or
-// returns why it cannot be.
+// follows makes a line of which nothing is known before its first entry the one that follows a
+// snapshot right before that, or returns why it cannot be.
 func (l *line) follows(index, term uint64) error {
 	if first, known := l.term(index + 1); known && first < term {
 		return fmt.Errorf("entry %d/%d has a lower term than the snapshot record before it, %d/%d", first, index+1, term, index)
@@ -82,8 +82,8 @@ func (l *line) admits(index, term uint64) error {
 	return nil
 }
 
-// takes returns the entries that the line takes of consecutive ones, which is all from the first on that it admits, and its last index
-// then.
+// takes returns the entries that the line takes of consecutive ones, which is all from the first on
+// that it admits, and its last index then.
 func (l *line) takes(entries []walpb.Entry) (taken []walpb.Entry, last uint64) {
 	for i := range entries {
 		if l.admits(entries[i].Index, entries[i].Term) == nil {

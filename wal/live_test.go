@@ -9,7 +9,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// Whoever reads a log that is being written sees a log: what was saved before, in order, and no damage.
+// Whoever reads a log that is being written sees a log: what was saved before, in order, and no
+// damage.
 func TestReadersOfALogThatIsWrittenSeeALog(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "wal")
 	w, err := wal.Create(dir, []byte("live"), &wal.Options{SegmentSize: 64 << 10})

@@ -14,9 +14,10 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// mark is the content of the file called synced, beside the segments: a place up to which the log was durable. It is written
-// after a sync, and not synced itself, so the log reaches at least that far, whenever the mark is from. It proves what
-// witnesses cannot, that something followed the last record that is there. See FORMAT.md, chapter 7.
+// mark is the content of the file called synced, beside the segments: a place up to which the log
+// was durable. It is written after a sync, and not synced itself, so the log reaches at least that
+// far, whenever the mark is from. It proves what witnesses cannot, that something followed the last
+// record that is there. See FORMAT.md, chapter 7.
 type mark struct {
 	seq    uint64 // of the segment
 	offset int64  // in it, where a frame ends
@@ -41,7 +42,8 @@ func (m mark) put(b *[markSize]byte) {
 	binary.LittleEndian.PutUint32(b[60:], walpb.Checksum(0, b[:60]))
 }
 
-// parseMark decodes a mark. What a crash or rot has left instead means nothing: that is the zero mark.
+// parseMark decodes a mark. What a crash or rot has left instead means nothing: that is the zero
+// mark.
 func parseMark(b *[markSize]byte) (m mark) {
 	m.seq = binary.LittleEndian.Uint64(b[8:])
 	m.offset = int64(binary.LittleEndian.Uint64(b[16:]))
@@ -54,8 +56,8 @@ func parseMark(b *[markSize]byte) (m mark) {
 	return m
 }
 
-// readMark reads the mark of the log in dir. If there is none that is whole, it is the zero mark, which every log reaches.
-// The error is of the file system, which did not say what is there.
+// readMark reads the mark of the log in dir. If there is none that is whole, it is the zero mark,
+// which every log reaches. The error is of the file system, which did not say what is there.
 func readMark(fsys fileutil.FS, dir string) (mark, error) {
 	f, err := fsys.OpenFile(filepath.Join(dir, markName), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -84,8 +86,8 @@ func (m mark) beyond(metadata []byte, seq uint64, offset int64) bool {
 	return (m.seq > seq || m.seq == seq && m.offset > offset) && m.owner == walpb.Checksum(0, metadata)
 }
 
-// contradicts tells whether the mark lies in the frame of a record of the log with that metadata, or at its end with another
-// chain there.
+// contradicts tells whether the mark lies in the frame of a record of the log with that metadata,
+// or at its end with another chain there.
 func (m mark) contradicts(metadata []byte, seq uint64, r *Record) bool {
 	end := r.Offset + r.Size
 	return m.seq == seq && r.Offset < m.offset && m.offset <= end && (m.offset < end || m.chain != r.CRC) && m.owner == walpb.Checksum(0, metadata)
@@ -103,8 +105,8 @@ type marker struct {
 	foreign bool // the file is somebody else's
 }
 
-// set writes a mark: the log is durable up to there. A mark that cannot be written is no failure of the log. The one before
-// stays, which is as true, and the next one is tried again.
+// set writes a mark: the log is durable up to there. A mark that cannot be written is no failure of
+// the log. The one before stays, which is as true, and the next one is tried again.
 func (k *marker) set(w *Writer, m mark) {
 	if k.foreign || w.opts.NoSync {
 		return
@@ -151,7 +153,8 @@ func openMark(fsys fileutil.FS, dir string) (fileutil.File, error) {
 	return f, nil
 }
 
-// removeMark removes a mark of a log that was here before, for good. A longer file, or a directory, is somebody else's.
+// removeMark removes a mark of a log that was here before, for good. A longer file, or a directory,
+// is somebody else's.
 func removeMark(fsys fileutil.FS, dir string, sync bool) error {
 	name := filepath.Join(dir, markName)
 	info, err := fsys.Stat(name)

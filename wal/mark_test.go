@@ -20,8 +20,8 @@ import (
 
 const markFile = labDir + "/synced"
 
-// killed returns the files of a log of three segments whose writer was killed, as the page cache has them, and the index of the
-// last entry.
+// killed returns the files of a log of three segments whose writer was killed, as the page cache
+// has them, and the index of the last entry.
 func killed(t *testing.T, change ...func(*wal.Options)) (l *lab, files map[string][]byte, last uint64) {
 	t.Helper()
 	l, w := create(t, change...)
@@ -148,7 +148,8 @@ func TestAMarkThatIsOldOrDamagedMeansNothing(t *testing.T) {
 	whole("another log's", other.Tree()[markFile])
 }
 
-// Two logs of one owner part somewhere. The mark of the one is not kept by the other, however long that is.
+// Two logs of one owner part somewhere. The mark of the one is not kept by the other, however long
+// that is.
 func TestAMarkOfAnotherHistoryIsReported(t *testing.T) {
 	var trees [2]map[string][]byte
 	for i := range trees {
@@ -170,7 +171,8 @@ func TestAMarkOfAnotherHistoryIsReported(t *testing.T) {
 	}
 }
 
-// A log that was removed by hand, segment by segment, may have left its mark. It must not be held against the next one.
+// A log that was removed by hand, segment by segment, may have left its mark. It must not be held
+// against the next one.
 func TestCreateRemovesTheMarkOfTheLogBefore(t *testing.T) {
 	_, files, _ := killed(t)
 	for name := range files {
@@ -212,7 +214,8 @@ func TestCreateRemovesTheMarkOfTheLogBefore(t *testing.T) {
 	}
 }
 
-// A file that is longer than a mark is not the log's, whatever it is called and begins with. It is not removed, not written to, and not believed.
+// A file that is longer than a mark is not the log's, whatever it is called and begins with. It is
+// not removed, not written to, and not believed.
 func TestALongerFileThatIsCalledSyncedIsLeftAlone(t *testing.T) {
 	theirs := []byte("what somebody else has synced, and when: a list that is longer than a mark")
 	f := crashfs.Load(map[string][]byte{markFile: theirs})
@@ -246,7 +249,8 @@ func TestALongerFileThatIsCalledSyncedIsLeftAlone(t *testing.T) {
 	}
 }
 
-// Who had the lock may have written until it was let go. The mark that counts is the one that is there then.
+// Who had the lock may have written until it was let go. The mark that counts is the one that is
+// there then.
 func TestOpenGoesByTheMarkThatIsThereUnderTheLock(t *testing.T) {
 	_, files, _ := killed(t)
 	segment, offsets := ends(t, files)
@@ -269,7 +273,8 @@ func TestOpenGoesByTheMarkThatIsThereUnderTheLock(t *testing.T) {
 	l.nothingLeft(t)
 }
 
-// The mark adds to the safety of a log; a disk that has no room for it does not take away from its use.
+// The mark adds to the safety of a log; a disk that has no room for it does not take away from its
+// use.
 func TestAMarkThatCannotBeWrittenIsNoFailure(t *testing.T) {
 	for _, kind := range []crashfs.OpKind{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpClose} {
 		var said bytes.Buffer
@@ -325,8 +330,8 @@ func TestAMarkThatCannotBeReadIsAnError(t *testing.T) {
 	}
 }
 
-// A batch whose own sync went well is not durable if another has failed meanwhile, which may have dropped it. Its callers hear of a failure, and
-// the mark must not say otherwise.
+// A batch whose own sync went well is not durable if another has failed meanwhile, which may have
+// dropped it. Its callers hear of a failure, and the mark must not say otherwise.
 func TestTheMarkDoesNotCoverABatchThatFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(crashfs.New())

@@ -11,14 +11,16 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// Create makes a new, empty log in dir and opens it. metadata is whatever tells its owner apart from others; every segment
-// carries it, and it never changes. dir is made if it is not there, mode 0700, as are its parents. Other files are left alone, but
-// for the mark of an earlier log, a file called synced. If that has more than 64 bytes it is somebody else's: it is left alone, and the log
-// goes without a mark.
+// Create makes a new, empty log in dir and opens it. metadata is whatever tells its owner apart
+// from others; every segment carries it, and it never changes. dir is made if it is not there, mode
+// 0700, as are its parents. Other files are left alone, but for the mark of an earlier log, a file
+// called synced. If that has more than 64 bytes it is somebody else's: it is left alone, and the
+// log goes without a mark.
 //
-// Once Create has returned nil, the log survives a crash. After a crash before that, Create can be called again, unless the log
-// is there after all, whole and empty: the error is then ErrExists, which is also an fs.ErrExist, and Open opens it. The error
-// is ErrLocked if another Create is at work in dir, and ErrForeign if dir holds a .wal file that is not a segment.
+// Once Create has returned nil, the log survives a crash. After a crash before that, Create can be
+// called again, unless the log is there after all, whole and empty: the error is then ErrExists,
+// which is also an fs.ErrExist, and Open opens it. The error is ErrLocked if another Create is at
+// work in dir, and ErrForeign if dir holds a .wal file that is not a segment.
 func Create(dir string, metadata []byte, opts *Options) (_ *Writer, err error) {
 	o := opts.withDefaults()
 	if len(metadata)+maxHead > o.MaxRecord {
@@ -37,8 +39,8 @@ func Create(dir string, metadata []byte, opts *Options) (_ *Writer, err error) {
 	if err := vacant(o.FS, dir); err != nil {
 		return nil, err
 	}
-	// The first segment grows under the name of a spare, so that it is whole when it gets its own. Whoever holds the lock of
-	// that name, and still finds no segment, is the only one.
+	// The first segment grows under the name of a spare, so that it is whole when it gets its own.
+	// Whoever holds the lock of that name, and still finds no segment, is the only one.
 	spare := filepath.Join(dir, spareName(0))
 	file, err := o.FS.OpenFile(spare, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -153,20 +155,24 @@ func vacant(fsys fileutil.FS, dir string) error {
 
 // Open opens the log in dir to append to it, and locks it. It reads the log once, whole.
 //
-// If a crash left a torn tail, Open keeps a copy of it beside the segment, in a file called after the segment and the offset
-// and ending in .torn, with a number before that if the name is taken; zeroes it; and logs a warning. If it came while the log was being
-// cut, Open sets the unborn segment aside in the same way. The spares that a crash left go first, to make room. If the disk is full all the same,
-// a torn tail goes without a copy where its records are ours, since nobody was told of them; where they are without witnesses nothing goes, and the
-// error, which wraps syscall.ENOSPC or EDQUOT, says how much to free. Open syncs the log, with
-// its directory and the parents of that, so that what Records gives from now on is durable, whoever wrote it.
+// If a crash left a torn tail, Open keeps a copy of it beside the segment, in a file called after
+// the segment and the offset and ending in .torn, with a number before that if the name is taken;
+// zeroes it; and logs a warning. If it came while the log was being cut, Open sets the unborn
+// segment aside in the same way. The spares that a crash left go first, to make room. If the disk
+// is full all the same, a torn tail goes without a copy where its records are ours, since nobody
+// was told of them; where they are without witnesses nothing goes, and the error, which wraps
+// syscall.ENOSPC or EDQUOT, says how much to free. Open syncs the log, with its directory and the
+// parents of that, so that what Records gives from now on is durable, whoever wrote it.
 //
-// If what was durable is damaged, or gone, Open changes nothing and returns a *CorruptError. Segments that are missing, the first ones or
-// others, are no damage if a snapshot record makes them needless, as it does after a Release. The error is ErrNoLog, also an
-// fs.ErrNotExist, if there is no log; ErrLocked if another Writer or an etcd has it open; ErrForeign if dir holds a .wal file that
-// is not a segment; or what the file system said.
+// If what was durable is damaged, or gone, Open changes nothing and returns a *CorruptError.
+// Segments that are missing, the first ones or others, are no damage if a snapshot record makes
+// them needless, as it does after a Release. The error is ErrNoLog, also an fs.ErrNotExist, if
+// there is no log; ErrLocked if another Writer or an etcd has it open; ErrForeign if dir holds a
+// .wal file that is not a segment; or what the file system said.
 //
-// If a crash cut short a Release, and segments are there that stand before the missing ones, Open removes them: nothing can be replayed
-// from them, and etcd does not start as long as they are there.
+// If a crash cut short a Release, and segments are there that stand before the missing ones, Open
+// removes them: nothing can be replayed from them, and etcd does not start as long as they are
+// there.
 //
 // Open may itself be cut short by a crash, anywhere, and be called again.
 func Open(dir string, opts *Options) (*Writer, error) {
@@ -282,14 +288,16 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 	return resume(dir, l, end, sum, recs, o)
 }
 
-// sync makes durable what the writer of the log may have left in memory: all segments and, with its parents, the directory. With NoSync it
-// sees to it, all the same, that what the disk never got is not taken for the log.
+// sync makes durable what the writer of the log may have left in memory: all segments and, with its
+// parents, the directory. With NoSync it sees to it, all the same, that what the disk never got is
+// not taken for the log.
 func (l *listing) sync(dir string, o Options) error {
 	for i := range l.segments {
 		if i < len(l.segments)-1 && sabotaged(lastSyncOnly) {
 			continue
 		}
-		// Read what is on the disk, not what a process that did not sync it, or failed to, left in memory.
+		// Read what is on the disk, not what a process that did not sync it, or failed to, left in
+		// memory.
 		seg := &l.segments[i]
 		if !o.NoSync {
 			if err := seg.file.SyncData(); err != nil {
@@ -342,7 +350,8 @@ func resume(dir string, l listing, e end, sum fold, recs []recorded, o Options) 
 	sum.history.settle(recs)
 	w.history, w.recorded = sum.history, recs
 	if !e.state && !w.history.state.IsZero() {
-		// Whoever reads from this segment on must find a hard state: etcd leaves it out after a restart.
+		// Whoever reads from this segment on must find a hard state: etcd leaves it out after a
+		// restart.
 		w.encoder.state(w.gathering, w.history.state)
 	}
 	return w, nil

@@ -20,8 +20,9 @@ import (
 // tornOptions are those of the logs of tear.
 func tornOptions(on *crashfs.FS) *wal.Options { return &wal.Options{FS: on, SegmentSize: 64 << 10} }
 
-// tear appends entries to a log of one segment in a crashfs, and returns what a power cut leaves that came before their sync and garbled the first of
-// them: the files, where the torn tail begins, and its bytes.
+// tear appends entries to a log of one segment in a crashfs, and returns what a power cut leaves
+// that came before their sync and garbled the first of them: the files, where the torn tail begins,
+// and its bytes.
 func tear(t *testing.T, w *wal.Writer, l *lab, list []walpb.Entry) (f *crashfs.FS, at int64, tail []byte) {
 	t.Helper()
 	before := records(t, l.FS)
@@ -64,7 +65,8 @@ func copies(f *crashfs.FS) map[string][]byte {
 	return kept
 }
 
-// A crash may come while Open zeroes what it has copied. The next Open finds less, and must not put that in the place of the whole.
+// A crash may come while Open zeroes what it has copied. The next Open finds less, and must not put
+// that in the place of the whole.
 func TestACopyOfATornTailSurvivesACrashOfOpen(t *testing.T) {
 	f, _, tail := torn(t)
 	crashes := 0
@@ -101,7 +103,8 @@ func TestACopyOfATornTailSurvivesACrashOfOpen(t *testing.T) {
 	}
 }
 
-// A log may be torn twice at the same offset. Each copy has a name of its own, whether Open or a repair makes it, and all go with the segment.
+// A log may be torn twice at the same offset. Each copy has a name of its own, whether Open or a
+// repair makes it, and all go with the segment.
 func TestASecondTornTailAtAnOffsetDoesNotReplaceTheFirst(t *testing.T) {
 	for name, trim := range map[string]func(t *testing.T, f *crashfs.FS){
 		"open": func(t *testing.T, f *crashfs.FS) {},
@@ -195,7 +198,8 @@ func TestOpenOnAFullDiskHasTheSpaceOfTheSpares(t *testing.T) {
 	}
 }
 
-// Who is told that a tail was trimmed may act on it. So nobody is before that is done and durable, whatever fails.
+// Who is told that a tail was trimmed may act on it. So nobody is before that is done and durable,
+// whatever fails.
 func TestNobodyIsToldOfATrimBeforeItIsDone(t *testing.T) {
 	log, at, tail := torn(t)
 	for _, noSync := range []bool{false, true} {
@@ -236,8 +240,8 @@ func TestNobodyIsToldOfATrimBeforeItIsDone(t *testing.T) {
 	}
 }
 
-// Release removes the first segments, and leaves a snapshot record that makes them needless. Without one they are lost, and with them what was
-// committed.
+// Release removes the first segments, and leaves a snapshot record that makes them needless.
+// Without one they are lost, and with them what was committed.
 func TestLossOfTheFirstSegmentsIsReportedUnlessASnapshotReplacesThem(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -292,8 +296,8 @@ func TestLossOfTheFirstSegmentsIsReportedUnlessASnapshotReplacesThem(t *testing.
 	}
 }
 
-// lostFirst fails unless Open, Check and PlanRepair say that the segments before the first are missing. One segment by itself is not a log
-// that has lost others.
+// lostFirst fails unless Open, Check and PlanRepair say that the segments before the first are
+// missing. One segment by itself is not a log that has lost others.
 func lostFirst(t *testing.T, f *crashfs.FS, first string) {
 	t.Helper()
 	o := &wal.Options{FS: f, SegmentSize: 8 << 10}

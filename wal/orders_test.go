@@ -29,8 +29,9 @@ func entryRecords(term, from, to uint64) (list []walpb.Record) {
 	return list
 }
 
-// A leader's snapshot, the hard state that commits it and the entries after it are written in different orders by different
-// writers. Each is a log as soon as all of them are there, and none before.
+// A leader's snapshot, the hard state that commits it and the entries after it are written in
+// different orders by different writers. Each is a log as soon as all of them are there, and none
+// before.
 func TestOtherWritersOrders(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -18,7 +18,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A server that has no descriptor left for a moment goes on to acknowledge: all that the log needs for that is open.
+// A server that has no descriptor left for a moment goes on to acknowledge: all that the log needs
+// for that is open.
 func TestALogThatIsOpenNeedsNoDescriptorToGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)
@@ -92,7 +93,8 @@ func TestAQuotaThatIsUsedUpIsAFullDisk(t *testing.T) {
 	}
 }
 
-// The mark is the only proof of the last batch, so it is worth another try: the next one finds room, or a descriptor.
+// The mark is the only proof of the last batch, so it is worth another try: the next one finds
+// room, or a descriptor.
 func TestTheMarkIsWrittenAgainOnceItCan(t *testing.T) {
 	for _, kind := range []crashfs.OpKind{crashfs.OpCreate, crashfs.OpWrite} {
 		l := newLab(crashfs.New())
@@ -121,7 +123,8 @@ func TestTheMarkIsWrittenAgainOnceItCan(t *testing.T) {
 	}
 }
 
-// What a full disk has no room for at the end of a segment, or of a log, the log can do without. It says so, and goes on.
+// What a full disk has no room for at the end of a segment, or of a log, the log can do without. It
+// says so, and goes on.
 func TestAFullDiskDoesNotEndALogForWhatItCanDoWithout(t *testing.T) {
 	for name, fails := range map[string]func(closing bool, op crashfs.Op) bool{
 		"truncate":     func(_ bool, op crashfs.Op) bool { return op.Kind == crashfs.OpTruncate && isSegment(op) },

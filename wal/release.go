@@ -9,17 +9,20 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// Release removes the segments that hold nothing after index, oldest first, as far as the log can do without them. Give it
-// the index of the oldest snapshot that is kept, not of the newest: a log that goes back to the newest alone can be replayed from
-// no other, and then one damaged file is the end of the member. Package snap has all the steps in order.
+// Release removes the segments that hold nothing after index, oldest first, as far as the log can
+// do without them. Give it the index of the oldest snapshot that is kept, not of the newest: a log
+// that goes back to the newest alone can be replayed from no other, and then one damaged file is
+// the end of the member. Package snap has all the steps in order.
 //
-// By itself Release keeps the newest usable snapshot record, one that the last hard state commits, and all that follows it. So save
-// the snapshot and the commit first: what is saved while Release is at work is for the next one. Without a usable snapshot
-// record nothing is removed, nor is the last segment ever.
+// By itself Release keeps the newest usable snapshot record, one that the last hard state commits,
+// and all that follows it. So save the snapshot and the commit first: what is saved while Release
+// is at work is for the next one. Without a usable snapshot record nothing is removed, nor is the
+// last segment ever.
 //
-// Once Release has returned nil the segments stay away after a crash. After a crash before that any of them may be there
-// again; that they then need not be consecutive is no damage. An error of removing a file leaves the Writer usable.
-// The error is ErrClosed after Close, or the first failure to write.
+// Once Release has returned nil the segments stay away after a crash. After a crash before that any
+// of them may be there again; that they then need not be consecutive is no damage. An error of
+// removing a file leaves the Writer usable. The error is ErrClosed after Close, or the first
+// failure to write.
 func (w *Writer) Release(index uint64) error {
 	w.release.Lock()
 	defer w.release.Unlock()
@@ -31,7 +34,8 @@ func (w *Writer) Release(index uint64) error {
 }
 
 func (w *Writer) releaseTo(index uint64) error {
-	// What is to be relied on in their place must be durable: chosen first, and synced then. What comes in between is not relied on.
+	// What is to be relied on in their place must be durable: chosen first, and synced then. What
+	// comes in between is not relied on.
 	dropped := w.releasable(index)
 	if !sabotaged(noReleaseSync) {
 		if err := w.Sync(); err != nil {
@@ -76,12 +80,14 @@ type leftover struct {
 	commit   uint64 // the highest of their hard states
 }
 
-// finishRelease removes the segments before missing ones that a snapshot record makes unnecessary. That is what a Release leaves
-// that was cut short: of the segments that it removed any may be there again. Nothing can be replayed from them, and etcd refuses
-// the whole log as long as they are there.
+// finishRelease removes the segments before missing ones that a snapshot record makes unnecessary.
+// That is what a Release leaves that was cut short: of the segments that it removed any may be
+// there again. Nothing can be replayed from them, and etcd refuses the whole log as long as they
+// are there.
 func finishRelease(dir string, l *listing, before leftover, gap error, o Options) error {
-	// A segment begins above all that was committed before it, and goes on from another chain if others stood between. One
-	// for which that is not so is under a number that is not its own, and what stands before it may be needed.
+	// A segment begins above all that was committed before it, and goes on from another chain if
+	// others stood between. One for which that is not so is under a number that is not its own, and
+	// what stands before it may be needed.
 	next := &l.segments[before.segments]
 	seed, known, err := readSeed(next)
 	if err != nil {
@@ -146,7 +152,8 @@ func (w *Writer) removeCopies(segments []*segment) error {
 	return err
 }
 
-// removeCopies removes the copies of one segment that are in a listing. One that is not there any more is no error.
+// removeCopies removes the copies of one segment that are in a listing. One that is not there any
+// more is no error.
 func removeCopies(dir string, l *listing, segment string, o Options) (err error) {
 	for _, name := range l.copies {
 		if strings.HasPrefix(name, segment) {
@@ -156,7 +163,8 @@ func removeCopies(dir string, l *listing, segment string, o Options) (err error)
 	return err
 }
 
-// newestUsable returns the position of the snapshot record with the highest index among those that a commit covers, or -1.
+// newestUsable returns the position of the snapshot record with the highest index among those that
+// a commit covers, or -1.
 func newestUsable(records []recorded, commit uint64) int {
 	newest := -1
 	for i, r := range records {

@@ -14,8 +14,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// What makes segments needless is durable before they go. A snapshot record that is saved while Release waits for the batch before it
-// is not, and Release must not rely on it.
+// What makes segments needless is durable before they go. A snapshot record that is saved while
+// Release waits for the batch before it is not, and Release must not rely on it.
 func TestReleaseReliesOnlyOnWhatIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)
@@ -69,7 +69,8 @@ func TestReleaseReliesOnlyOnWhatIsDurable(t *testing.T) {
 	})
 }
 
-// A callback may call Release. Close waits for the callback, so it must hold nothing that Release waits for.
+// A callback may call Release. Close waits for the callback, so it must hold nothing that Release
+// waits for.
 func TestCloseDoesNotWaitForAReleaseThatWaitsForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)
@@ -97,8 +98,8 @@ func TestCloseDoesNotWaitForAReleaseThatWaitsForIt(t *testing.T) {
 	})
 }
 
-// T25. Corfu does not sync the mark of what it has trimmed. Before Release removes anything, what makes that needless is
-// durable; once it has returned, the segments stay away.
+// T25. Corfu does not sync the mark of what it has trimmed. Before Release removes anything, what
+// makes that needless is durable; once it has returned, the segments stay away.
 func TestReleaseRemovesNothingThatACrashNeeds(t *testing.T) {
 	l, w := create(t)
 	last := uint64(0)
@@ -174,8 +175,8 @@ func TestFailedRemovalInReleaseLeavesTheWriterUsable(t *testing.T) {
 	l.nothingLeft(t)
 }
 
-// Release removes what was kept of the segments that go. An error of one copy is not forgotten over the next, and leaves the segments; a copy
-// that somebody has taken away is no error.
+// Release removes what was kept of the segments that go. An error of one copy is not forgotten over
+// the next, and leaves the segments; a copy that somebody has taken away is no error.
 func TestReleaseRemovesCopiesOrSaysWhyNot(t *testing.T) {
 	l, w := create(t)
 	last := uint64(0)

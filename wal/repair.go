@@ -5,10 +5,12 @@ import (
 	"fmt"
 )
 
-// ErrChanged says that a log is no longer as it was when its repair was planned. Nothing was written.
+// ErrChanged says that a log is no longer as it was when its repair was planned. Nothing was
+// written.
 var ErrChanged = errors.New("the log has changed since")
 
-// A Plan is what a repair would do to a log: remove the end that a crash left, and with it the spares, which hold nothing.
+// A Plan is what a repair would do to a log: remove the end that a crash left, and with it the
+// spares, which hold nothing.
 type Plan struct {
 	Dir     string
 	Verdict Verdict // Clean: there is nothing to do. Otherwise Torn, TornUnproven or Unborn.
@@ -26,8 +28,8 @@ type Plan struct {
 
 // PlanRepair reads a log and says what Apply would do. It takes no lock and writes nothing.
 //
-// The error is a *CorruptError, the first, if what was durable is damaged: that is not for a repair to remove. Otherwise the errors
-// are those of Check.
+// The error is a *CorruptError, the first, if what was durable is damaged: that is not for a repair
+// to remove. Otherwise the errors are those of Check.
 func PlanRepair(dir string, opts *Options) (*Plan, error) {
 	o := opts.withDefaults()
 	report, err := Check(dir, &o)
@@ -51,13 +53,15 @@ func PlanRepair(dir string, opts *Options) (*Plan, error) {
 	return p, nil
 }
 
-// Apply does what the Plan says: under the lock it writes the copy and syncs it, zeroes the torn tail, or removes the unborn segment,
-// and syncs the log; then it reads the log again. To undo it, write the copy back into the segment at Offset, or give it the name of
-// the unborn segment. A crash in between leaves the
-// log as it was, or torn, or repaired; Apply a new Plan then. Applying a Plan that has nothing to do does nothing.
+// Apply does what the Plan says: under the lock it writes the copy and syncs it, zeroes the torn
+// tail, or removes the unborn segment, and syncs the log; then it reads the log again. To undo it,
+// write the copy back into the segment at Offset, or give it the name of the unborn segment. A
+// crash in between leaves the log as it was, or torn, or repaired; Apply a new Plan then. Applying
+// a Plan that has nothing to do does nothing.
 //
-// On a full disk nothing goes without a copy; the error says how much to free. It is ErrLocked if a Writer or an etcd has the log open, ErrChanged if the log is not as it was when the Plan was made, or what
-// the file system said.
+// On a full disk nothing goes without a copy; the error says how much to free. It is ErrLocked if a
+// Writer or an etcd has the log open, ErrChanged if the log is not as it was when the Plan was
+// made, or what the file system said.
 func (p *Plan) Apply() error {
 	if p.Verdict == Clean {
 		return nil

@@ -16,24 +16,29 @@ type Log struct {
 	Entries  []walpb.Entry   // those that stand, from Snapshot.Index+1 on
 }
 
-// Replay is what records mean: it folds them into the log that a consensus system goes on from, starting at a
-// snapshot that is recorded in them. The zero Snapshot is the one that every log begins with.
+// Replay is what records mean: it folds them into the log that a consensus system goes on from,
+// starting at a snapshot that is recorded in them. The zero Snapshot is the one that every log
+// begins with.
 //
-// Which entries stand is decided by three rules. An entry voids every earlier one at or above its index, whether or not
-// it comes after the snapshot. A snapshot record whose entry the log does not hold, or holds with another term, was installed
-// from a leader, and replaces the log once a hard state commits it, before or after. What contradicts these rules, a term or a
-// commit that falls, and a commit or entries beyond a gap that no snapshot record fills, is a *CorruptError that names the place.
+// Which entries stand is decided by three rules. An entry voids every earlier one at or above its
+// index, whether or not it comes after the snapshot. A snapshot record whose entry the log does not
+// hold, or holds with another term, was installed from a leader, and replaces the log once a hard
+// state commits it, before or after. What contradicts these rules, a term or a commit that falls,
+// and a commit or entries beyond a gap that no snapshot record fills, is a *CorruptError that names
+// the place.
 //
 // The result owns its memory. Otherwise the error is
 //
-//   - ErrSnapshotNotFound if no record of the snapshot is among the records: read from 0, or choose another snapshot,
-//   - ErrSnapshotMismatch if it is recorded with another term, the last time if it is so more than once,
+//   - ErrSnapshotNotFound if no record of the snapshot is among the records: read from 0, or choose
+//     another snapshot,
+//   - ErrSnapshotMismatch if it is recorded with another term, the last time if it is so more than
+//     once,
 //   - ErrSnapshotOutdated if a later snapshot took the place of entries after it,
-//   - or the first error of seq. A missing segment does not count if the snapshot's record is behind it, and by the names of
-//     the segments no entry after the snapshot was in it.
+//   - or the first error of seq. A missing segment does not count if the snapshot's record is
+//     behind it, and by the names of the segments no entry after the snapshot was in it.
 //
-// With a *CorruptError or an error of the file system, the Log is what the records before it add up to; it is nil with
-// the others.
+// With a *CorruptError or an error of the file system, the Log is what the records before it add up
+// to; it is nil with the others.
 func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 	var (
 		fold     = newFold()
@@ -56,7 +61,8 @@ func Replay(seq iter.Seq2[Record, error], from walpb.Snapshot) (*Log, error) {
 	for r, err := range seq {
 		if isGap(err) {
 			if matched && before == nil {
-				// The record may stand behind the gap as well, and then it matters less what is missing.
+				// The record may stand behind the gap as well, and then it matters less what is
+				// missing.
 				before, missing = sum(), err
 			}
 			gap, matched = err, false
@@ -115,7 +121,8 @@ type fold struct {
 	begun    bool   // one has
 	owed     place  // of the first record since which others have to follow, while they have
 
-	// The last message of each type. Their bytes alias the record, unless they were copied to be kept.
+	// The last message of each type. Their bytes alias the record, unless they were copied to be
+	// kept.
 	entry walpb.Entry
 	state walpb.HardState
 	snap  walpb.Snapshot
@@ -136,9 +143,9 @@ func (f *fold) begin(segment string) {
 	}
 }
 
-// whole tells whether the log holds all that follows the last snapshot record, if segments are missing before the first one that
-// the fold has seen: if one that began since has a name that says so. Release removes those before that one, and in a crash any of
-// them may have gone.
+// whole tells whether the log holds all that follows the last snapshot record, if segments are
+// missing before the first one that the fold has seen: if one that began since has a name that says
+// so. Release removes those before that one, and in a crash any of them may have gone.
 func (f *fold) whole() bool { return f.begun && (f.lowest == 0 || f.lowest-1 <= f.snap.Index) }
 
 // keep makes the fold collect the entries after an index.
@@ -165,7 +172,8 @@ func (f *fold) record(r *Record) error {
 	return nil
 }
 
-// end returns the error of a log that ends without records that have to follow, a *CorruptError at the first one that asks for them.
+// end returns the error of a log that ends without records that have to follow, a *CorruptError at
+// the first one that asks for them.
 func (f *fold) end() error {
 	err := f.history.owes()
 	if err == nil {
@@ -204,8 +212,8 @@ func (f *fold) decode(r *Record) error {
 	return nil
 }
 
-// unmarshal decodes the data of a record: leniently if header_crc vouches for its type, and else strictly, since a
-// type that was damaged shows in nothing but fields that it does not have.
+// unmarshal decodes the data of a record: leniently if header_crc vouches for its type, and else
+// strictly, since a type that was damaged shows in nothing but fields that it does not have.
 func unmarshal(r *Record, m interface {
 	Unmarshal([]byte) error
 	UnmarshalVouched([]byte) error
@@ -219,7 +227,8 @@ func unmarshal(r *Record, m interface {
 // entries returns the entries that stand after the snapshot replayed from.
 func (f *fold) entries(from walpb.Snapshot) []walpb.Entry {
 	h := &f.history
-	// Whoever replays from an installed snapshot has its file, and so has what the hard state would have committed.
+	// Whoever replays from an installed snapshot has its file, and so has what the hard state would
+	// have committed.
 	if p := h.pending; p != nil && p.snapshot.Index == from.Index && p.snapshot.Term == from.Term {
 		h.adopt()
 	}

@@ -38,7 +38,8 @@ func TestSaveAllocatesNothing(t *testing.T) {
 	}
 }
 
-// The bound is on all that is allocated from first to last, so that it needs no sampling and bounds the heap too.
+// The bound is on all that is allocated from first to last, so that it needs no sampling and bounds
+// the heap too.
 func TestRecordsOfALargeLogAllocateLittle(t *testing.T) {
 	total := 256 << 20
 	if *long {

@@ -1,7 +1,8 @@
 package wal
 
-// A saboteur is a way to write this package wrongly. A build with the tag sabotage is wrong in the way that the environment
-// variable STELE_SABOTEUR names. One that no campaign catches shows that the campaigns are too weak.
+// A saboteur is a way to write this package wrongly. A build with the tag sabotage is wrong in the
+// way that the environment variable STELE_SABOTEUR names. One that no campaign catches shows that
+// the campaigns are too weak.
 type saboteur string
 
 const (

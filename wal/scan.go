@@ -12,8 +12,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// scanner reads the frames of the segments of one log in order, and says what the log's end is. Records, Check, Open
-// and Repair all read with it, so that what a log means is decided once.
+// scanner reads the frames of the segments of one log in order, and says what the log's end is.
+// Records, Check, Open and Repair all read with it, so that what a log means is decided once.
 type scanner struct {
 	segments []segment
 	preceded bool // by segments that are not to be read
@@ -70,10 +70,11 @@ func newScanner(l *listing) *scanner {
 	return &scanner{segments: l.segments, preceded: l.preceded, mark: l.mark}
 }
 
-// records yields every good record, then, if the log's end is not a legal one, an error: a *CorruptError, or what the
-// file system said. The data of a record is valid until the next is asked for. A log that goes on behind missing
-// segments yields the error at the gap, and, if it is asked on, the records behind it. Once records has returned
-// because the log ended, s.end tells how.
+// records yields every good record, then, if the log's end is not a legal one, an error: a
+// *CorruptError, or what the file system said. The data of a record is valid until the next is
+// asked for. A log that goes on behind missing segments yields the error at the gap, and, if it is
+// asked on, the records behind it. Once records has returned because the log ended, s.end tells
+// how.
 func (s *scanner) records() iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		for i := range s.segments {
@@ -125,7 +126,8 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 			return true
 		}
 		if again != offset {
-			// A log that is being written may have gained the frame, and what proves it durable, since it was read.
+			// A log that is being written may have gained the frame, and what proves it durable,
+			// since it was read.
 			again = offset
 			s.window.reset(seg.file, seg.size)
 			continue
@@ -154,8 +156,9 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 	}
 }
 
-// frame reads the frame at an offset of the current segment into r and returns its size. If there is no good one, the
-// size is 0 and bad says why; its kind is 0 at the very end of the file. count is how many records the segment has so far.
+// frame reads the frame at an offset of the current segment into r and returns its size. If there
+// is no good one, the size is 0 and bad says why; its kind is 0 at the very end of the file. count
+// is how many records the segment has so far.
 func (s *scanner) frame(seg *segment, offset int64, count int, r *Record) (size int64, bad fault, err error) {
 	left := s.window.size - offset
 	if left == 0 {
@@ -198,8 +201,8 @@ func (s *scanner) frame(seg *segment, offset int64, count int, r *Record) (size 
 	return r.Size, fault{}, nil
 }
 
-// shrunk turns the error of a read behind the end of a file into the end of that file: a log that is being written
-// was cut while it was read.
+// shrunk turns the error of a read behind the end of a file into the end of that file: a log that
+// is being written was cut while it was read.
 func (s *scanner) shrunk(err error) (int64, fault, error) {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return 0, fault{ShortFile, "the file became shorter while it was read"}, nil
@@ -207,7 +210,8 @@ func (s *scanner) shrunk(err error) (int64, fault, error) {
 	return 0, fault{}, err
 }
 
-// record decodes the record of a frame, checks all that is known about it, and takes it into the chain.
+// record decodes the record of a frame, checks all that is known about it, and takes it into the
+// chain.
 func (s *scanner) record(seg *segment, word uint64, count int, b []byte, r *Record) (bad fault) {
 	if err := r.Record.Unmarshal(b); err != nil {
 		return fault{BadRecord, err.Error()}
@@ -270,8 +274,9 @@ func (s *scanner) record(seg *segment, word uint64, count int, b []byte, r *Reco
 	return fault{}
 }
 
-// headSum returns what the header_crc of a decoded record must be. Where the record has no fields but ours, which is nearly
-// always, the fields are at hand, and need not be looked for in its bytes again.
+// headSum returns what the header_crc of a decoded record must be. Where the record has no fields
+// but ours, which is nearly always, the fields are at hand, and need not be looked for in its bytes
+// again.
 func headSum(r *walpb.Record, seed uint32, b []byte) (uint32, error) {
 	if r.Size() != len(b) {
 		return walpb.HeadSum(seed, b)
@@ -283,15 +288,17 @@ func headSum(r *walpb.Record, seed uint32, b []byte) (uint32, error) {
 	return r.HeadSum(seed, dataLen), nil
 }
 
-// stop judges the place where the good frames of a segment end. It returns the error that the records end with, or nil
-// if the segment's end is a legal one. count is how many records the segment has before it.
+// stop judges the place where the good frames of a segment end. It returns the error that the
+// records end with, or nil if the segment's end is a legal one. count is how many records the
+// segment has before it.
 func (s *scanner) stop(seg *segment, offset int64, count int, bad fault) (*CorruptError, error) {
 	i := s.end.segment
 	last := i == len(s.segments)-1
 	head := count < headRecords(seg.seq)
 	ident := s.ident
 	if count < 2 {
-		// Take the head for the one that ought to be there, so that records behind it can be told from strangers.
+		// Take the head for the one that ought to be there, so that records behind it can be told
+		// from strangers.
 		ident = walpb.Checksum(identity(seg.seq, s.chain), s.metadata)
 	}
 	e := evidence{head: head, prior: i > 0 || s.preceded, ours: s.ours}
@@ -396,14 +403,15 @@ func headRecords(seq uint64) int {
 	return 2
 }
 
-// emptySnapshot reports whether a record is that of the empty snapshot, from which a log can be replayed when it has no other.
+// emptySnapshot reports whether a record is that of the empty snapshot, from which a log can be
+// replayed when it has no other.
 func emptySnapshot(r *Record) bool {
 	var s walpb.Snapshot
 	return r.Type == walpb.TypeSnapshot && unmarshal(r, &s) == nil && s.Index == 0 && s.Term == 0
 }
 
-// readSeed returns the checksum that a segment says it goes on from. It is not ok if the segment's first frame is not
-// whole, which the scan of that segment will find.
+// readSeed returns the checksum that a segment says it goes on from. It is not ok if the segment's
+// first frame is not whole, which the scan of that segment will find.
 func readSeed(seg *segment) (seed uint32, ok bool, err error) {
 	k := newSeeker(seg, 0, 0, false)
 	k.heads.chunk = pageSize // there is one of these for each segment, and it takes only the first frame
@@ -423,7 +431,8 @@ type window struct {
 	chunk  int // how much to read at once; 0 is windowSize
 }
 
-// windowSize is how much is read at once: enough to make system calls cheap, and within a processor's cache.
+// windowSize is how much is read at once: enough to make system calls cheap, and within a
+// processor's cache.
 const windowSize = 256 << 10
 
 // reset makes the window one of another file, and keeps its memory.
@@ -431,8 +440,9 @@ func (w *window) reset(f fileutil.File, size int64) {
 	w.file, w.size, w.offset, w.buf = f, size, 0, w.buf[:0]
 }
 
-// at returns the n bytes at an offset, which stay valid until the next call. The caller has compared them with the
-// size of the file. The error is io.ErrUnexpectedEOF if the file is shorter now.
+// at returns the n bytes at an offset, which stay valid until the next call. The caller has
+// compared them with the size of the file. The error is io.ErrUnexpectedEOF if the file is shorter
+// now.
 func (w *window) at(offset int64, n int) ([]byte, error) {
 	if from := offset - w.offset; from >= 0 && from+int64(n) <= int64(len(w.buf)) {
 		return w.buf[from : from+int64(n)], nil

@@ -8,9 +8,10 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// seeker looks at what stands after the place where the good frames of a segment end. No length there can be
-// trusted, so it tries every place at which a frame may begin, and believes what proves itself: a record whose
-// header_crc is right for its place, or two frames of which the chain links the second to the first.
+// seeker looks at what stands after the place where the good frames of a segment end. No length
+// there can be trusted, so it tries every place at which a frame may begin, and believes what
+// proves itself: a record whose header_crc is right for its place, or two frames of which the chain
+// links the second to the first.
 type seeker struct {
 	blocks window // moves from the place to the end of the file
 	heads  window // at the frame that is being looked at
@@ -22,7 +23,8 @@ type seeker struct {
 	before before
 }
 
-// before is what is known of the log before the place. It tells that something is missing between that and what is found.
+// before is what is known of the log before the place. It tells that something is missing between
+// that and what is found.
 type before struct {
 	entry bool   // the last entry is known
 	last  uint64 // its index
@@ -47,7 +49,8 @@ type found struct {
 	at    int64 // the record that is the proof
 }
 
-// newSeeker looks at every byte if frames are unpadded, as etcd 2 wrote them: one of eight of those begins where a padded one may.
+// newSeeker looks at every byte if frames are unpadded, as etcd 2 wrote them: one of eight of those
+// begins where a padded one may.
 func newSeeker(seg *segment, ident uint32, from int64, unpadded bool) *seeker {
 	s := &seeker{size: seg.size, ident: ident, step: wordSize}
 	if unpadded || from%wordSize != 0 {
@@ -60,8 +63,8 @@ func newSeeker(seg *segment, ident uint32, from int64, unpadded bool) *seeker {
 	return s
 }
 
-// search reads from a place to the end of the file. If the segment is not the last one it needs no proof. ours says
-// that the last good record before the place is of a writer that leaves witnesses.
+// search reads from a place to the end of the file. If the segment is not the last one it needs no
+// proof. ours says that the last good record before the place is of a writer that leaves witnesses.
 func (s *seeker) search(from int64, last, ours bool) (found, error) {
 	f := found{rest: from}
 	var (
@@ -108,7 +111,8 @@ func (s *seeker) search(from int64, last, ours bool) (found, error) {
 					after = max(after, h.next, end)
 				}
 				if h.offset == from {
-					// Its two lengths agree, so it is what was written here, though not all of it is there.
+					// Its two lengths agree, so it is what was written here, though not all of it
+					// is there.
 					end = max(end, h.next)
 				}
 			}
@@ -117,9 +121,10 @@ func (s *seeker) search(from int64, last, ours bool) (found, error) {
 		}
 		return nil
 	})
-	// Linked frames go on to the end of what is written, unless a crash tore the last batch. If they do not, and other frames do,
-	// they may be a value that holds a piece of a log. Where we write, plain frames are either what an etcd has appended since, which
-	// then go on to the end, or bytes of somebody's data.
+	// Linked frames go on to the end of what is written, unless a crash tore the last batch. If
+	// they do not, and other frames do, they may be a value that holds a piece of a log. Where we
+	// write, plain frames are either what an etcd has appended since, which then go on to the end,
+	// or bytes of somebody's data.
 	if f.proof == noProof && run.end > 0 && (run.end >= f.rest || !ours && after < f.rest) {
 		f.proof, f.at = linked, run.at
 	}
@@ -162,14 +167,16 @@ func (s *seeker) resync(from int64) (next int64, chain uint32, ok bool, err erro
 	return 0, 0, false, err
 }
 
-// eachBlock calls fn with the bytes from an offset to the end of the file, in order, but for holes. fn returns io.EOF to stop.
+// eachBlock calls fn with the bytes from an offset to the end of the file, in order, but for holes.
+// fn returns io.EOF to stop.
 func (s *seeker) eachBlock(from int64, fn func(offset int64, block []byte) error) error {
 	for offset := from; offset < s.size; {
 		next, err := s.blocks.file.NextData(offset)
 		if err != nil {
 			return err
 		}
-		// Stay in step: a frame begins a multiple of a word behind the place, wherever the data begins.
+		// Stay in step: a frame begins a multiple of a word behind the place, wherever the data
+		// begins.
 		offset += (max(next, offset) - offset) / wordSize * wordSize
 		if offset >= s.size {
 			return nil
@@ -204,7 +211,8 @@ func nonZero(b []byte) int {
 
 const recordBegins = 0x08 // the tag of type
 
-// plausible reports, from what of it is at hand, whether a frame may begin with b. It is there to be fast.
+// plausible reports, from what of it is at hand, whether a frame may begin with b. It is there to
+// be fast.
 func plausible(b []byte) bool {
 	if len(b) > wordSize && b[wordSize] != recordBegins {
 		return false
@@ -212,7 +220,8 @@ func plausible(b []byte) bool {
 	return len(b) < wordSize || binary.LittleEndian.Uint64(b) != 0
 }
 
-// frame reads the head of the frame at an offset. It is not ok if no writer of ours or etcd's wrote it so.
+// frame reads the head of the frame at an offset. It is not ok if no writer of ours or etcd's wrote
+// it so.
 func (s *seeker) frame(w *window, offset int64) (h head, ok bool, err error) {
 	if s.size-offset < wordSize {
 		return h, false, nil
@@ -243,8 +252,8 @@ func (s *seeker) vouched(h *head) bool {
 	return h.Record.HeadSum(headerSeed(s.ident, h.offset, h.word), h.dataLen) == h.HeaderCRC
 }
 
-// run follows the chain from one plain frame to the next. It returns whether the frames are of more than one batch,
-// and where the last that is linked ends, or 0.
+// run follows the chain from one plain frame to the next. It returns whether the frames are of more
+// than one batch, and where the last that is linked ends, or 0.
 func (s *seeker) run(h head) (later bool, end int64, err error) {
 	c := calls{before: s.before, first: true}
 	for ; ; c.first = false {
@@ -261,14 +270,16 @@ func (s *seeker) run(h head) (later bool, end int64, err error) {
 	}
 }
 
-// calls tells from consecutive records of an etcd's where one of its calls ended that it had synced before it wrote the next.
+// calls tells from consecutive records of an etcd's where one of its calls ended that it had synced
+// before it wrote the next.
 //
-// etcd syncs at the end of every call that writes an entry or a snapshot record. A call writes one snapshot record, or
-// entries and then at most one hard state. So once an entry or a snapshot record is followed by a record that cannot be
-// of the same call, all before it had been synced.
+// etcd syncs at the end of every call that writes an entry or a snapshot record. A call writes one
+// snapshot record, or entries and then at most one hard state. So once an entry or a snapshot
+// record is followed by a record that cannot be of the same call, all before it had been synced.
 //
-// The entry may also be one that is not there, but was: if entries follow that leave a gap after the last that is known, or if a
-// hard state commits more, then what is missing was written before, in a call that had ended.
+// The entry may also be one that is not there, but was: if entries follow that leave a gap after
+// the last that is known, or if a hard state commits more, then what is missing was written before,
+// in a call that had ended.
 //
 // etcd also syncs a hard state of another term or vote.
 type calls struct {

@@ -10,8 +10,8 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// spare is the next segment, which is made in the background while the last one fills: a file of full size that reads as
-// zeros, with its space reserved and its lock held.
+// spare is the next segment, which is made in the background while the last one fills: a file of
+// full size that reads as zeros, with its space reserved and its lock held.
 type spare struct {
 	mu     sync.Mutex
 	making bool
@@ -42,7 +42,8 @@ func (s *spare) isThere() bool {
 	return s.made != nil
 }
 
-// prepare has a spare made if there is none and the last attempt has not failed; after a failure, one is made when it is needed.
+// prepare has a spare made if there is none and the last attempt has not failed; after a failure,
+// one is made when it is needed.
 func (s *spare) prepare(w *Writer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,12 +108,13 @@ func (s *spare) close(w *Writer) error {
 	return errors.Join(err, s.made.file.Close())
 }
 
-// errSpareSync is in the error of a spare that could not be synced, unless for want of space. It ends the Writer: what the disk
-// dropped may be what the log has just written, of which the log's own sync need not hear any more.
+// errSpareSync is in the error of a spare that could not be synced, unless for want of space. It
+// ends the Writer: what the disk dropped may be what the log has just written, of which the log's
+// own sync need not hear any more.
 var errSpareSync = errors.New("sync of the spare")
 
-// makeSpare makes the file. Whatever stands under its name is removed first, not written to: etcd opens such a file as
-// it is, and takes the records in it for its own.
+// makeSpare makes the file. Whatever stands under its name is removed first, not written to: etcd
+// opens such a file as it is, and takes the records in it for its own.
 func (w *Writer) makeSpare(name string) (*segment, error) {
 	if err := w.removeIfThere(name); err != nil {
 		return nil, err

@@ -13,8 +13,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// What is no file under a name of the log's stops Create and every reader, with an error that names it, and stays. Whoever opens a pipe waits
-// for its other end.
+// What is no file under a name of the log's stops Create and every reader, with an error that names
+// it, and stays. Whoever opens a pipe waits for its other end.
 func TestASegmentsNameOfWhatIsNoFileIsNamed(t *testing.T) {
 	for what, put := range map[string]func(name string) error{
 		"a directory":                  func(name string) error { return os.MkdirAll(filepath.Join(name, "of somebody"), 0o700) },

@@ -2,9 +2,9 @@ package wal
 
 import "github.com/stele-wal/stele/walpb"
 
-// sums gives the checksum of any part of a file after a place, without reading much of that part: a search that could be
-// made to sum the same megabytes from thousands of places would not come to an end. It keeps four bytes for each sumStep of the
-// file, as far as it was asked.
+// sums gives the checksum of any part of a file after a place, without reading much of that part: a
+// search that could be made to sum the same megabytes from thousands of places would not come to an
+// end. It keeps four bytes for each sumStep of the file, as far as it was asked.
 type sums struct {
 	window window
 	from   int64
@@ -13,7 +13,8 @@ type sums struct {
 
 const sumStep = pageSize
 
-// continued returns the chain continued over the bytes from a to b: walpb.Checksum(chain, those bytes).
+// continued returns the chain continued over the bytes from a to b: walpb.Checksum(chain, those
+// bytes).
 func (s *sums) continued(chain uint32, a, b int64) (uint32, error) {
 	if b-a <= 2*sumStep {
 		return s.read(chain, a, b)
@@ -23,7 +24,8 @@ func (s *sums) continued(chain uint32, a, b int64) (uint32, error) {
 		return 0, err
 	}
 	all, err := s.upTo(b)
-	// A checksum is linear: what stands before a part adds to it what it would be if the part were all zeros.
+	// A checksum is linear: what stands before a part adds to it what it would be if the part were
+	// all zeros.
 	return all ^ overZeros(before^chain, b-a), err
 }
 
@@ -58,8 +60,9 @@ func (s *sums) read(chain uint32, a, b int64) (uint32, error) {
 	return chain, nil
 }
 
-// overZeros returns a chain continued over n bytes of zeros, less what these add to a chain of 0. That is the chain times x to the power
-// of 8n, as polynomials over the field of two elements, modulo Castagnoli's.
+// overZeros returns a chain continued over n bytes of zeros, less what these add to a chain of 0.
+// That is the chain times x to the power of 8n, as polynomials over the field of two elements,
+// modulo Castagnoli's.
 func overZeros(chain uint32, n int64) uint32 {
 	for k := 0; n > 0; k, n = k+1, n>>1 {
 		if n&1 != 0 {
@@ -78,7 +81,8 @@ var zeroBytes = func() (t [63]uint32) {
 	return t
 }()
 
-// times multiplies two polynomials modulo Castagnoli's, the lowest power in the highest bit of each.
+// times multiplies two polynomials modulo Castagnoli's, the lowest power in the highest bit of
+// each.
 func times(a, b uint32) (product uint32) {
 	const castagnoli = 0x82f63b78
 	for ; a != 0; a <<= 1 {

@@ -8,7 +8,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A checksum of a part that is put together from those of what stands before it is that of the part.
+// A checksum of a part that is put together from those of what stands before it is that of the
+// part.
 func TestSumsOfParts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	b := make([]byte, 300_000)

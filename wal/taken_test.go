@@ -12,7 +12,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// Whoever calls may be wrong in any way: what is not refused as invalid, every reader takes. The values are few, so that many of them fit.
+// Whoever calls may be wrong in any way: what is not refused as invalid, every reader takes. The
+// values are few, so that many of them fit.
 func TestWhatSaveTakesEveryReaderTakes(t *testing.T) {
 	sequences := uint64(3000)
 	if testing.Short() {

@@ -33,7 +33,8 @@ func TestErrorsNameTheSegmentAsItIs(t *testing.T) {
 	}
 }
 
-// Close waits for what is in flight, also if the Writer has failed meanwhile by another way: a directory sync in Release.
+// Close waits for what is in flight, also if the Writer has failed meanwhile by another way: a
+// directory sync in Release.
 func TestCloseWaitsForAFlushInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)
@@ -83,8 +84,8 @@ func TestCloseWaitsForAFlushInFlight(t *testing.T) {
 	})
 }
 
-// A Save that waits for room, and is turned away because the Writer is being closed, must not take with it the signal that somebody is
-// to write what has gathered.
+// A Save that waits for room, and is turned away because the Writer is being closed, must not take
+// with it the signal that somebody is to write what has gathered.
 func TestCloseIsNotForgottenBehindACallerThatLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hold(t)

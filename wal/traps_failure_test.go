@@ -25,7 +25,8 @@ import (
 // isSpare tells whether an operation is on the segment in preparation.
 func isSpare(op crashfs.Op) bool { return strings.HasSuffix(op.Name, ".tmp") }
 
-// D7, R10. etcd's second Save after a failed preallocation panics, and goes on to after there is space again.
+// D7, R10. etcd's second Save after a failed preallocation panics, and goes on to after there is
+// space again.
 func TestNoSpaceForTheSpareIsSurvivedAndCutsResume(t *testing.T) {
 	for _, kind := range []crashfs.OpKind{crashfs.OpCreate, crashfs.OpPreallocate, crashfs.OpSyncData, crashfs.OpLock} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -82,8 +83,9 @@ func noSpaceForTheSpare(t *testing.T, kind crashfs.OpKind) {
 	}
 }
 
-// A flush of the disk that failed for the spare may have dropped what the log had written but not yet synced, and the log's own
-// sync, a moment later, returns nil. xfs on a disk that failed one flush did just that.
+// A flush of the disk that failed for the spare may have dropped what the log had written but not
+// yet synced, and the log's own sync, a moment later, returns nil. xfs on a disk that failed one
+// flush did just that.
 func TestASpareThatCannotBeSyncedEndsTheWriter(t *testing.T) {
 	t.Run("between batches", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -161,8 +163,8 @@ func (l *lab) holdSpare() chan<- error {
 	return outcome
 }
 
-// A trial is one life of a log in which something fails. It does the same in every life, and after a failure it goes on
-// as if nothing had been, which is what must not do any harm.
+// A trial is one life of a log in which something fails. It does the same in every life, and after
+// a failure it goes on as if nothing had been, which is what must not do any harm.
 type trial struct {
 	t     *testing.T
 	lab   *lab
@@ -190,7 +192,8 @@ func (r *trial) did(what string, err error) bool {
 	return false
 }
 
-// spare waits for the spare, so that what is done in the background is done at the same point of every life.
+// spare waits for the spare, so that what is done in the background is done at the same point of
+// every life.
 func (r *trial) spare(filled int32) {
 	if r.first == nil && r.lab.filled.Load() > filled {
 		r.lab.settle(r.t)
@@ -215,7 +218,8 @@ func (r *trial) save(w *wal.Writer, appended bool) {
 	if r.did(fmt.Sprintf("save %d", i), err) {
 		r.acked, r.state = i, s
 	} else if r.first != nil {
-		// Later entries follow on what was acknowledged, as a caller who took the error for a refusal would do it.
+		// Later entries follow on what was acknowledged, as a caller who took the error for a
+		// refusal would do it.
 		r.saved = r.saved[:i-1]
 	}
 	r.spare(filled)
@@ -298,8 +302,9 @@ func (r *trial) survives(after string, f *crashfs.FS) {
 	}
 }
 
-// D8, R9, T31. Every write, truncation, sync, rename and directory sync fails once, and everything else works: what a log gets
-// wrong then is to go on. After a power cut and after a mere restart everything acknowledged is there.
+// D8, R9, T31. Every write, truncation, sync, rename and directory sync fails once, and everything
+// else works: what a log gets wrong then is to go on. After a power cut and after a mere restart
+// everything acknowledged is there.
 func TestFirstFailureIsTheLastWord(t *testing.T) {
 	kinds := map[crashfs.OpKind][]error{
 		crashfs.OpWrite:       {syscall.EIO, syscall.ENOSPC, crashfs.ShortWrite(100), crashfs.ShortWrite(700)},
@@ -323,8 +328,9 @@ func TestFirstFailureIsTheLastWord(t *testing.T) {
 					if op.Kind == crashfs.OpRename {
 						created = true
 					}
-					// Once there is a log, what happens to the spare is not the log's failure; but its rename is, and a sync that
-					// fails though there is space. What happens to the mark is not.
+					// Once there is a log, what happens to the spare is not the log's failure; but
+					// its rename is, and a sync that fails though there is space. What happens to
+					// the mark is not.
 					survived := created && isSpare(op) && kind != crashfs.OpRename && (kind != crashfs.OpSyncData || fault == syscall.ENOSPC)
 					if op.Kind != kind || survived || path.Base(op.Name) == "synced" {
 						return nil
@@ -374,8 +380,9 @@ func TestFirstFailureIsTheLastWord(t *testing.T) {
 	}
 }
 
-// D9, R11. A crash between the sync of a new segment's head and its rename leaves a 0.tmp that begins with good records;
-// etcd writes over it without truncating it, so that what its new head does not cover comes to life again.
+// D9, R11. A crash between the sync of a new segment's head and its rename leaves a 0.tmp that
+// begins with good records; etcd writes over it without truncating it, so that what its new head
+// does not cover comes to life again.
 func TestStaleSparesNeverComeToLife(t *testing.T) {
 	stale := forge(0, append(head(), walpb.Record{Type: walpb.TypeEntry, Data: (&walpb.Entry{Term: 9, Index: 1, Data: bytes.Repeat([]byte("stale"), 1000)}).Append(nil)})...)
 	for _, how := range []string{"create", "open"} {
@@ -465,7 +472,8 @@ func TestCreateKeepsWhatItDidNotMake(t *testing.T) {
 	}
 }
 
-// position returns where in a list of operations the nth line with a prefix stands, and fails if it does not.
+// position returns where in a list of operations the nth line with a prefix stands, and fails if it
+// does not.
 func position(t *testing.T, ops []string, prefix string, from int) int {
 	t.Helper()
 	for i := from; i < len(ops); i++ {
@@ -513,8 +521,8 @@ func TestNamesAreSyncedAfterWhatTheyName(t *testing.T) {
 	must(t, l.settle(t))
 	inOrder(t, l.did(), "syncdir .", "rename spare "+segment0, "syncdir log")
 
-	// A cut: the old segment is whole and durable before the new one has its name, and the name is durable before the call
-	// that needed the segment returns.
+	// A cut: the old segment is whole and durable before the new one has its name, and the name is
+	// durable before the call that needed the segment returns.
 	var i uint64
 	for len(l.segments()) < 2 {
 		i++
@@ -555,7 +563,8 @@ func TestNamesAreSyncedAfterWhatTheyName(t *testing.T) {
 	}
 	must(t, w.Close())
 
-	// A trim: the copy is durable before the original goes, and the zeros are before anything is appended.
+	// A trim: the copy is durable before the original goes, and the zeros are before anything is
+	// appended.
 	torn := damage(l.FS.Crash(crashfs.KeepAll), l.segments()[0], func(b []byte) []byte {
 		end := len(bytes.TrimRight(b, "\x00")) + 64
 		copy(b[end&^7:], "torn")

@@ -25,8 +25,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A lab is a crashfs with instruments. It knows every file by the name that the file has now, where crashfs tells the one
-// that it was opened by; it keeps the list of what was done, counts open files, and fails or holds what it is told to.
+// A lab is a crashfs with instruments. It knows every file by the name that the file has now, where
+// crashfs tells the one that it was opened by; it keeps the list of what was done, counts open
+// files, and fails or holds what it is told to.
 type lab struct {
 	*crashfs.FS
 	onOp func(op crashfs.Op) error // called before each operation; may block; what it returns is injected
@@ -99,8 +100,8 @@ func (l *lab) handles() []string {
 
 var spareNames = regexp.MustCompile(`([ /])\d+\.tmp`)
 
-// did returns the changes that were made since the last call, in order, without the directory's name, and with every spare called
-// spare.
+// did returns the changes that were made since the last call, in order, without the directory's
+// name, and with every spare called spare.
 func (l *lab) did() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -251,7 +252,8 @@ func (f *labFile) Close() error {
 // isSegment tells whether an operation is on a segment under its final name.
 func isSegment(op crashfs.Op) bool { return strings.HasSuffix(op.Name, ".wal") }
 
-// tree returns what a directory of the operating system holds: for each name its mode, and of a file its size and sum.
+// tree returns what a directory of the operating system holds: for each name its mode, and of a
+// file its size and sum.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	got := map[string]string{}
@@ -320,8 +322,8 @@ func walGoroutines() []string {
 	return in
 }
 
-// noGoroutines fails unless every goroutine of package wal ends. A goroutine that has done its work is a moment away from its
-// end, hence the patience.
+// noGoroutines fails unless every goroutine of package wal ends. A goroutine that has done its work
+// is a moment away from its end, hence the patience.
 func noGoroutines(t *testing.T) {
 	t.Helper()
 	for tries := 0; len(walGoroutines()) > 0; runtime.Gosched() {
@@ -340,7 +342,8 @@ func (l *lab) nothingLeft(t *testing.T) {
 	noGoroutines(t)
 }
 
-// entries returns entries with the indexes from..to, all of a term, each with n bytes of data that tell it from others.
+// entries returns entries with the indexes from..to, all of a term, each with n bytes of data that
+// tell it from others.
 func entries(term, from, to uint64, n int) []walpb.Entry {
 	var list []walpb.Entry
 	for i := from; i <= to; i++ {
@@ -432,7 +435,8 @@ func damage(f *crashfs.FS, name string, edit func([]byte) []byte) *crashfs.FS {
 	return crashfs.Load(all)
 }
 
-// refused fails unless Open says that the log is corrupt, at a place of that segment, naming it, and leaves everything as it was.
+// refused fails unless Open says that the log is corrupt, at a place of that segment, naming it,
+// and leaves everything as it was.
 func refused(t *testing.T, f *crashfs.FS, segment string, offset int64, kinds ...wal.Kind) *wal.CorruptError {
 	t.Helper()
 	before := f.Tree()
@@ -468,8 +472,8 @@ func refused(t *testing.T, f *crashfs.FS, segment string, offset int64, kinds ..
 	return corrupt
 }
 
-// forge returns a segment as an etcd would have written it, with sound checksums around whatever the records hold. A
-// record of type CRC keeps the CRC that it has.
+// forge returns a segment as an etcd would have written it, with sound checksums around whatever
+// the records hold. A record of type CRC keeps the CRC that it has.
 func forge(seed uint32, list ...walpb.Record) []byte {
 	var b []byte
 	chain := seed

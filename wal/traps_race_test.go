@@ -31,7 +31,8 @@ func TestMethodsMayBeCalledConcurrently(t *testing.T) {
 			}
 		})
 	}
-	// Indexes are given out in order, which takes a lock of the callers' own: Append under it, Save as well.
+	// Indexes are given out in order, which takes a lock of the callers' own: Append under it, Save
+	// as well.
 	each(func(uint64) {
 		last.Lock()
 		defer last.Unlock()
@@ -87,8 +88,8 @@ func TestMethodsMayBeCalledConcurrently(t *testing.T) {
 	}
 }
 
-// A spare is for one cut. This panicked: while the batch that fills one segment was being synced, the batch that gathers in the
-// next could fill that as well, and took the same spare.
+// A spare is for one cut. This panicked: while the batch that fills one segment was being synced,
+// the batch that gathers in the next could fill that as well, and took the same spare.
 func TestSpareIsTakenOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hold(t)

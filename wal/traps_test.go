@@ -17,10 +17,11 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// Each test here is a defect that a real log had; the letter and the number in its comment name the row of the list of
-// those. What etcd does is what etcd 3.7.3 does.
+// Each test here is a defect that a real log had; the letter and the number in its comment name the
+// row of the list of those. What etcd does is what etcd 3.7.3 does.
 
-// D1. etcd skips an entry at or below the snapshot it is opened at, and so forgets that it voided those above.
+// D1. etcd skips an entry at or below the snapshot it is opened at, and so forgets that it voided
+// those above.
 func TestOverwriteAtOrBelowSnapshotStaysDead(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -95,8 +96,9 @@ func TestInstalledSnapshotVoidsTheLogBeforeIt(t *testing.T) {
 	}
 }
 
-// D2, D4. Whatever is done to a record in the middle, its end is not the log's, nor is it torn, and Open keeps its hands off:
-// a flipped length, no padding flag, a length of zero, a payload of zeros with one bit flipped, a lost sector.
+// D2, D4. Whatever is done to a record in the middle, its end is not the log's, nor is it torn, and
+// Open keeps its hands off: a flipped length, no padding flag, a length of zero, a payload of zeros
+// with one bit flipped, a lost sector.
 func TestDamageInTheMiddleIsNeverTorn(t *testing.T) {
 	for name, change := range map[string]func(*wal.Options){"ours": func(*wal.Options) {}, "plain": plain} {
 		t.Run(name, func(t *testing.T) {
@@ -141,7 +143,8 @@ func TestDamageInTheMiddleIsNeverTorn(t *testing.T) {
 			for _, off := range []int64{40, 700, 1500, 2040} {
 				try(fmt.Sprintf("bit in the data at %d", off), func(b []byte) []byte { b[at+off] ^= 4; return b })
 			}
-			// Without the flag it is a good frame of etcd 2's, which did not pad; but what follows then is not one.
+			// Without the flag it is a good frame of etcd 2's, which did not pad; but what follows
+			// then is not one.
 			if r := check(t, damage(l.FS, segment0, func(b []byte) []byte { b[at+7] = 0; return b })); r.Verdict != wal.Corrupt {
 				t.Errorf("length word without flag and padding: %v", r.Verdict)
 			}
@@ -245,7 +248,8 @@ func TestChangedTypeIsNeverBelieved(t *testing.T) {
 	}
 }
 
-// D14. Sound checksums around nonsense: what can be read is not therefore right. Nothing panics, and nothing is taken in.
+// D14. Sound checksums around nonsense: what can be read is not therefore right. Nothing panics,
+// and nothing is taken in.
 func TestNonsenseUnderSoundChecksumsIsReported(t *testing.T) {
 	entry := func(e walpb.Entry) walpb.Record { return walpb.Record{Type: walpb.TypeEntry, Data: e.Append(nil)} }
 	hard := func(s walpb.HardState) walpb.Record {
@@ -305,8 +309,8 @@ func TestNonsenseUnderSoundChecksumsIsReported(t *testing.T) {
 	}
 }
 
-// D28. etcd looks neither at four bits of the length word nor at padding, and as long as the chain is zero, as it is behind
-// empty metadata, not at a checksum record either.
+// D28. etcd looks neither at four bits of the length word nor at padding, and as long as the chain
+// is zero, as it is behind empty metadata, not at a checksum record either.
 func TestEveryBitOfAFrameCounts(t *testing.T) {
 	nothing := []walpb.Record{{Type: walpb.TypeCRC}, {Type: walpb.TypeMetadata}}
 	f := crashfs.Load(map[string][]byte{"log/" + segment0: forge(0, append(nothing, walpb.Record{Type: walpb.TypeCRC, CRC: 5}, head()[2])...)})
@@ -335,8 +339,8 @@ func TestEveryBitOfAFrameCounts(t *testing.T) {
 	}
 }
 
-// D13, R12. etcd writes the head of a segment without a hard state if none was saved since it started, and names it
-// after the last entry written since, whatever the snapshots say.
+// D13, R12. etcd writes the head of a segment without a hard state if none was saved since it
+// started, and names it after the last entry written since, whatever the snapshots say.
 func TestFirstCutAfterReopenCarriesHardStateAndIndex(t *testing.T) {
 	for name, snapshot := range map[string]walpb.Snapshot{"entry": {}, "snapshot": {Index: 50, Term: 2}} {
 		t.Run(name, func(t *testing.T) {
@@ -402,8 +406,9 @@ func TestSegmentSizeIsOfEachLog(t *testing.T) {
 	}
 }
 
-// T22. DLedger deletes the file with the vote and then renames the new one over it. At every operation boundary of a
-// log's life, whatever of it a crash takes, the last acknowledged vote is there.
+// T22. DLedger deletes the file with the vote and then renames the new one over it. At every
+// operation boundary of a log's life, whatever of it a crash takes, the last acknowledged vote is
+// there.
 func TestVoteIsThereAtEveryMoment(t *testing.T) {
 	l := newLab(crashfs.New())
 	var (
@@ -452,8 +457,9 @@ func TestVoteIsThereAtEveryMoment(t *testing.T) {
 	}
 }
 
-// T23. What a crash leaves behind the tail are whole, good records of a batch that was never acknowledged. Once the log has
-// gone on, they must not come to life where what is written in front of them ends.
+// T23. What a crash leaves behind the tail are whole, good records of a batch that was never
+// acknowledged. Once the log has gone on, they must not come to life where what is written in front
+// of them ends.
 func TestGhostsBehindTheTailStayDead(t *testing.T) {
 	const size = 64 << 10
 	l, w := create(t, func(o *wal.Options) { o.SegmentSize = size })
@@ -523,8 +529,8 @@ func TestOpenVerifiesEarlierBatchesAndSegments(t *testing.T) {
 	}
 }
 
-// T30. The loss of the last segment looks like a crash during a cut, to raft-wal. Nothing in the segments could
-// tell, but the mark does. Without it, what is before the lost segment is whole.
+// T30. The loss of the last segment looks like a crash during a cut, to raft-wal. Nothing in the
+// segments could tell, but the mark does. Without it, what is before the lost segment is whole.
 func TestLossOfASegmentIsReported(t *testing.T) {
 	l, w := create(t)
 	last := uint64(0)

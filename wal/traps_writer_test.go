@@ -160,7 +160,8 @@ func TestAppendsPendingAtAFailureHearOfIt(t *testing.T) {
 	})
 }
 
-// Close is not a failure: what is pending becomes durable, and is acknowledged before Close returns.
+// Close is not a failure: what is pending becomes durable, and is acknowledged before Close
+// returns.
 func TestCloseAcknowledgesWhatIsPending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hold(t)
@@ -294,7 +295,8 @@ func TestCallersMayReuseWhatTheyPassed(t *testing.T) {
 		list = entries(1, 4, 4, 10)
 		must(t, h.w.Save(walpb.HardState{Term: 1, Commit: 3}, list))
 		spoil(list)
-		// Only the vote changes: it is compared with what was saved, not with what the caller has made of it.
+		// Only the vote changes: it is compared with what was saved, not with what the caller has
+		// made of it.
 		before := h.syncs
 		s = walpb.HardState{Term: 1, Vote: 2, Commit: 3}
 		must(t, h.w.Save(s, nil))

@@ -10,11 +10,12 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// recoverTail removes what a crash left after the end of a log, makes durable what stands before, and then says what it has done. It
-// returns the end to go on from, which is in the last segment of the listing.
+// recoverTail removes what a crash left after the end of a log, makes durable what stands before,
+// and then says what it has done. It returns the end to go on from, which is in the last segment of
+// the listing.
 //
-// What it removes it keeps a copy of. On a full disk it does without, unless strict, where the verdict is Torn: these records are ours, and
-// nobody was told that they are durable.
+// What it removes it keeps a copy of. On a full disk it does without, unless strict, where the
+// verdict is Torn: these records are ours, and nobody was told that they are durable.
 func recoverTail(dir string, l *listing, e end, o Options, strict bool) (end, error) {
 	name := l.segments[len(l.segments)-1].name
 	// The spares first: on a full disk, theirs is the space for the copy.
@@ -44,7 +45,8 @@ func recoverTail(dir string, l *listing, e end, o Options, strict bool) (end, er
 	return next, nil
 }
 
-// setAside keeps what is about to go, in a file beside the segment, and returns its name. An unborn segment becomes that file.
+// setAside keeps what is about to go, in a file beside the segment, and returns its name. An unborn
+// segment becomes that file.
 func setAside(dir string, l *listing, e end, fsys fileutil.FS) (copied string, err error) {
 	last, from := &l.segments[len(l.segments)-1], e.from()
 	if e.verdict == Clean || from == e.rest {
@@ -55,7 +57,8 @@ func setAside(dir string, l *listing, e end, fsys fileutil.FS) (copied string, e
 	if e.verdict == Unborn {
 		err = fsys.Rename(filepath.Join(dir, last.name), path)
 		if err == nil {
-			// Zeros follow, and have space reserved. A crash may give the file its name back, so it ends where a segment can.
+			// Zeros follow, and have space reserved. A crash may give the file its name back, so it
+			// ends where a segment can.
 			err = last.file.Truncate((e.rest + pageSize - 1) / pageSize * pageSize)
 		}
 		if err != nil {
@@ -110,8 +113,9 @@ func trimTail(dir string, l *listing, e end, o Options, copied string) (end, err
 	if last.size, err = last.file.Size(); err != nil {
 		return e, fmt.Errorf("wal: %w", err)
 	}
-	// A crash while frames are written over what was zeroed may leave the file as long as it is now, which is where a batch ended
-	// that is not there any more. A file that ends inside a frame was cut off, for readers; so it ends with a page from here on.
+	// A crash while frames are written over what was zeroed may leave the file as long as it is
+	// now, which is where a batch ended that is not there any more. A file that ends inside a frame
+	// was cut off, for readers; so it ends with a page from here on.
 	odd := last.size%pageSize != 0 && e.offset < last.size
 	if odd {
 		last.size += pageSize - last.size%pageSize

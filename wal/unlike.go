@@ -10,11 +10,12 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// unlike returns what the frame at a place, which is not good, has that no crash leaves of a batch, so that it must have been
-// damaged later; noProof if there is nothing. chain is that of the records before it.
+// unlike returns what the frame at a place, which is not good, has that no crash leaves of a batch,
+// so that it must have been damaged later; noProof if there is nothing. chain is that of the
+// records before it.
 //
-// A crash leaves any of a batch's sectors as they were before, which is zeros; one of them torn, with zeros from some byte
-// on; or one turned to garbage. See FORMAT.md, chapters 8 and 9.
+// A crash leaves any of a batch's sectors as they were before, which is zeros; one of them torn,
+// with zeros from some byte on; or one turned to garbage. See FORMAT.md, chapters 8 and 9.
 func (s *seeker) unlike(from int64, chain uint32) (proof, error) {
 	if s.step != wordSize { // of frames without padding too little is known
 		return noProof, nil
@@ -50,9 +51,10 @@ func (s *seeker) unlike(from int64, chain uint32) (proof, error) {
 	return noProof, nil
 }
 
-// candidates yields where the data of a record may begin and end, of which the first bytes and the length in its frame's length word are
-// given. Either that length or the one that stands before the data may be wrong, and so may the tags. The length word alone may be
-// garbage that a crash has left, where it is the last of its sector.
+// candidates yields where the data of a record may begin and end, of which the first bytes and the
+// length in its frame's length word are given. Either that length or the one that stands before the
+// data may be wrong, and so may the tags. The length word alone may be garbage that a crash has
+// left, where it is the last of its sector.
 func (s *seeker) candidates(from, length int64, head []byte) iter.Seq2[int64, int64] {
 	return func(yield func(data, end int64) bool) {
 		end := from + wordSize + length
@@ -75,8 +77,8 @@ func (s *seeker) candidates(from, length int64, head []byte) iter.Seq2[int64, in
 // crcAt is where in a record its checksum stands, after a type of one byte.
 const crcAt = 3
 
-// whole reports whether the data between two offsets continues the chain to the checksum in the head before it, and
-// no torn sector can have left what else is in the frame.
+// whole reports whether the data between two offsets continues the chain to the checksum in the
+// head before it, and no torn sector can have left what else is in the frame.
 func (s *seeker) whole(from int64, head []byte, data, end int64, chain uint32) (bool, error) {
 	sum, err := s.sums.continued(chain, data, end)
 	if err != nil {
@@ -87,7 +89,8 @@ func (s *seeker) whole(from int64, head []byte, data, end int64, chain uint32) (
 	if n < 4 || !bytes.HasPrefix(head[crcAt:], crc[:n]) { // a shorter one may be there by chance
 		return false, nil
 	}
-	// Where the data begins in the head's own sector, that was not torn before it. Nor was a sector whose last byte is not zero.
+	// Where the data begins in the head's own sector, that was not torn before it. Nor was a sector
+	// whose last byte is not zero.
 	for at := from/sectorSize*sectorSize + sectorSize; at <= data; at += sectorSize {
 		b, err := s.links.at(at-1, 1)
 		if err != nil || b[0] == 0 {
@@ -97,7 +100,8 @@ func (s *seeker) whole(from int64, head []byte, data, end int64, chain uint32) (
 	if b, err := s.links.at(data, 1); err != nil || b[0] == 0 {
 		return false, err
 	}
-	// Padding that is not zero is garbage, perhaps, in a sector that has so little data that it may be right by chance.
+	// Padding that is not zero is garbage, perhaps, in a sector that has so little data that it may
+	// be right by chance.
 	pad := padding(int((end - from) & (wordSize - 1)))
 	b, err := s.links.at(end, pad)
 	if err != nil {

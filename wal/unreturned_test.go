@@ -96,8 +96,8 @@ func deserted(t *testing.T, do func(t *testing.T, d *deserter, l *lab, w *wal.Wr
 	}
 }
 
-// apart calls f in a goroutine of its own, as a server does that recovers what its handlers panic with, and returns what that was and
-// the stack that it had.
+// apart calls f in a goroutine of its own, as a server does that recovers what its handlers panic
+// with, and returns what that was and the stack that it had.
 func apart(f func()) (value any, stack string) {
 	done := make(chan struct{})
 	go func() {
@@ -290,8 +290,9 @@ func TestAnObserverThatEndsTheWritersOwnGoroutineEndsTheWriter(t *testing.T) {
 	l.nothingLeft(t)
 }
 
-// Nothing above a goroutine of the Writer's own can recover what is called in it, so that a panic is the end of the process. What is then to
-// be seen is the caller's code, not an error that the panic causes on its way.
+// Nothing above a goroutine of the Writer's own can recover what is called in it, so that a panic
+// is the end of the process. What is then to be seen is the caller's code, not an error that the
+// panic causes on its way.
 func TestAPanicInTheWritersOwnGoroutineShowsTheCallersCode(t *testing.T) {
 	own := map[string]func(o *wal.Options) (done func(error)){
 		"callback":        func(*wal.Options) func(error) { return func(error) { panics() } },
@@ -385,7 +386,8 @@ func TestASegmentThatIsNotReservedEndsTheWriter(t *testing.T) {
 	}
 }
 
-// Wherever an FS leaves Open or a repair, no segment is left open, and no lock held; the next Open finds the log.
+// Wherever an FS leaves Open or a repair, no segment is left open, and no lock held; the next Open
+// finds the log.
 func TestAFileSystemThatLeavesOpenOrARepairLeavesNothingLocked(t *testing.T) {
 	disk := crashfs.New()
 	w, err := wal.Create(labDir, nil, &wal.Options{FS: disk, SegmentSize: 8 << 10})

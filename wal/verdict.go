@@ -8,16 +8,17 @@ type Verdict uint8
 const (
 	// Clean: the log ends where its writer stopped. Nothing but zeros follows.
 	Clean Verdict = iota
-	// Torn: what follows the last good record is the rest of a batch that no sync made durable. A crash leaves it;
-	// Open trims it.
+	// Torn: what follows the last good record is the rest of a batch that no sync made durable. A
+	// crash leaves it; Open trims it.
 	Torn
-	// TornUnproven is Torn in a segment that carries no witnesses, as etcd writes them: nothing shows that what
-	// follows was durable, and nothing could have.
+	// TornUnproven is Torn in a segment that carries no witnesses, as etcd writes them: nothing
+	// shows that what follows was durable, and nothing could have.
 	TornUnproven
-	// Unborn: the last segment has no whole head, because the crash came while the log was being cut. Open sets the
-	// segment aside and goes on in the one before it.
+	// Unborn: the last segment has no whole head, because the crash came while the log was being
+	// cut. Open sets the segment aside and goes on in the one before it.
 	Unborn
-	// Passed: segments are missing, but only ones that are older than the newest usable snapshot record.
+	// Passed: segments are missing, but only ones that are older than the newest usable snapshot
+	// record.
 	Passed
 	// Corrupt: what was durable is damaged.
 	Corrupt
@@ -29,7 +30,8 @@ const (
 
 var verdictNames = [...]string{"clean", "torn", "torn, unproven", "unborn", "passed", "corrupt", "missing", "unreadable"}
 
-// String returns the verdict in words, as waldump prints it, or verdict(n) for a value that is none.
+// String returns the verdict in words, as waldump prints it, or verdict(n) for a value that is
+// none.
 func (v Verdict) String() string {
 	if int(v) < len(verdictNames) {
 		return verdictNames[v]
@@ -37,7 +39,8 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("verdict(%d)", uint8(v))
 }
 
-// evidence is all that decide looks at: what is known about the first place where a log stops being good.
+// evidence is all that decide looks at: what is known about the first place where a log stops being
+// good.
 type evidence struct {
 	stop  stop
 	where where
@@ -110,7 +113,8 @@ type row struct {
 	because string
 }
 
-// verdicts is the table of FORMAT.md, chapter 8. Every combination of evidence matches exactly one row.
+// verdicts is the table of FORMAT.md, chapter 8. Every combination of evidence matches exactly one
+// row.
 var verdicts = []row{
 	{stop: is(contradicts), verdict: Corrupt, because: "the checksums hold, so this was written so, or a part that they do not cover was changed"},
 

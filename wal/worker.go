@@ -2,7 +2,8 @@ package wal
 
 import "sync"
 
-// worker is the goroutine that makes durable what Append has appended, and calls back. It starts with the first Append.
+// worker is the goroutine that makes durable what Append has appended, and calls back. It starts
+// with the first Append.
 type worker struct {
 	w       *Writer
 	wake    sync.Cond
@@ -66,8 +67,9 @@ func (k *worker) run() {
 			close(k.done)
 			return
 		}
-		// Something that was called did not return. If it panicked, the process ends with this goroutine's stack. If it called
-		// runtime.Goexit, the goroutine ends, and the other callbacks are still to be called.
+		// Something that was called did not return. If it panicked, the process ends with this
+		// goroutine's stack. If it called runtime.Goexit, the goroutine ends, and the other
+		// callbacks are still to be called.
 		w.fail(errNotReturned)
 		go k.run()
 	}()
@@ -86,7 +88,8 @@ func (k *worker) run() {
 	}
 }
 
-// callBack calls the callbacks whose time has come. The lock is held when it is called and when it returns, and not in between.
+// callBack calls the callbacks whose time has come. The lock is held when it is called and when it
+// returns, and not in between.
 func (k *worker) callBack() {
 	results := k.results
 	k.results = nil

@@ -10,7 +10,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// After the highest index there is none: 0 does not follow it. Whatever Save takes at the end of all indexes, Open and Replay take.
+// After the highest index there is none: 0 does not follow it. Whatever Save takes at the end of
+// all indexes, Open and Replay take.
 func TestIndexesDoNotWrap(t *testing.T) {
 	const end = math.MaxUint64
 	for base := uint64(end - 2); base != 0; base++ {

@@ -9,18 +9,21 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A Writer appends to a log. Create and Open make one; only one can exist for a log at a time, an etcd that has
-// the log open counted. All methods may be called concurrently.
+// A Writer appends to a log. Create and Open make one; only one can exist for a log at a time, an
+// etcd that has the log open counted. All methods may be called concurrently.
 //
-// The first write, sync or rename that fails is the last: every later call returns that error, because what the failed one
-// left on disk is not known, and a sync that is tried again may return nil for bytes that were dropped. Close the Writer
-// and Open the log to find out what is there. That the next segment cannot be prepared is not such a failure, for want of space say:
-// appends then go on in the last one as long as they find room. That it cannot be synced is one, unless for want of space.
-// Nor is a full disk: the space for a record is reserved before it is written, and what has none is refused with ErrNoSpace.
+// The first write, sync or rename that fails is the last: every later call returns that error,
+// because what the failed one left on disk is not known, and a sync that is tried again may return
+// nil for bytes that were dropped. Close the Writer and Open the log to find out what is there.
+// That the next segment cannot be prepared is not such a failure, for want of space say: appends
+// then go on in the last one as long as they find room. That it cannot be synced is one, unless for
+// want of space. Nor is a full disk: the space for a record is reserved before it is written, and
+// what has none is refused with ErrNoSpace.
 //
-// Code of the caller's that the Writer calls and that does not return is such a failure too: an Observer, a callback of Append, the
-// Logger's handler or the FS that panics, or calls runtime.Goexit. The panic goes its way up the goroutine in which it was called, so that
-// its stack is seen: that of a Save, or one of the Writer's own, and then it is the end of the process.
+// Code of the caller's that the Writer calls and that does not return is such a failure too: an
+// Observer, a callback of Append, the Logger's handler or the FS that panics, or calls
+// runtime.Goexit. The panic goes its way up the goroutine in which it was called, so that its stack
+// is seen: that of a Save, or one of the Writer's own, and then it is the end of the process.
 //
 // The zero Writer is of no log; its methods return ErrClosed.
 type Writer struct {
@@ -43,8 +46,9 @@ type Writer struct {
 	segments []*segment // that have their names, in order
 	recorded []recorded // snapshot records from which the log might be replayed
 
-	// One batch gathers while at most one other is being written and synced, so no byte of a batch is written before all
-	// of the batch before it is durable. Recovery relies on that: FORMAT.md, chapter 8.
+	// One batch gathers while at most one other is being written and synced, so no byte of a batch
+	// is written before all of the batch before it is durable. Recovery relies on that: FORMAT.md,
+	// chapter 8.
 	gathering *batch
 	idle      *batch
 	flushing  bool
@@ -69,8 +73,8 @@ const (
 	slowSync = time.Second
 )
 
-// newWriter returns a Writer that goes on at the end of the last of the segments, which holds page, the bytes of
-// its last page.
+// newWriter returns a Writer that goes on at the end of the last of the segments, which holds page,
+// the bytes of its last page.
 func newWriter(dir string, names fileutil.Dir, o Options, metadata []byte, segments []*segment, end int64, page []byte) *Writer {
 	w := &Writer{dir: dir, names: names, opts: o, metadata: metadata, segments: segments, ended: make(chan struct{})}
 	w.waiting[0].L, w.waiting[1].L = &w.mu, &w.mu
@@ -82,19 +86,22 @@ func newWriter(dir string, names fileutil.Dir, o Options, metadata []byte, segme
 	return w
 }
 
-// Save appends entries and then a hard state, and returns once they are durable: whatever happens then, they are
-// there, in order, or Open says that the log is corrupt, and where. Concurrent calls share a sync.
+// Save appends entries and then a hard state, and returns once they are durable: whatever happens
+// then, they are there, in order, or Open says that the log is corrupt, and where. Concurrent calls
+// share a sync.
 //
-// The entries' indexes follow on each other, and the first is at most one above the last in the log, above the commit
-// and above the snapshot that the log begins with; it voids every entry at or above it. Terms do not fall, and a vote stays
-// for its term. A zero hard state is none. The commit is at most the last index. With PlainEtcd, the type of an entry is one of
-// raft's three. The Writer keeps nothing that it is given.
+// The entries' indexes follow on each other, and the first is at most one above the last in the
+// log, above the commit and above the snapshot that the log begins with; it voids every entry at or
+// above it. Terms do not fall, and a vote stays for its term. A zero hard state is none. The commit
+// is at most the last index. With PlainEtcd, the type of an entry is one of raft's three. The
+// Writer keeps nothing that it is given.
 //
-// A Save that changes nothing but the commit does not wait for a sync: the commit can be learnt again from the others.
-// It is durable with the next Save that is, Sync or Close.
+// A Save that changes nothing but the commit does not wait for a sync: the commit can be learnt
+// again from the others. It is durable with the next Save that is, Sync or Close.
 //
-// The error is ErrInvalid or ErrTooLarge if the log cannot hold this, and ErrNoSpace if the disk has no space for it; nothing was written.
-// It is ErrClosed after Close. Any other is the first failure to write, of this call or an earlier one: the entries may be durable, or in part, or not.
+// The error is ErrInvalid or ErrTooLarge if the log cannot hold this, and ErrNoSpace if the disk
+// has no space for it; nothing was written. It is ErrClosed after Close. Any other is the first
+// failure to write, of this call or an earlier one: the entries may be durable, or in part, or not.
 func (w *Writer) Save(state walpb.HardState, entries []walpb.Entry) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -105,14 +112,16 @@ func (w *Writer) Save(state walpb.HardState, entries []walpb.Entry) error {
 	return w.commit(number)
 }
 
-// Append is Save that does not wait. It returns once the entries have their place in the log, and calls done when they
-// are durable, with nil, or when they cannot be any more, with the error that Save would have returned. Calls
-// of done are in the order of Append, from one goroutine, and a done that is slow delays those that follow; it may call
-// any method but Close. A done that panics ends the process, as nothing above it could recover; after one that calls runtime.Goexit the others
-// are called all the same. Even a commit alone is synced before done is called. done may be nil.
+// Append is Save that does not wait. It returns once the entries have their place in the log, and
+// calls done when they are durable, with nil, or when they cannot be any more, with the error that
+// Save would have returned. Calls of done are in the order of Append, from one goroutine, and a
+// done that is slow delays those that follow; it may call any method but Close. A done that panics
+// ends the process, as nothing above it could recover; after one that calls runtime.Goexit the
+// others are called all the same. Even a commit alone is synced before done is called. done may be
+// nil.
 //
-// If Append returns an error, done is not called. Append waits while the batch before is being synced and the next one
-// is full.
+// If Append returns an error, done is not called. Append waits while the batch before is being
+// synced and the next one is full.
 func (w *Writer) Append(state walpb.HardState, entries []walpb.Entry, done func(error)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -127,12 +136,14 @@ func (w *Writer) Append(state walpb.HardState, entries []walpb.Entry, done func(
 	return nil
 }
 
-// SaveSnapshot appends a snapshot record, and returns once it is durable. Save the snapshot's file first: the record says
-// that it is there. The record of an installed snapshot takes effect with the hard state that commits its index: call
-// SaveSnapshot first, and then Save with that hard state and what follows. Save refuses the other order, which older raft
-// systems have, because a crash in between would leave a commit of what is not there.
+// SaveSnapshot appends a snapshot record, and returns once it is durable. Save the snapshot's file
+// first: the record says that it is there. The record of an installed snapshot takes effect with
+// the hard state that commits its index: call SaveSnapshot first, and then Save with that hard
+// state and what follows. Save refuses the other order, which older raft systems have, because a
+// crash in between would leave a commit of what is not there.
 //
-// ConfState must be raft's, as it is encoded, or nil; etcd wants one, but for index 0. The errors are those of Save.
+// ConfState must be raft's, as it is encoded, or nil; etcd wants one, but for index 0. The errors
+// are those of Save.
 func (w *Writer) SaveSnapshot(s walpb.Snapshot) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -165,8 +176,8 @@ func (w *Writer) Sync() error {
 	return w.commit(w.pendingNumber())
 }
 
-// append gives records their place in the gathering batch. It reports the batch's number, and whether the caller must
-// wait until that is durable.
+// append gives records their place in the gathering batch. It reports the batch's number, and
+// whether the caller must wait until that is durable.
 func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number uint64, must bool, err error) {
 	if err := w.usable(); err != nil {
 		return 0, false, err
@@ -227,8 +238,8 @@ func (w *Writer) usable() error {
 	return nil
 }
 
-// room waits until the gathering batch takes records of that size in all, and has the space for them. What the log does not admit at that
-// moment is refused before there is space for it.
+// room waits until the gathering batch takes records of that size in all, and has the space for
+// them. What the log does not admit at that moment is refused before there is space for it.
 func (w *Writer) room(size int, admits func() error) error {
 	for {
 		if err := w.usable(); err != nil {
@@ -247,9 +258,11 @@ func (w *Writer) room(size int, admits func() error) error {
 	}
 }
 
-// reserve sees to it that the gathering batch has the space for records of that size, so that its write cannot find the disk full: what
-// such a write leaves is not known, and would be the end of the Writer. A segment is reserved up to SegmentSize from the start. Where the disk has
-// no more for it, it is cut here, before the records, since the spare has. The error is ErrNoSpace if there is no spare either.
+// reserve sees to it that the gathering batch has the space for records of that size, so that its
+// write cannot find the disk full: what such a write leaves is not known, and would be the end of
+// the Writer. A segment is reserved up to SegmentSize from the start. Where the disk has no more
+// for it, it is cut here, before the records, since the spare has. The error is ErrNoSpace if there
+// is no spare either.
 func (w *Writer) reserve(size int) error {
 	b := w.gathering
 	end := b.end() + int64(size)

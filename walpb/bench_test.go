@@ -7,8 +7,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// What the log does per entry, with entries of 128 bytes: on the way out the chain over the entry's bytes and
-// the head sum, on the way in the same and no copy.
+// What the log does per entry, with entries of 128 bytes: on the way out the chain over the entry's
+// bytes and the head sum, on the way in the same and no copy.
 
 func benchEntry() walpb.Entry {
 	return walpb.Entry{Term: 7, Index: 1_000_000, Data: bytes.Repeat([]byte("stele..."), 16)}

@@ -23,9 +23,9 @@ func update(sum uint32, b []byte) uint32 {
 	return updateShort(sum, b)
 }
 
-// updateShort is Checksum for heads, of some twenty bytes on the stack. The library calls its assembly through
-// a variable, so the compiler must assume that the bytes escape and would allocate them; and for so few,
-// eight tables are as fast.
+// updateShort is Checksum for heads, of some twenty bytes on the stack. The library calls its
+// assembly through a variable, so the compiler must assume that the bytes escape and would allocate
+// them; and for so few, eight tables are as fast.
 func updateShort(sum uint32, b []byte) uint32 {
 	sum = ^sum
 	for len(b) >= 8 {
@@ -51,8 +51,8 @@ var slicing = func() (t [8][256]uint32) {
 	return t
 }()
 
-// ChecksumWord is Checksum over the eight bytes of v, the lowest first. Unlike Checksum over a small array it
-// allocates nothing.
+// ChecksumWord is Checksum over the eight bytes of v, the lowest first. Unlike Checksum over a
+// small array it allocates nothing.
 func ChecksumWord(chain uint32, v uint64) uint32 {
 	v ^= uint64(^chain)
 	return ^(slicing[7][byte(v)] ^ slicing[6][byte(v>>8)] ^ slicing[5][byte(v>>16)] ^ slicing[4][byte(v>>24)] ^

@@ -2,14 +2,16 @@ package walpb
 
 import "encoding/binary"
 
-// The fields of raft's ConfState: four lists of members, and whether to leave the joint configuration alone.
+// The fields of raft's ConfState: four lists of members, and whether to leave the joint
+// configuration alone.
 const (
 	lastMemberList = 4
 	autoLeave      = 5
 )
 
-// CheckConfState returns an error that wraps ErrMalformed unless b is a ConfState that etcd's raft can decode: every
-// etcd that reads a snapshot record decodes it, and panics if it cannot. Unknown fields are taken, as raft takes them.
+// CheckConfState returns an error that wraps ErrMalformed unless b is a ConfState that etcd's raft
+// can decode: every etcd that reads a snapshot record decodes it, and panics if it cannot. Unknown
+// fields are taken, as raft takes them.
 func CheckConfState(b []byte) error {
 	for i := 0; i < len(b); {
 		tag, n := binary.Uvarint(b[i:])

@@ -11,8 +11,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// decodeAll gives b to everything that reads bytes and checks what holds for any bytes: no panic, only
-// ErrMalformed, and what is accepted is encoded again to the same or, of an entry, to what decodes equal.
+// decodeAll gives b to everything that reads bytes and checks what holds for any bytes: no panic,
+// only ErrMalformed, and what is accepted is encoded again to the same or, of an entry, to what
+// decodes equal.
 func decodeAll(t interface {
 	Helper()
 	Fatalf(string, ...any)
@@ -39,8 +40,8 @@ func decodeAll(t interface {
 	checkHead(t, b)
 }
 
-// checkHead checks that UnmarshalHead takes b if and only if it is a record without unknown fields, and then as
-// Unmarshal does, but for the data, which need not be there.
+// checkHead checks that UnmarshalHead takes b if and only if it is a record without unknown fields,
+// and then as Unmarshal does, but for the data, which need not be there.
 func checkHead(t interface {
 	Helper()
 	Fatalf(string, ...any)
@@ -152,8 +153,8 @@ func sound(chain, seed uint32, b []byte) bool {
 	return r.CRC == walpb.Checksum(chain, r.Data)
 }
 
-// A record that is not vouched for has bits whose flip shows only in its payload, or not at all: its type. Of
-// one that is, every bit is covered.
+// A record that is not vouched for has bits whose flip shows only in its payload, or not at all:
+// its type. Of one that is, every bit is covered.
 func TestEveryFlippedBitOfAVouchedRecordShows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		chain, seed := rapid.Uint32().Draw(t, "chain"), rapid.Uint32().Draw(t, "seed")

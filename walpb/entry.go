@@ -14,8 +14,8 @@ const (
 	EntryConfChangeV2 EntryType = 2 // a change of any number of members
 )
 
-// String returns the word for t: "normal", "confchange" or "confchangev2", and "entrytype(7)" for a type
-// without a name.
+// String returns the word for t: "normal", "confchange" or "confchangev2", and "entrytype(7)" for a
+// type without a name.
 func (t EntryType) String() string {
 	switch t {
 	case EntryNormal:
@@ -28,7 +28,8 @@ func (t EntryType) String() string {
 	return "entrytype(" + strconv.Itoa(int(t)) + ")"
 }
 
-// An Entry is one entry of the replicated log: the data of a record of TypeEntry, and raft's own message.
+// An Entry is one entry of the replicated log: the data of a record of TypeEntry, and raft's own
+// message.
 type Entry struct {
 	Type  EntryType
 	Term  uint64
@@ -44,7 +45,8 @@ const (
 
 	lastEntryField = 4 // above it, fields are unknown
 
-	// maxEntryHead is the size of the longest head: each field with its tag, each varint at its longest.
+	// maxEntryHead is the size of the longest head: each field with its tag, each varint at its
+	// longest.
 	maxEntryHead = 1 + 10 + 1 + 10 + 1 + 10 + 1 + 10
 )
 
@@ -53,8 +55,9 @@ func (e *Entry) Size() int {
 	return e.HeadSize() + len(e.Data)
 }
 
-// Append appends the encoded entry to b and returns the longer slice. It allocates only if b has less than
-// Size bytes to spare. UnmarshalVouched gives the entry back, and so does Unmarshal if the type has a name.
+// Append appends the encoded entry to b and returns the longer slice. It allocates only if b has
+// less than Size bytes to spare. UnmarshalVouched gives the entry back, and so does Unmarshal if
+// the type has a name.
 func (e *Entry) Append(b []byte) []byte {
 	return append(e.AppendHead(b), e.Data...)
 }
@@ -71,8 +74,9 @@ func (e *Entry) HeadSize() int {
 	return n
 }
 
-// AppendHead appends all of the entry that stands before the content of Data, and returns the longer slice;
-// the caller appends Data. It allocates only if b has less than HeadSize bytes to spare.
+// AppendHead appends all of the entry that stands before the content of Data, and returns the
+// longer slice; the caller appends Data. It allocates only if b has less than HeadSize bytes to
+// spare.
 func (e *Entry) AppendHead(b []byte) []byte {
 	if e.Type != 0 {
 		b = appendUvarint(append(b, tagEntryType), uint64(e.Type))
@@ -85,33 +89,37 @@ func (e *Entry) AppendHead(b []byte) []byte {
 	return b
 }
 
-// Checksum returns the chain continued over the encoded entry: Checksum(chain, e.Append(nil)). A record carries
-// it before the bytes that it is of, so the log needs it before it encodes them. It does not allocate.
+// Checksum returns the chain continued over the encoded entry: Checksum(chain, e.Append(nil)). A
+// record carries it before the bytes that it is of, so the log needs it before it encodes them. It
+// does not allocate.
 func (e *Entry) Checksum(chain uint32) uint32 {
 	var head [maxEntryHead]byte
 	return Checksum(updateShort(chain, e.AppendHead(head[:0])), e.Data)
 }
 
-// Unmarshal sets *e to the entry that b encodes, in either dialect. Data aliases b. It does not allocate
-// unless it fails.
+// Unmarshal sets *e to the entry that b encodes, in either dialect. Data aliases b. It does not
+// allocate unless it fails.
 //
-// A field that is not there is 0, or nil: users of etcd's 3.7 log may leave them out. Otherwise, if b is not an
-// entry that etcd or this package would have written, Unmarshal returns an error that wraps ErrMalformed and
-// *e is as before: b ends within a field, a varint is longer than its value needs, a field is unknown, of the
-// wrong wire type, repeated or out of order, or the type is none of the three.
+// A field that is not there is 0, or nil: users of etcd's 3.7 log may leave them out. Otherwise, if
+// b is not an entry that etcd or this package would have written, Unmarshal returns an error that
+// wraps ErrMalformed and *e is as before: b ends within a field, a varint is longer than its value
+// needs, a field is unknown, of the wrong wire type, repeated or out of order, or the type is none
+// of the three.
 func (e *Entry) Unmarshal(b []byte) error {
 	return e.unmarshal(b, strict)
 }
 
-// UnmarshalVouched is like Unmarshal, but skips unknown fields and takes any type that fits 32 bits. It is for
-// the data of a record whose HeaderCRC was found right, where an unknown field is not damage.
+// UnmarshalVouched is like Unmarshal, but skips unknown fields and takes any type that fits 32
+// bits. It is for the data of a record whose HeaderCRC was found right, where an unknown field is
+// not damage.
 func (e *Entry) UnmarshalVouched(b []byte) error {
 	return e.unmarshal(b, vouched)
 }
 
-// UnmarshalHead sets Type, Term and Index from the first bytes of an encoded entry, and leaves Data as it is. It is for an entry
-// of which only the beginning is at hand: b need not hold what stands after the index, and that is not looked at. If b does not
-// begin as an entry does the error wraps ErrMalformed and *e is as before.
+// UnmarshalHead sets Type, Term and Index from the first bytes of an encoded entry, and leaves Data
+// as it is. It is for an entry of which only the beginning is at hand: b need not hold what stands
+// after the index, and that is not looked at. If b does not begin as an entry does the error wraps
+// ErrMalformed and *e is as before.
 func (e *Entry) UnmarshalHead(b []byte) error {
 	var kind, term, index uint64
 	i := 0

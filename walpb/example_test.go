@@ -31,7 +31,8 @@ func Example() {
 	// normal 1/1 "x"
 }
 
-// A log writes an entry into its buffer in one pass: the head of the record, the head of the entry, the data.
+// A log writes an entry into its buffer in one pass: the head of the record, the head of the entry,
+// the data.
 func ExampleRecord_AppendHead() {
 	page := make([]byte, 0, 4096)
 	place := uint32(0x5eed) // what the log derives from segment, offset and length word

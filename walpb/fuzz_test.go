@@ -16,9 +16,10 @@ func FuzzEntry(f *testing.F)     { fuzz(f, &walpb.Entry{}) }
 func FuzzHardState(f *testing.F) { fuzz(f, &walpb.HardState{}) }
 func FuzzSnapshot(f *testing.F)  { fuzz(f, &walpb.Snapshot{}) }
 
-// fuzz gives any bytes to the kind of message that kind is: no panic, only ErrMalformed, a receiver that is
-// unchanged by failure, and what is accepted is encoded again to the same meaning. The seeds are all golden
-// bytes, those of the other messages too, as that is what a flipped type makes of them.
+// fuzz gives any bytes to the kind of message that kind is: no panic, only ErrMalformed, a receiver
+// that is unchanged by failure, and what is accepted is encoded again to the same meaning. The
+// seeds are all golden bytes, those of the other messages too, as that is what a flipped type makes
+// of them.
 func fuzz(f *testing.F, kind message) {
 	for _, c := range goldenMessages {
 		f.Add(unhex(c.bytes))
@@ -40,8 +41,8 @@ func fuzz(f *testing.F, kind message) {
 	})
 }
 
-// FuzzHead takes any bytes for the head of a record. What UnmarshalHead accepts, Unmarshal does too, and reads the same; the
-// length of the data is never more than there is.
+// FuzzHead takes any bytes for the head of a record. What UnmarshalHead accepts, Unmarshal does
+// too, and reads the same; the length of the data is never more than there is.
 func FuzzHead(f *testing.F) {
 	for _, raw := range append(goldenRecords(goldenGogo), goldenRecords(goldenGoogle)...) {
 		f.Add(raw)

@@ -12,8 +12,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// The two dialects of one log, frame by frame, as etcd 3.6 (gogo) and etcd 3.7 (google) wrote it: created with
-// metadata "meta", then hard state {1 1 0} with entry 1/1 "x", then a snapshot record 1/1 of voters 1, 2, 3.
+// The two dialects of one log, frame by frame, as etcd 3.6 (gogo) and etcd 3.7 (google) wrote it:
+// created with metadata "meta", then hard state {1 1 0} with entry 1/1 "x", then a snapshot record
+// 1/1 of voters 1, 2, 3.
 const (
 	goldenStart = `
 		04000000 00000084 0804 1000 00000000

@@ -1,6 +1,7 @@
 package walpb
 
-// A HardState is what a member must not forget: the data of a record of TypeState, and raft's own message.
+// A HardState is what a member must not forget: the data of a record of TypeState, and raft's own
+// message.
 type HardState struct {
 	Term   uint64 // the latest term that the member has seen
 	Vote   uint64 // whom it voted for in that term, 0 for nobody
@@ -15,8 +16,8 @@ const (
 	lastHardStateField = 3 // above it, fields are unknown
 )
 
-// IsZero reports whether nothing was ever recorded: term, vote and commit are 0. A log does not write such a
-// hard state.
+// IsZero reports whether nothing was ever recorded: term, vote and commit are 0. A log does not
+// write such a hard state.
 func (s *HardState) IsZero() bool {
 	return *s == HardState{}
 }
@@ -26,8 +27,8 @@ func (s *HardState) Size() int {
 	return 1 + uvarintSize(s.Term) + 1 + uvarintSize(s.Vote) + 1 + uvarintSize(s.Commit)
 }
 
-// Append appends the encoded hard state to b and returns the longer slice. It allocates only if b has less
-// than Size bytes to spare. What Unmarshal accepts, Append gives back byte for byte.
+// Append appends the encoded hard state to b and returns the longer slice. It allocates only if b
+// has less than Size bytes to spare. What Unmarshal accepts, Append gives back byte for byte.
 func (s *HardState) Append(b []byte) []byte {
 	b = appendUvarint(append(b, tagHardStateTerm), s.Term)
 	b = appendUvarint(append(b, tagHardStateVote), s.Vote)
@@ -36,16 +37,17 @@ func (s *HardState) Append(b []byte) []byte {
 
 // Unmarshal sets *s to the hard state that b encodes. It does not allocate unless it fails.
 //
-// All three fields must be there, as etcd and this package always write them: an entry whose record changed
-// its type is told from a hard state by that alone, if it has no data. If one is missing, unknown, repeated,
-// out of order or of the wrong wire type, if b ends within a field or a varint is longer than its value needs,
-// Unmarshal returns an error that wraps ErrMalformed and *s is as before.
+// All three fields must be there, as etcd and this package always write them: an entry whose record
+// changed its type is told from a hard state by that alone, if it has no data. If one is missing,
+// unknown, repeated, out of order or of the wrong wire type, if b ends within a field or a varint
+// is longer than its value needs, Unmarshal returns an error that wraps ErrMalformed and *s is as
+// before.
 func (s *HardState) Unmarshal(b []byte) error {
 	return s.unmarshal(b, strict)
 }
 
-// UnmarshalVouched is like Unmarshal, but skips unknown fields and takes a missing one for 0. It is for the data
-// of a record whose HeaderCRC was found right.
+// UnmarshalVouched is like Unmarshal, but skips unknown fields and takes a missing one for 0. It is
+// for the data of a record whose HeaderCRC was found right.
 func (s *HardState) UnmarshalVouched(b []byte) error {
 	return s.unmarshal(b, vouched)
 }

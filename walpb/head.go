@@ -2,12 +2,14 @@ package walpb
 
 import "encoding/binary"
 
-// UnmarshalHead sets *r, but for Data, to the record of size bytes that begins with b, and returns the length of its
-// data, -1 if it has none. b must hold all that stands before the content of data; the content is not looked at. It is for
-// looking at many places where a record may begin, few of which have one.
+// UnmarshalHead sets *r, but for Data, to the record of size bytes that begins with b, and returns
+// the length of its data, -1 if it has none. b must hold all that stands before the content of
+// data; the content is not looked at. It is for looking at many places where a record may begin,
+// few of which have one.
 //
-// It takes fewer records than Unmarshal: only those without unknown fields, in which data, if there is any, ends the record. For
-// these r.HeadSum(seed, dataLen) is HeadSum(seed, record). For all others the error wraps ErrMalformed.
+// It takes fewer records than Unmarshal: only those without unknown fields, in which data, if there
+// is any, ends the record. For these r.HeadSum(seed, dataLen) is HeadSum(seed, record). For all
+// others the error wraps ErrMalformed.
 func (r *Record) UnmarshalHead(b []byte, size int) (dataLen int, err error) {
 	var got Record
 	t, i := headVarint(b, 0, tagRecordType)

@@ -112,8 +112,8 @@ func TestBothDialectsDecodeEqual(t *testing.T) {
 	})
 }
 
-// The head sum by the book: all bytes but the four of header_crc and the content of data, in one piece and with
-// the standard library.
+// The head sum by the book: all bytes but the four of header_crc and the content of data, in one
+// piece and with the standard library.
 func headSumByTheBook(seed uint32, r walpb.Record, unknown []byte) uint32 {
 	dataLen := -1
 	if r.Data != nil {

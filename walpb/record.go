@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// A Type says what the data of a record is. Types that have no name here can be encoded and decoded: whether
-// to accept one is up to the log.
+// A Type says what the data of a record is. Types that have no name here can be encoded and
+// decoded: whether to accept one is up to the log.
 type Type uint8
 
 const (
@@ -18,8 +18,8 @@ const (
 	TypeSnapshot Type = 5 // data is a Snapshot
 )
 
-// String returns the word for t: "metadata", "entry", "state", "crc" or "snapshot", and "type(9)" for a type
-// without a name.
+// String returns the word for t: "metadata", "entry", "state", "crc" or "snapshot", and "type(9)"
+// for a type without a name.
 func (t Type) String() string {
 	switch t {
 	case TypeMetadata:
@@ -38,8 +38,9 @@ func (t Type) String() string {
 
 // A Record is one record of a log, without the frame around it.
 //
-// The checksums are values like any other here: Append writes what it is given, and Unmarshal does not
-// compare them. The log does, with [Checksum] and [HeadSum], because only it knows the chain and the place.
+// The checksums are values like any other here: Append writes what it is given, and Unmarshal does
+// not compare them. The log does, with [Checksum] and [HeadSum], because only it knows the chain
+// and the place.
 type Record struct {
 	// Type says what Data is.
 	Type Type
@@ -47,9 +48,9 @@ type Record struct {
 	// CRC is the chain including Data: Checksum(chain before, Data).
 	CRC uint32
 
-	// SyncedTo is an offset in bytes within the segment. Every byte below it was durable before this record
-	// was encoded, so damage below it is damage to durable data. 0 claims nothing and is not written.
-	// Only a vouched record may carry another value.
+	// SyncedTo is an offset in bytes within the segment. Every byte below it was durable before
+	// this record was encoded, so damage below it is damage to durable data. 0 claims nothing and
+	// is not written. Only a vouched record may carry another value.
 	SyncedTo uint64
 
 	// HeaderCRC is the HeadSum of the record, with the seed that the log derives from its place.
@@ -59,12 +60,14 @@ type Record struct {
 	// Vouched is whether the record carries HeaderCRC. It is false in all records written by etcd.
 	Vouched bool
 
-	// Data is nil if the record has none, which is not the same as having empty data: `1a 00` on disk.
+	// Data is nil if the record has none, which is not the same as having empty data: `1a 00` on
+	// disk.
 	Data []byte
 }
 
-// The fields of a record on disk, in the order in which they are written. Data comes last, out of the order
-// of the numbers, so that all that is written before it has a size that is known before the data is.
+// The fields of a record on disk, in the order in which they are written. Data comes last, out of
+// the order of the numbers, so that all that is written before it has a size that is known before
+// the data is.
 const (
 	tagRecordType      = 1<<3 | wireVarint
 	tagRecordCRC       = 2<<3 | wireVarint
@@ -74,7 +77,8 @@ const (
 
 	lastRecordField = 5 // above it, fields are unknown
 
-	// maxRecordHead is the size of the longest head: each field with its tag, each varint at its longest.
+	// maxRecordHead is the size of the longest head: each field with its tag, each varint at its
+	// longest.
 	maxRecordHead = 1 + 2 + 1 + 5 + 1 + 10 + 1 + 4 + 1 + 10
 )
 
@@ -83,8 +87,9 @@ func (r *Record) Size() int {
 	return r.HeadSize(r.dataLen()) + len(r.Data)
 }
 
-// Append appends the encoded record to b and returns the longer slice. It allocates only if b has less than
-// Size bytes to spare. What Unmarshal accepts and has no unknown fields, Append gives back byte for byte.
+// Append appends the encoded record to b and returns the longer slice. It allocates only if b has
+// less than Size bytes to spare. What Unmarshal accepts and has no unknown fields, Append gives
+// back byte for byte.
 //
 // A record that has SyncedTo but is not Vouched is encoded as told, and Unmarshal will refuse it.
 func (r *Record) Append(b []byte) []byte {
@@ -106,9 +111,10 @@ func (r *Record) HeadSize(dataLen int) int {
 	return n
 }
 
-// AppendHead appends all of the record that stands before the content of its data, and returns the longer
-// slice; the caller appends dataLen bytes of data. A negative dataLen says that the record has no data.
-// r.Data is not looked at. AppendHead allocates only if b has less than HeadSize(dataLen) bytes to spare.
+// AppendHead appends all of the record that stands before the content of its data, and returns the
+// longer slice; the caller appends dataLen bytes of data. A negative dataLen says that the record
+// has no data. r.Data is not looked at. AppendHead allocates only if b has less than
+// HeadSize(dataLen) bytes to spare.
 func (r *Record) AppendHead(b []byte, dataLen int) []byte {
 	b = appendUvarint(append(b, tagRecordType), uint64(r.Type))
 	b = appendUvarint(append(b, tagRecordCRC), uint64(r.CRC))
@@ -124,9 +130,10 @@ func (r *Record) AppendHead(b []byte, dataLen int) []byte {
 	return b
 }
 
-// HeadSum returns the head sum that the record will have once encoded with dataLen bytes of data, negative if
-// it has none. It is what HeadSum(seed, b) returns for the encoded record b, whatever r.HeaderCRC is. Vouched
-// and SyncedTo must be set before, since both are covered; r.Data is not looked at. It does not allocate.
+// HeadSum returns the head sum that the record will have once encoded with dataLen bytes of data,
+// negative if it has none. It is what HeadSum(seed, b) returns for the encoded record b, whatever
+// r.HeaderCRC is. Vouched and SyncedTo must be set before, since both are covered; r.Data is not
+// looked at. It does not allocate.
 func (r *Record) HeadSum(seed uint32, dataLen int) uint32 {
 	var buf [maxRecordHead]byte
 	head := r.AppendHead(buf[:0], dataLen)
@@ -148,20 +155,23 @@ func (r *Record) dataLen() int {
 	return len(r.Data)
 }
 
-// Unmarshal sets *r to the record that b encodes. Data aliases b. It does not allocate unless it fails.
+// Unmarshal sets *r to the record that b encodes. Data aliases b. It does not allocate unless it
+// fails.
 //
-// If b is not a record that etcd or this package would have written, Unmarshal returns an error that wraps
-// ErrMalformed and says what is wrong at which offset of b, and *r is as before. That is the case if
+// If b is not a record that etcd or this package would have written, Unmarshal returns an error
+// that wraps ErrMalformed and says what is wrong at which offset of b, and *r is as before. That is
+// the case if
 //
 //   - b ends within a field, or a varint is longer than its value needs,
-//   - a field is unknown, has the wrong wire type, or stands twice or out of order; but if the record is
-//     vouched, unknown fields are skipped wherever they stand,
+//   - a field is unknown, has the wrong wire type, or stands twice or out of order; but if the
+//     record is vouched, unknown fields are skipped wherever they stand,
 //   - type or crc is missing,
 //   - type does not fit 8 bits or crc does not fit 32,
 //   - synced_to is there, but is 0 or without a header_crc.
 //
-// Unmarshal checks neither CRC nor HeaderCRC, and takes any type. A caller that relies on header_crc compares
-// it with HeadSum(seed, b): until then it is not known that a skipped field was not damage.
+// Unmarshal checks neither CRC nor HeaderCRC, and takes any type. A caller that relies on
+// header_crc compares it with HeadSum(seed, b): until then it is not known that a skipped field was
+// not damage.
 func (r *Record) Unmarshal(b []byte) error {
 	// Fields are gathered in variables rather than in a Record, which would not fit the registers.
 	var (
@@ -172,9 +182,10 @@ func (r *Record) Unmarshal(b []byte) error {
 		isVouched bool
 		data      []byte
 	)
-	// The branches stand in the order of the fields, so that a record is read in one turn of the loop; only
-	// behind an unknown field there is another. Rank is the last branch taken. A field that comes twice or late
-	// finds its branch closed and is left to skipUnknown, which refuses it.
+	// The branches stand in the order of the fields, so that a record is read in one turn of the
+	// loop; only behind an unknown field there is another. Rank is the last branch taken. A field
+	// that comes twice or late finds its branch closed and is left to skipUnknown, which refuses
+	// it.
 	rank := 0
 	unknown := false
 	for i := 0; i < len(b); {
@@ -234,12 +245,13 @@ func (r *Record) Unmarshal(b []byte) error {
 	return nil
 }
 
-// HeadSum returns the head sum of the encoded record b: its CRC-32C, continued from seed, over every byte but
-// the content of data, which CRC covers, and the four bytes of the value of header_crc. Tags, lengths and
-// unknown fields are covered. A vouched record is sound in its place if its HeaderCRC is this.
+// HeadSum returns the head sum of the encoded record b: its CRC-32C, continued from seed, over
+// every byte but the content of data, which CRC covers, and the four bytes of the value of
+// header_crc. Tags, lengths and unknown fields are covered. A vouched record is sound in its place
+// if its HeaderCRC is this.
 //
-// It does not allocate unless it fails, which it does with an error that wraps ErrMalformed, and only on
-// bytes that are not a sequence of fields: never on what Unmarshal accepts.
+// It does not allocate unless it fails, which it does with an error that wraps ErrMalformed, and
+// only on bytes that are not a sequence of fields: never on what Unmarshal accepts.
 func HeadSum(seed uint32, b []byte) (uint32, error) {
 	sum := seed
 	from := 0 // b[from:i] is covered and not yet summed

@@ -1,7 +1,7 @@
 package walpb
 
-// A Snapshot is what the log knows of a snapshot, whose own bytes are in a file elsewhere: the data of a record
-// of TypeSnapshot.
+// A Snapshot is what the log knows of a snapshot, whose own bytes are in a file elsewhere: the data
+// of a record of TypeSnapshot.
 type Snapshot struct {
 	Index     uint64 // the last index that the snapshot stands for
 	Term      uint64 // the term of that entry
@@ -25,8 +25,9 @@ func (s *Snapshot) Size() int {
 	return n
 }
 
-// Append appends the encoded snapshot record's data to b and returns the longer slice. It allocates only if b
-// has less than Size bytes to spare. What Unmarshal accepts, Append gives back byte for byte.
+// Append appends the encoded snapshot record's data to b and returns the longer slice. It allocates
+// only if b has less than Size bytes to spare. What Unmarshal accepts, Append gives back byte for
+// byte.
 func (s *Snapshot) Append(b []byte) []byte {
 	b = appendUvarint(append(b, tagSnapshotIndex), s.Index)
 	b = appendUvarint(append(b, tagSnapshotTerm), s.Term)
@@ -37,18 +38,19 @@ func (s *Snapshot) Append(b []byte) []byte {
 	return b
 }
 
-// Unmarshal sets *s to the snapshot that b encodes. ConfState aliases b and is not looked into. It does not
-// allocate unless it fails.
+// Unmarshal sets *s to the snapshot that b encodes. ConfState aliases b and is not looked into. It
+// does not allocate unless it fails.
 //
-// Index and term must be there, as etcd and this package always write them. If one is missing, a field is
-// unknown, repeated, out of order or of the wrong wire type, if b ends within a field or a varint is longer
-// than its value needs, Unmarshal returns an error that wraps ErrMalformed and *s is as before.
+// Index and term must be there, as etcd and this package always write them. If one is missing, a
+// field is unknown, repeated, out of order or of the wrong wire type, if b ends within a field or a
+// varint is longer than its value needs, Unmarshal returns an error that wraps ErrMalformed and *s
+// is as before.
 func (s *Snapshot) Unmarshal(b []byte) error {
 	return s.unmarshal(b, strict)
 }
 
-// UnmarshalVouched is like Unmarshal, but skips unknown fields and takes a missing one for 0. It is for the data
-// of a record whose HeaderCRC was found right.
+// UnmarshalVouched is like Unmarshal, but skips unknown fields and takes a missing one for 0. It is
+// for the data of a record whose HeaderCRC was found right.
 func (s *Snapshot) UnmarshalVouched(b []byte) error {
 	return s.unmarshal(b, vouched)
 }

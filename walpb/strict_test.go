@@ -132,7 +132,8 @@ func TestWhatNobodyWritesIsRefused(t *testing.T) {
 	}
 }
 
-// unknownFields are of numbers that no message has, one for each wire type, and one of a tag of two bytes.
+// unknownFields are of numbers that no message has, one for each wire type, and one of a tag of two
+// bytes.
 var unknownFields = []string{"3007", "3901020304 05060708", "32 03 616263", "3d 01020304", "aa01 00", "30ffffffffffffffffff01"}
 
 // fields of messages, each apart, in their order.

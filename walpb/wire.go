@@ -7,12 +7,12 @@ import (
 	"strconv"
 )
 
-// ErrMalformed is wrapped by every error of this package: the bytes are not what etcd or this package writes.
-// The error's text adds the message, the offset in the bytes given and the reason.
+// ErrMalformed is wrapped by every error of this package: the bytes are not what etcd or this
+// package writes. The error's text adds the message, the offset in the bytes given and the reason.
 var ErrMalformed = errors.New("malformed")
 
-// A malformedError puts its text together only when asked: a search behind damage tries many places and
-// looks at few of the errors.
+// A malformedError puts its text together only when asked: a search behind damage tries many places
+// and looks at few of the errors.
 type malformedError struct {
 	message string
 	offset  int
@@ -47,8 +47,9 @@ const (
 
 const maxFieldNumber = 1<<29 - 1
 
-// noField is the offset behind what is not there. It costs the reading functions, which run several times for
-// each record, less than an error; whyNoField finds the reason again when one is asked for.
+// noField is the offset behind what is not there. It costs the reading functions, which run several
+// times for each record, less than an error; whyNoField finds the reason again when one is asked
+// for.
 const noField = -1
 
 // at reports whether there is a field with that tag at b[i:]. All tags that we know are one byte.
@@ -56,15 +57,16 @@ func at(b []byte, i int, tag byte) bool {
 	return i < len(b) && b[i] == tag
 }
 
-// readUvarint reads the varint at b[i:], which must be the shortest for its value, and returns it with the
-// offset behind it, or noField.
+// readUvarint reads the varint at b[i:], which must be the shortest for its value, and returns it
+// with the offset behind it, or noField.
 func readUvarint(b []byte, i int) (v uint64, end int) {
 	if i < len(b) && b[i] < 0x80 {
 		return uint64(b[i]), i + 1
 	}
 	if len(b)-i >= 8 {
-		// The last byte of a varint is the first whose high bit is clear. If it is among these eight, take them
-		// apart at once: every record has a checksum of five bytes, and a loop would be most of the decoding.
+		// The last byte of a varint is the first whose high bit is clear. If it is among these
+		// eight, take them apart at once: every record has a checksum of five bytes, and a loop
+		// would be most of the decoding.
 		word := binary.LittleEndian.Uint64(b[i:])
 		if stop := ^word & 0x8080808080808080; stop != 0 {
 			word &= stop ^ (stop - 1)
@@ -93,7 +95,8 @@ func readUvarintByByte(b []byte, i int) (v uint64, end int) {
 	return 0, noField
 }
 
-// shortest returns end, the offset behind a varint of two bytes or more, or noField if fewer would have done.
+// shortest returns end, the offset behind a varint of two bytes or more, or noField if fewer would
+// have done.
 func shortest(b []byte, end int) int {
 	if b[end-1] == 0 {
 		return noField
@@ -101,8 +104,8 @@ func shortest(b []byte, end int) int {
 	return end
 }
 
-// readBytes reads the length at b[i:] and the bytes behind it, and returns them with the offset behind them,
-// or noField.
+// readBytes reads the length at b[i:] and the bytes behind it, and returns them with the offset
+// behind them, or noField.
 func readBytes(b []byte, i int) (content []byte, end int) {
 	n, i := readUvarint(b, i)
 	if i < 0 || n > uint64(len(b)-i) {
@@ -145,9 +148,9 @@ func skipField(b []byte, i int) (end int) {
 	return end
 }
 
-// skipUnknown returns the offset behind the field at b[i:], which its message does not expect there. It is an
-// error if there is no whole field, if the message has a field of that number, the highest being last, or if
-// the mode is strict.
+// skipUnknown returns the offset behind the field at b[i:], which its message does not expect
+// there. It is an error if there is no whole field, if the message has a field of that number, the
+// highest being last, or if the mode is strict.
 func skipUnknown(message string, b []byte, i int, last uint64, m mode) (end int, err error) {
 	if end = skipField(b, i); end < 0 {
 		return 0, malformed(message, i, whyNoField(b, i))
@@ -161,8 +164,8 @@ func skipUnknown(message string, b []byte, i int, last uint64, m mode) (end int,
 	return end, nil
 }
 
-// malformedField returns the error for the field at b[i:], whose tag is known: that it is cut short or
-// misspelt, and if it is neither, why.
+// malformedField returns the error for the field at b[i:], whose tag is known: that it is cut short
+// or misspelt, and if it is neither, why.
 func malformedField(message string, b []byte, i int, why string) error {
 	if skipField(b, i) < 0 {
 		why = whyNoField(b, i)

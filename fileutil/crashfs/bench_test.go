@@ -10,7 +10,8 @@ import (
 	"github.com/stele-wal/stele/fileutil/crashfs"
 )
 
-// benchFS holds three files of 64 KiB full of data, a batch of 4 KiB pending in one and another preallocated.
+// benchFS holds three files of 64 KiB full of data, a batch of 4 KiB pending in one and another
+// preallocated.
 func benchFS(b *testing.B) *crashfs.FS {
 	data := bytes.Repeat([]byte("stele"), 1<<16)[:1<<16]
 	f := crashfs.Load(map[string][]byte{"d/1": data, "d/2": data, "d/3": data})

@@ -21,13 +21,14 @@ const (
 // String returns the kind in lower case.
 func (k PlaceKind) String() string { return [...]string{"sector", "size", "name"}[k] }
 
-// A Place is a piece of state that is not certain to survive, and on which a crash decides apart from all others.
+// A Place is a piece of state that is not certain to survive, and on which a crash decides apart
+// from all others.
 type Place struct {
 	Kind PlaceKind
 	Path string // of the file, or the name itself, from the root without a leading slash
 	Off  int64  // of a sector: where it begins in its file, in bytes
-	// Versions is how many states the place had since it was durable. Version 0 is the durable one, 1 the oldest
-	// pending, Versions the one that a reader sees.
+	// Versions is how many states the place had since it was durable. Version 0 is the durable one,
+	// 1 the oldest pending, Versions the one that a reader sees.
 	Versions int
 
 	id   inodeID // the file, or the directory of the name
@@ -43,8 +44,8 @@ func (p Place) String() string {
 	return fmt.Sprintf("%s %s: %d versions", p.Kind, p.Path, p.Versions)
 }
 
-// When returns a number that puts the versions of all places in the order in which they were made. version is from 1 to
-// p.Versions.
+// When returns a number that puts the versions of all places in the order in which they were made.
+// version is from 1 to p.Versions.
 func (p Place) When(version int) uint64 {
 	switch p.Kind {
 	case Sector:
@@ -60,19 +61,21 @@ func (p Place) When(version int) uint64 {
 type Choice struct {
 	// Version is the version that is there, from 0 to the place's Versions.
 	Version int
-	// Tear, if not 0, leaves only that many bytes, at most 512, of the version, and behind them what was durable. Of sectors
-	// only.
+	// Tear, if not 0, leaves only that many bytes, at most 512, of the version, and behind them
+	// what was durable. Of sectors only.
 	Tear int
-	// Garbage, if not 0, is the seed of random bytes that are there, from the first to the last byte in which the
-	// newest version differs from what was durable. The other fields mean nothing then. Of sectors only.
+	// Garbage, if not 0, is the seed of random bytes that are there, from the first to the last
+	// byte in which the newest version differs from what was durable. The other fields mean nothing
+	// then. Of sectors only.
 	Garbage uint64
 }
 
-// A Chooser chooses what a crash leaves: choices[i] at places[i]. The choices come as zeros, which is what was durable.
-// The places are in the order in which Pending returns them. A chooser may call others and then change what they chose.
+// A Chooser chooses what a crash leaves: choices[i] at places[i]. The choices come as zeros, which
+// is what was durable. The places are in the order in which Pending returns them. A chooser may
+// call others and then change what they chose.
 //
-// Whatever it chooses, no file is lost by a rename: if by the chosen names a file that had a durable name and was not removed would
-// have none, it has the name that it has for a reader.
+// Whatever it chooses, no file is lost by a rename: if by the chosen names a file that had a
+// durable name and was not removed would have none, it has the name that it has for a reader.
 type Chooser func(places []Place, choices []Choice)
 
 // KeepAll is a crash that loses nothing.
@@ -95,7 +98,8 @@ func DropOne(i int) Chooser {
 	}
 }
 
-// KeepOne is a crash that leaves what was durable, and besides only the newest version at place i, counted from 0.
+// KeepOne is a crash that leaves what was durable, and besides only the newest version at place i,
+// counted from 0.
 func KeepOne(i int) Chooser {
 	return func(places []Place, choices []Choice) {
 		if i >= 0 && i < len(places) {
@@ -104,8 +108,8 @@ func KeepOne(i int) Chooser {
 	}
 }
 
-// Prefix is a crash that leaves the first n of all pending changes in the order in which they were made. There are
-// [FS.Changes] of them.
+// Prefix is a crash that leaves the first n of all pending changes in the order in which they were
+// made. There are [FS.Changes] of them.
 func Prefix(n int) Chooser {
 	return func(places []Place, choices []Choice) {
 		var all []uint64
@@ -133,8 +137,9 @@ func Prefix(n int) Chooser {
 	}
 }
 
-// Random is a crash that decides by chance at each place, among everything allowed. How much it keeps in all is chance
-// too, so that states with one thing lost or one thing kept are as likely as mixtures.
+// Random is a crash that decides by chance at each place, among everything allowed. How much it
+// keeps in all is chance too, so that states with one thing lost or one thing kept are as likely as
+// mixtures.
 func Random(rng *rand.Rand) Chooser {
 	return func(places []Place, choices []Choice) {
 		keep := [...]float64{0.02, 0.2, 0.5, 0.8, 0.98}[rng.IntN(5)]
@@ -153,12 +158,14 @@ func Random(rng *rand.Rand) Chooser {
 	}
 }
 
-// Garbage is a crash that keeps sizes and names, and leaves some sectors garbage and the others as they are for a reader.
+// Garbage is a crash that keeps sizes and names, and leaves some sectors garbage and the others as
+// they are for a reader.
 func Garbage(rng *rand.Rand) Chooser {
 	return some(rng, func(Place) Choice { return Choice{Garbage: rng.Uint64() | 1} })
 }
 
-// Tear is a crash that keeps sizes and names, and tears some sectors and leaves the others as they are for a reader.
+// Tear is a crash that keeps sizes and names, and tears some sectors and leaves the others as they
+// are for a reader.
 func Tear(rng *rand.Rand) Chooser {
 	return some(rng, func(p Place) Choice {
 		return Choice{Version: 1 + rng.IntN(p.Versions), Tear: 1 + rng.IntN(sectorSize-1)}
@@ -195,7 +202,8 @@ func spoilt(rng *rand.Rand, p Place) Choice {
 	return Choice{Version: 1 + rng.IntN(p.Versions), Tear: 1 + rng.IntN(sectorSize-1)}
 }
 
-// Pending returns the places that a crash decides on. They are in a fixed order, the same in a clone.
+// Pending returns the places that a crash decides on. They are in a fixed order, the same in a
+// clone.
 func (f *FS) Pending() []Place {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -250,9 +258,10 @@ func (f *FS) Changes() int {
 	return n
 }
 
-// Crash returns the state after a power cut at this moment, of all that are possible the one that choose chooses. All of
-// it is durable. The FS itself does not change: it goes on, and may be crashed again. Its handles do not reach the new
-// FS, and its locks, hooks and faults are not there. Crash may be called from a hook.
+// Crash returns the state after a power cut at this moment, of all that are possible the one that
+// choose chooses. All of it is durable. The FS itself does not change: it goes on, and may be
+// crashed again. Its handles do not reach the new FS, and its locks, hooks and faults are not
+// there. Crash may be called from a hook.
 func (f *FS) Crash(choose Chooser) *FS {
 	c := f.Clone()
 	places := c.Pending()
@@ -309,7 +318,8 @@ func (f *FS) settleNames(places []Place, choices []Choice) {
 	f.oneNamePerDirectory()
 }
 
-// oneNamePerDirectory drops every name of a directory but the first: unlike a file, it cannot have two.
+// oneNamePerDirectory drops every name of a directory but the first: unlike a file, it cannot have
+// two.
 func (f *FS) oneNamePerDirectory() {
 	found := f.walk(liveNames)
 	for _, v := range found.visits {
@@ -379,7 +389,8 @@ func (p *pendingSector) settle(durable *sector, c Choice) *sector {
 	return &torn
 }
 
-// garbage returns old with random bytes where it differs from new: from the first such byte to the last.
+// garbage returns old with random bytes where it differs from new: from the first such byte to the
+// last.
 func garbage(old, new *sector, seed uint64) *sector {
 	if old == nil {
 		old = &zeros

@@ -51,7 +51,8 @@ func sectors(letters string) string {
 	return b.String()
 }
 
-// show describes a tree in one line: runs of a letter that fill sectors as the letter, zeros as a dot.
+// show describes a tree in one line: runs of a letter that fill sectors as the letter, zeros as a
+// dot.
 func show(f *crashfs.FS) string {
 	var parts []string
 	tree := f.Tree()
@@ -334,7 +335,8 @@ func TestChoosers(t *testing.T) {
 	}
 }
 
-// A crash that keeps the changes up to some point finds the file under the new name first, then not under the old.
+// A crash that keeps the changes up to some point finds the file under the new name first, then not
+// under the old.
 func TestARenameIsTwoChanges(t *testing.T) {
 	f := crashfs.Load(map[string][]byte{"a": []byte(sectors("a")), "b": []byte(sectors("b"))})
 	must(t, f.Rename("a", "b"))

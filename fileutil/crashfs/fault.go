@@ -61,42 +61,45 @@ func (op Op) String() string {
 	return fmt.Sprintf("%s %s", op.Kind, op.Name)
 }
 
-// SetHook has before called before, and after called after, each operation that changes the file system, also if it
-// fails. Either may be nil. They run outside the FS's lock, in the caller's goroutine, so they may use the FS: take a
-// Clone or a Crash at every boundary between operations. An operation of a hook calls the hooks again. Clones and
-// crashed copies have no hooks.
+// SetHook has before called before, and after called after, each operation that changes the file
+// system, also if it fails. Either may be nil. They run outside the FS's lock, in the caller's
+// goroutine, so they may use the FS: take a Clone or a Crash at every boundary between operations.
+// An operation of a hook calls the hooks again. Clones and crashed copies have no hooks.
 func (f *FS) SetHook(before, after func(Op)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.before, f.after = before, after
 }
 
-// SetFault has fault called before each operation, outside the FS's lock. The operation fails with what it returns, if
-// that is not nil, wrapped as the operating system's errors are: in an [*io/fs.PathError], or of a rename in an
-// [*os.LinkError]. Then nothing is changed, with these exceptions: a failed close closes; a failed SyncData has the
-// effect that the package describes; and a write or a read that fails with [ShortWrite] or [After] is done in part. nil takes the fault away.
-// Clones and crashed copies have no faults.
+// SetFault has fault called before each operation, outside the FS's lock. The operation fails with
+// what it returns, if that is not nil, wrapped as the operating system's errors are: in an
+// [*io/fs.PathError], or of a rename in an [*os.LinkError]. Then nothing is changed, with these
+// exceptions: a failed close closes; a failed SyncData has the effect that the package describes;
+// and a write or a read that fails with [ShortWrite] or [After] is done in part. nil takes the
+// fault away. Clones and crashed copies have no faults.
 func (f *FS) SetFault(fault func(Op) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fault = fault
 }
 
-// Ops returns how many operations that change the file system were done on it, also those that failed. It starts from 0 in a
-// clone or a crashed copy.
+// Ops returns how many operations that change the file system were done on it, also those that
+// failed. It starts from 0 in a clone or a crashed copy.
 func (f *FS) Ops() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.ops
 }
 
-// ShortWrite returns an error for a fault to return: a write that fails with it first writes n bytes, or all if it has
-// fewer. Beyond the end of the file it writes whole sectors only: a file that a write was making longer when it was cut short
-// ends at the border of a sector, on ext4, xfs, btrfs and tmpfs. It wraps [io.ErrShortWrite].
+// ShortWrite returns an error for a fault to return: a write that fails with it first writes n
+// bytes, or all if it has fewer. Beyond the end of the file it writes whole sectors only: a file
+// that a write was making longer when it was cut short ends at the border of a sector, on ext4,
+// xfs, btrfs and tmpfs. It wraps [io.ErrShortWrite].
 func ShortWrite(n int) error { return After(n, io.ErrShortWrite) }
 
-// After returns an error for a fault to return: a write or a read that fails with it is first done for n bytes, or all if it has
-// fewer. It wraps err. So it goes on a disk that becomes full, or has a bad sector, in the middle.
+// After returns an error for a fault to return: a write or a read that fails with it is first done
+// for n bytes, or all if it has fewer. It wraps err. So it goes on a disk that becomes full, or has
+// a bad sector, in the middle.
 func After(n int, err error) error { return partial{n, err} }
 
 type partial struct {

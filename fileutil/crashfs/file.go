@@ -10,8 +10,8 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// A file is a handle. It refers to its inode by number, because the FS replaces an inode that it shares before it
-// changes it.
+// A file is a handle. It refers to its inode by number, because the FS replaces an inode that it
+// shares before it changes it.
 type file struct {
 	fs                          *FS
 	id                          inodeID
@@ -20,7 +20,8 @@ type file struct {
 	closed                      atomic.Bool
 }
 
-// maxSize bounds a write, so that a wrong offset is an error and not a table of pointers without end.
+// maxSize bounds a write, so that a wrong offset is an error and not a table of pointers without
+// end.
 const maxSize = 1 << 32
 
 // The os package says the same, with errors that it does not export.
@@ -197,8 +198,8 @@ func (h *file) Close() error {
 // A dir is the handle of a directory. It is open as a file is.
 type dir struct{ h *file }
 
-// Sync makes the names in the directory durable; see [fileutil.Dir]. If a fault makes it fail, the names stay pending, and
-// a later Sync can make them durable.
+// Sync makes the names in the directory durable; see [fileutil.Dir]. If a fault makes it fail, the
+// names stay pending, and a later Sync can make them durable.
 func (d dir) Sync() error {
 	return d.h.do("fsync", Op{Kind: OpSyncDir}, func() error {
 		d.h.fs.syncNames(d.h.id)
@@ -221,7 +222,8 @@ func (h *file) do(verb string, op Op, apply func() error) error {
 	})
 }
 
-// try is FS.try for an operation on this handle: it refuses if the handle is closed, and names the file in the error.
+// try is FS.try for an operation on this handle: it refuses if the handle is closed, and names the
+// file in the error.
 func (h *file) try(verb string, op Op, apply func(fault error) error) error {
 	op.Name = h.name
 	err := fs.ErrClosed

@@ -1,47 +1,55 @@
 // Package crashfs is a file system in memory that can lose power.
 //
-// It implements [fileutil.FS]. A test runs a program on an [FS], and at any moment asks for the state that a power cut
-// could leave, with [FS.Crash]: not one, but whichever it chooses of all that are allowed. The FS itself goes on, so
-// that one run can be crashed at every operation and in many ways.
+// It implements [fileutil.FS]. A test runs a program on an [FS], and at any moment asks for the
+// state that a power cut could leave, with [FS.Crash]: not one, but whichever it chooses of all
+// that are allowed. The FS itself goes on, so that one run can be crashed at every operation and in
+// many ways.
 //
 // # What is assumed of disks
 //
 // The allowed states are those that follow from these assumptions and no others.
 //
-//  1. SyncData of a file returned nil: the bytes written to it before, and its size, are there after a crash. Sync
-//     of a directory returned nil: the names in it, and what they name, are there. Nothing else makes anything
-//     durable; in particular SyncData does not make the file's name durable, and that of a directory neither what the files
-//     hold nor the name of the directory itself.
-//  2. A sector of 512 bytes, at a multiple of 512 in its file, is the unit that a disk writes. What is written between
-//     two syncs is there or not sector by sector, in any combination, whatever the order of the writes. A sector
-//     written several times since the last sync may be in any state it had since.
-//  3. A sector that was being written may also be torn, its first bytes new and the rest as it was durable; or garbage.
-//     But bytes that a write leaves as they are durable are safe before the first and behind the last byte that it
-//     changes: garbage is found only in between. (This is the assumption SQLite calls powersafe overwrite.)
+//  1. SyncData of a file returned nil: the bytes written to it before, and its size, are there
+//     after a crash. Sync of a directory returned nil: the names in it, and what they name, are
+//     there. Nothing else makes anything durable; in particular SyncData does not make the file's
+//     name durable, and that of a directory neither what the files hold nor the name of the
+//     directory itself.
+//  2. A sector of 512 bytes, at a multiple of 512 in its file, is the unit that a disk writes. What
+//     is written between two syncs is there or not sector by sector, in any combination, whatever
+//     the order of the writes. A sector written several times since the last sync may be in any
+//     state it had since.
+//  3. A sector that was being written may also be torn, its first bytes new and the rest as it was
+//     durable; or garbage. But bytes that a write leaves as they are durable are safe before the
+//     first and behind the last byte that it changes: garbage is found only in between. (This is
+//     the assumption SQLite calls powersafe overwrite.)
 //  4. Sectors that were not written do not change.
-//  5. The size of a file is apart from its bytes. After a crash it is the durable one or any that the file had since.
-//     Bytes behind it are gone. Bytes below it that were never written, preallocated or not, read as zeros; never as what
-//     another file left there.
-//  6. Each name is apart: it names what it durably named, or anything it named since, or nothing if it did not exist or was
-//     removed. A removed name can come back. A rename is two changes, of the new name and of the old: the new name
-//     has the old file or the new one; both names may name the file; but a file that had a durable name and was not
-//     removed has a name after the crash. When both names lie in different directories, each is made durable by the
-//     sync of its own; but syncing the old one alone does not lose the file.
-//  7. A SyncData that fails may have made durable any part of what it should have, and what it has not is forgotten
-//     without being lost from memory, as on Linux: reads go on to return it, a later SyncData returns nil, and yet it is
-//     durable only if it is written again before. The file's size is not forgotten, it waits for the next SyncData; so
-//     do names after a sync of their directory that fails.
+//  5. The size of a file is apart from its bytes. After a crash it is the durable one or any that
+//     the file had since. Bytes behind it are gone. Bytes below it that were never written,
+//     preallocated or not, read as zeros; never as what another file left there.
+//  6. Each name is apart: it names what it durably named, or anything it named since, or nothing if
+//     it did not exist or was removed. A removed name can come back. A rename is two changes, of
+//     the new name and of the old: the new name has the old file or the new one; both names may
+//     name the file; but a file that had a durable name and was not removed has a name after the
+//     crash. When both names lie in different directories, each is made durable by the sync of its
+//     own; but syncing the old one alone does not lose the file.
+//  7. A SyncData that fails may have made durable any part of what it should have, and what it has
+//     not is forgotten without being lost from memory, as on Linux: reads go on to return it, a
+//     later SyncData returns nil, and yet it is durable only if it is written again before. The
+//     file's size is not forgotten, it waits for the next SyncData; so do names after a sync of
+//     their directory that fails.
 //
-// A write that the power cut interrupts needs nothing of its own: right after the write all its sectors are pending,
-// and each can be dropped, torn or kept, so a crash there covers every crash within.
+// A write that the power cut interrupts needs nothing of its own: right after the write all its
+// sectors are pending, and each can be dropped, torn or kept, so a crash there covers every crash
+// within.
 //
-// These states include many that no real file system leaves, such as a file under both names of a rename. A
-// program that survives them all depends on none of the differences.
+// These states include many that no real file system leaves, such as a file under both names of a
+// rename. A program that survives them all depends on none of the differences.
 //
 // # Life of a test
 //
-// [New] or [Load] makes a state; [FS.SetHook] calls the test around each change, and there it takes crashes; [FS.SetFault]
-// makes operations fail; [FS.SetSize] makes the disk one that can be full; [FS.Clone] is what the next process finds when a process dies and the machine does not.
+// [New] or [Load] makes a state; [FS.SetHook] calls the test around each change, and there it takes
+// crashes; [FS.SetFault] makes operations fail; [FS.SetSize] makes the disk one that can be full;
+// [FS.Clone] is what the next process finds when a process dies and the machine does not.
 package crashfs
 
 import (
@@ -61,11 +69,12 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// An FS is a file system in memory that can lose power. It implements [fileutil.FS], with the errors that Linux
-// returns. Make one with [New], [Load], [FromDir], [FS.Clone] or [FS.Crash].
+// An FS is a file system in memory that can lose power. It implements [fileutil.FS], with the
+// errors that Linux returns. Make one with [New], [Load], [FromDir], [FS.Clone] or [FS.Crash].
 //
-// There is one root: "/a/b", "a/b" and "./a/b" name the same file. There is no umask, and permissions are recorded
-// but not enforced. Modification times are zero. Methods may be called concurrently.
+// There is one root: "/a/b", "a/b" and "./a/b" name the same file. There is no umask, and
+// permissions are recorded but not enforced. Modification times are zero. Methods may be called
+// concurrently.
 type FS struct {
 	mu     sync.Mutex
 	inodes map[inodeID]*inode // those that any name or handle refers to, and some that none does any more
@@ -91,8 +100,8 @@ func New() *FS {
 	return f
 }
 
-// Load returns a file system that holds these files, all durable. The keys are their names; a key that ends in a slash is a
-// directory, which is needed only if it is empty. The data are copied.
+// Load returns a file system that holds these files, all durable. The keys are their names; a key
+// that ends in a slash is a directory, which is needed only if it is empty. The data are copied.
 func Load(files map[string][]byte) *FS {
 	f := New()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -105,8 +114,9 @@ func Load(files map[string][]byte) *FS {
 	return f
 }
 
-// FromDir returns a file system whose root holds what the directory dir of the operating system holds, regular files and
-// directories, all durable. It reads every file whole. Its errors are those of the operating system.
+// FromDir returns a file system whose root holds what the directory dir of the operating system
+// holds, regular files and directories, all durable. It reads every file whole. Its errors are
+// those of the operating system.
 func FromDir(dir string) (*FS, error) {
 	files := map[string][]byte{}
 	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
@@ -132,9 +142,10 @@ func FromDir(dir string) (*FS, error) {
 	return Load(files), nil
 }
 
-// Clone returns a copy with everything that is pending in the original, and without its handles, locks, hooks and
-// faults: what the next process finds when this one was killed. Neither changes with the other. It shares memory with the
-// original, so that it costs about as much as the number of files.
+// Clone returns a copy with everything that is pending in the original, and without its handles,
+// locks, hooks and faults: what the next process finds when this one was killed. Neither changes
+// with the other. It shares memory with the original, so that it costs about as much as the number
+// of files.
 func (f *FS) Clone() *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -151,7 +162,8 @@ func (f *FS) Clone() *FS {
 	}
 }
 
-// Handles returns how many files are open. After a program has closed what it opened there are none.
+// Handles returns how many files are open. After a program has closed what it opened there are
+// none.
 func (f *FS) Handles() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -162,8 +174,9 @@ func (f *FS) Handles() int {
 	return n
 }
 
-// WriteFile makes data the content of the file called name, and it and the directories above it durable. It is for setting
-// the stage: hooks and faults do not see it. It panics if the name cannot be a file.
+// WriteFile makes data the content of the file called name, and it and the directories above it
+// durable. It is for setting the stage: hooks and faults do not see it. It panics if the name
+// cannot be a file.
 func (f *FS) WriteFile(name string, data []byte) {
 	f.mkdirAll(path.Dir(clean(name)))
 	f.mu.Lock()
@@ -204,8 +217,8 @@ func (f *FS) mkdirAll(name string) {
 	}
 }
 
-// ReadFile returns the content of the file called name, as a reader sees it now. Hooks and faults do not see it. The
-// error wraps fs.ErrNotExist if the name is not there.
+// ReadFile returns the content of the file called name, as a reader sees it now. Hooks and faults
+// do not see it. The error wraps fs.ErrNotExist if the name is not there.
 func (f *FS) ReadFile(name string) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -220,8 +233,8 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 	return n.content(), nil
 }
 
-// Tree returns every file as a reader sees it now, by its name from the root without a leading slash. A directory has a name
-// that ends in a slash and no data. Hooks and faults do not see it.
+// Tree returns every file as a reader sees it now, by its name from the root without a leading
+// slash. A directory has a name that ends in a slash and no data. Hooks and faults do not see it.
 func (f *FS) Tree() map[string][]byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -243,8 +256,9 @@ func (f *FS) tree(tree map[string][]byte, dir inodeID, prefix string) {
 	}
 }
 
-// Sum returns a hash of the Tree. File systems whose trees are the same have the same sum, with the same seed, and others have
-// not, but for chance. It costs much less than the Tree. Hooks and faults do not see it.
+// Sum returns a hash of the Tree. File systems whose trees are the same have the same sum, with the
+// same seed, and others have not, but for chance. It costs much less than the Tree. Hooks and
+// faults do not see it.
 func (f *FS) Sum(seed maphash.Seed) uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -284,7 +298,8 @@ func (f *FS) sum(h *maphash.Hash, dir inodeID) {
 	}
 }
 
-// OpenFile opens a file; see [fileutil.FS]. A directory can be opened for reading, and then neither read nor written.
+// OpenFile opens a file; see [fileutil.FS]. A directory can be opened for reading, and then neither
+// read nor written.
 func (f *FS) OpenFile(name string, flag int, perm fs.FileMode) (fileutil.File, error) {
 	op := Op{Kind: OpOpen, Name: name, Flag: flag}
 	f.mu.Lock()
@@ -400,7 +415,8 @@ func (f *FS) Mkdir(name string, perm fs.FileMode) error {
 	return nil
 }
 
-// Rename renames a file or a directory; see [fileutil.FS]. As with [os.Rename] on Linux, newpath must not be a directory.
+// Rename renames a file or a directory; see [fileutil.FS]. As with [os.Rename] on Linux, newpath
+// must not be a directory.
 func (f *FS) Rename(oldpath, newpath string) error {
 	err := f.do(Op{Kind: OpRename, Name: oldpath, NewName: newpath}, func() error {
 		return f.rename(oldpath, newpath)
@@ -436,7 +452,8 @@ func (f *FS) rename(oldpath, newpath string) error {
 	case over == id:
 		return nil // two names of one file, which a crash can leave: rename(2) does nothing
 	}
-	// The new name is the first change, so that a crash that keeps the changes up to some point keeps the file.
+	// The new name is the first change, so that a crash that keeps the changes up to some point
+	// keeps the file.
 	f.own(newDir).setName(newName, id, f.next())
 	f.own(oldDir).setName(oldName, 0, f.next())
 	return nil
@@ -483,8 +500,8 @@ func (f *FS) OpenDir(name string) (fileutil.Dir, error) {
 
 // syncNames makes the names in directory d durable.
 //
-// A file that was renamed out of d loses its durable name by that. Its new name becomes durable with it, for a file must not
-// be lost by a rename.
+// A file that was renamed out of d loses its durable name by that. Its new name becomes durable
+// with it, for a file must not be lost by a rename.
 func (f *FS) syncNames(d inodeID) {
 	keep := f.survivors()
 	n := f.own(d)
@@ -546,7 +563,8 @@ func (f *FS) lookup(name string) (inodeID, error) {
 	return id, nil
 }
 
-// parent finds the directory that holds a name, and the last part of the name, which is empty for the root.
+// parent finds the directory that holds a name, and the last part of the name, which is empty for
+// the root.
 func (f *FS) parent(name string) (inodeID, string, error) {
 	rest := clean(name)
 	d := rootID

@@ -11,7 +11,8 @@ import (
 
 const sectorSize = 512
 
-// A sector is never changed once a table refers to it, so that tables can share it. nil stands for zeros.
+// A sector is never changed once a table refers to it, so that tables can share it. nil stands for
+// zeros.
 type sector = [sectorSize]byte
 
 var zeros sector
@@ -21,14 +22,15 @@ type inodeID uint64
 
 // An inode is a file or a directory, apart from its names.
 //
-// Clones share inodes. One that is frozen never changes again; who wants to change it changes a copy, from thaw.
+// Clones share inodes. One that is frozen never changes again; who wants to change it changes a
+// copy, from thaw.
 type inode struct {
 	frozen atomic.Bool
 	dir    bool
 	perm   fs.FileMode
 
-	// Of a file. A table holds the sectors from the first on, and ends where only zeros follow. Behind the size
-	// they are zero.
+	// Of a file. A table holds the sectors from the first on, and ends where only zeros follow.
+	// Behind the size they are zero.
 	size, durableSize     int64
 	reserved              int64           // so many of its first bytes have space
 	sizes                 []sizeVersion   // pending, oldest first
@@ -49,8 +51,8 @@ type sizeVersion struct {
 type pendingSector struct {
 	index    int
 	versions []sectorVersion
-	// The first clean versions were there when a SyncData failed. If all are, the system takes the sector for
-	// written, and no SyncData will write it.
+	// The first clean versions were there when a SyncData failed. If all are, the system takes the
+	// sector for written, and no SyncData will write it.
 	clean int
 }
 
@@ -189,8 +191,9 @@ func (n *inode) setSize(size int64, change uint64) {
 	n.sizes = append(n.sizes, sizeVersion{size, change})
 }
 
-// put makes s the content of sector i, pending. s may be zero but not nil, and is not changed afterwards. The version is taken
-// from the spare capacity of the array, which is returned with what is left.
+// put makes s the content of sector i, pending. s may be zero but not nil, and is not changed
+// afterwards. The version is taken from the spare capacity of the array, which is returned with
+// what is left.
 func (n *inode) put(i int, s *sector, change func() uint64, array []sectorVersion) []sectorVersion {
 	at, found := slices.BinarySearchFunc(n.sectors, i, func(p pendingSector, i int) int { return cmp.Compare(p.index, i) })
 	clean := found && n.sectors[at].clean == len(n.sectors[at].versions)
@@ -218,7 +221,8 @@ func (n *inode) put(i int, s *sector, change func() uint64, array []sectorVersio
 	return array
 }
 
-// sync makes data and size durable, except sectors that were there when an earlier sync failed and were not written since.
+// sync makes data and size durable, except sectors that were there when an earlier sync failed and
+// were not written since.
 func (n *inode) sync() {
 	n.durableSize, n.sizes = n.size, nil
 	if len(n.sectors) == 0 {
@@ -247,8 +251,8 @@ func (n *inode) failSync() {
 	}
 }
 
-// dropCache forgets the sectors that a failed sync did not write. They had not reached the disk, so what was durable
-// is read again, unless the file has become too short for it.
+// dropCache forgets the sectors that a failed sync did not write. They had not reached the disk, so
+// what was durable is read again, unless the file has become too short for it.
 func (n *inode) dropCache() {
 	kept := n.sectors[:0]
 	for _, p := range n.sectors {

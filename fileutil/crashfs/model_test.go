@@ -17,8 +17,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The model is a map of names to bytes: what a reader must see. A history is compared with it after each step, and the crashes
-// with the history: when everything is synced, every crash leaves it all.
+// The model is a map of names to bytes: what a reader must see. A history is compared with it after
+// each step, and the crashes with the history: when everything is synced, every crash leaves it
+// all.
 func TestAnyHistory(t *testing.T) {
 	names := []string{"a", "b", "d/a", "d/b"}
 	rapid.Check(t, func(t *rapid.T) {
@@ -196,7 +197,8 @@ func TestDropAllIsTheLastSync(t *testing.T) {
 	})
 }
 
-// TestRenamesNeverLoseAFile renames at will, and syncs directories at will, and counts the contents that are left.
+// TestRenamesNeverLoseAFile renames at will, and syncs directories at will, and counts the contents
+// that are left.
 func TestRenamesNeverLoseAFile(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		start := map[string][]byte{"a": []byte("1"), "b": []byte("2"), "d/a": []byte("3"), "e/": nil}

@@ -5,12 +5,15 @@ import "syscall"
 // blockSize is what space is given out in.
 const blockSize = 4096
 
-// SetSize gives the disk a size in bytes; 0, the default, is without end. Then a write or a Preallocate for which there is no space
-// fails with ENOSPC, the write after as much as there is space for. Space is used by the blocks of 4096 bytes of each file that were
-// preallocated or are written and not zero, as long as the file has a name for a reader or is open. Names and directories use none.
+// SetSize gives the disk a size in bytes; 0, the default, is without end. Then a write or a
+// Preallocate for which there is no space fails with ENOSPC, the write after as much as there is
+// space for. Space is used by the blocks of 4096 bytes of each file that were preallocated or are
+// written and not zero, as long as the file has a name for a reader or is open. Names and
+// directories use none.
 //
-// Clones and crashed copies have the size of the original: a full disk is full after a restart. What a crash brings back may be more
-// than the size; then nothing can be written but where there is space reserved, until enough is removed.
+// Clones and crashed copies have the size of the original: a full disk is full after a restart.
+// What a crash brings back may be more than the size; then nothing can be written but where there
+// is space reserved, until enough is removed.
 func (f *FS) SetSize(n int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

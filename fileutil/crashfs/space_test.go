@@ -14,7 +14,8 @@ import (
 	"github.com/stele-wal/stele/fileutil/crashfs"
 )
 
-// A disk of 64 KiB is filled, and what is reserved, truncated and removed on it makes room or does not.
+// A disk of 64 KiB is filled, and what is reserved, truncated and removed on it makes room or does
+// not.
 func fill(t *testing.T, fsys fileutil.FS, dir string) (said []string) {
 	say := func(what string, n int, err error) {
 		switch {

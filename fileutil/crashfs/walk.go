@@ -63,8 +63,8 @@ func (w *walk) visit(v visit) {
 	w.visits = append(w.visits, v)
 }
 
-// survivors returns the tree as a reader sees it, and in it what must have a name after a crash: what has a durable name, and
-// was not removed, for then a reader would not see it.
+// survivors returns the tree as a reader sees it, and in it what must have a name after a crash:
+// what has a durable name, and was not removed, for then a reader would not see it.
 func (f *FS) survivors() *walk {
 	durable := f.walk(durableNames)
 	w := f.walk(liveNames)
@@ -75,8 +75,9 @@ func (f *FS) survivors() *walk {
 	return w
 }
 
-// keepNamed gives a durable name to each survivor that has none: the name that a reader sees, with the directories
-// above it. Such a name is never taken away again, for readers see one file under it, so this comes to an end.
+// keepNamed gives a durable name to each survivor that has none: the name that a reader sees, with
+// the directories above it. Such a name is never taken away again, for readers see one file under
+// it, so this comes to an end.
 func (f *FS) keepNamed(keep *walk) {
 	for {
 		durable := f.walk(durableNames)

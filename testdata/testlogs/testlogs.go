@@ -48,9 +48,9 @@ var Behaviour string
 
 // Etcd unpacks data directories that etcd servers wrote and returns, for each, where it is. The
 // names are an etcd version and what was done with it: "3.4/cut", "3.4/small", "3.5/small",
-// "3.7/kill9", "3.7/small". With no names it unpacks all of them, which takes a fraction of a second
-// and 72 MB of disk, nearly all of it for 3.4/cut; the others take a few pages each. A name that
-// does not exist fails the test.
+// "3.7/kill9", "3.7/small". With no names it unpacks all of them, which takes a fraction of a
+// second and 72 MB of disk, nearly all of it for 3.4/cut; the others take a few pages each. A name
+// that does not exist fails the test.
 //
 // The log is in member/wal below the directory, the snapshot files are in member/snap, and Rows
 // returns the records of the log. The segments are sparse: 64 MB long, and holes behind the last
@@ -103,12 +103,14 @@ func Defects(t testing.TB, names ...string) map[string]string {
 	return dirs
 }
 
-// Writers unpacks whole logs, one of each program that writes the format and of each of its tools, and returns, for each, the
-// directory that holds its segments. A name says who wrote it and what happened, such as "etcd/3.3.20/behind"; the README in the
-// directory above says what each is. With no names it unpacks all of them, which takes some 2 MB of disk. A name that does not
-// exist fails the test.
+// Writers unpacks whole logs, one of each program that writes the format and of each of its tools,
+// and returns, for each, the directory that holds its segments. A name says who wrote it and what
+// happened, such as "etcd/3.3.20/behind"; the README in the directory above says what each is. With
+// no names it unpacks all of them, which takes some 2 MB of disk. A name that does not exist fails
+// the test.
 //
-// Nothing is wrong with any of them, though etcd up to 3.4.7, raftexample and fabric record a snapshot after they commit it.
+// Nothing is wrong with any of them, though etcd up to 3.4.7, raftexample and fabric record a
+// snapshot after they commit it.
 func Writers(t testing.TB, names ...string) map[string]string {
 	t.Helper()
 	all := map[string]string{}

@@ -19,14 +19,15 @@ type Tally struct {
 	States  int     `json:"states"`
 	Seconds float64 `json:"seconds"`
 
-	// Of a mere crash all four have to be 0. Of rot Refused is what is right of most states, and Lost is what was cut off as a torn
-	// tail and had been saved.
+	// Of a mere crash all four have to be 0. Of rot Refused is what is right of most states, and
+	// Lost is what was cut off as a torn tail and had been saved.
 	Lost    int `json:"lost"`
 	Refused int `json:"refused"`
 	Silent  int `json:"silent"` // of rot: other content than was saved, or less, and nothing said. Of a crash: what was never there
 	Panics  int `json:"panics"`
 
-	// Of rot: same content, nothing said; said to be torn, nothing lost; and what FORMAT.md says that no reader of such a log can see.
+	// Of rot: same content, nothing said; said to be torn, nothing lost; and what FORMAT.md says
+	// that no reader of such a log can see.
 	Same    int `json:"same"`
 	Torn    int `json:"torn"`
 	Excused int `json:"excused"`
@@ -52,9 +53,10 @@ func (c ControlConfig) withDefaults() ControlConfig {
 	return c
 }
 
-// ControlRot does the same damage to the same content as ours and as etcd's bytes, and counts what is made of it by package wal,
-// of the first and of the second; and of the second by etcd's package, when it starts as a server does and when it reads all. The
-// error is a failure of package wal, or that etcd does not read the log before it is damaged; what etcd makes of damage is none.
+// ControlRot does the same damage to the same content as ours and as etcd's bytes, and counts what
+// is made of it by package wal, of the first and of the second; and of the second by etcd's
+// package, when it starts as a server does and when it reads all. The error is a failure of package
+// wal, or that etcd does not read the log before it is damaged; what etcd makes of damage is none.
 func ControlRot(cfg ControlConfig) ([]Tally, error) {
 	cfg = cfg.withDefaults()
 	control, err := NewControl()
@@ -92,9 +94,10 @@ func ControlRot(cfg ControlConfig) ([]Tally, error) {
 	return tallies, nil
 }
 
-// ControlCrashes has package wal and etcd's open the same states that crashes left of logs with etcd's bytes. The histories are those
-// of fuzz.Run; the states of etcd's column may be more than were asked for, as there. The error is a failure of package wal; what
-// etcd makes of a crash is none.
+// ControlCrashes has package wal and etcd's open the same states that crashes left of logs with
+// etcd's bytes. The histories are those of fuzz.Run; the states of etcd's column may be more than
+// were asked for, as there. The error is a failure of package wal; what etcd makes of a crash is
+// none.
 func ControlCrashes(cfg ControlConfig) ([]Tally, error) {
 	cfg = cfg.withDefaults()
 	control, err := NewControl()
@@ -117,9 +120,11 @@ func ControlCrashes(cfg ControlConfig) ([]Tally, error) {
 	return tallies, nil
 }
 
-// ControlOpened has package wal open the states that crashes left of its logs, in a Release and elsewhere, and then etcd start from what
-// that leaves. etcd has to take the directory, and to read in it what ours reads; but for entries that were overwritten at or
-// below the snapshot that it starts from, which etcd brings back: see [EtcdWould]. The error is the first state in which it does not.
+// ControlOpened has package wal open the states that crashes left of its logs, in a Release and
+// elsewhere, and then etcd start from what that leaves. etcd has to take the directory, and to read
+// in it what ours reads; but for entries that were overwritten at or below the snapshot that it
+// starts from, which etcd brings back: see [EtcdWould]. The error is the first state in which it
+// does not.
 func ControlOpened(cfg ControlConfig) (Tally, error) {
 	cfg = cfg.withDefaults()
 	control, err := NewControl()

@@ -25,9 +25,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A Control is etcd's own log package, for the campaigns of package fuzz to judge: what it does not lose or get wrong there,
-// they cannot see. It reads real files, in memory if the system has a place for such. Its methods may be called concurrently, but
-// not beside a log that etcd writes.
+// A Control is etcd's own log package, for the campaigns of package fuzz to judge: what it does not
+// lose or get wrong there, they cannot see. It reads real files, in memory if the system has a
+// place for such. Its methods may be called concurrently, but not beside a log that etcd writes.
 type Control struct {
 	root   string
 	mu     sync.Mutex
@@ -36,14 +36,16 @@ type Control struct {
 	states atomic.Int64
 	panics atomic.Int64
 
-	// Of the states of Opened: in how many segments were missing between others, and how many etcd's known defects explain.
+	// Of the states of Opened: in how many segments were missing between others, and how many
+	// etcd's known defects explain.
 	gaps, excused atomic.Int64
 }
 
 // controlSegment is the size of the segments that etcd prepares when it opens a log, in bytes.
 const controlSegment = 16 << 10
 
-// NewControl makes a directory for the files, which Close removes. The error is what the file system said.
+// NewControl makes a directory for the files, which Close removes. The error is what the file
+// system said.
 func NewControl() (*Control, error) {
 	in := "/dev/shm"
 	if info, err := os.Stat(in); err != nil || !info.IsDir() {
@@ -66,9 +68,10 @@ func (c *Control) Close() error { return os.RemoveAll(c.root) }
 // Panics returns how often etcd has panicked so far.
 func (c *Control) Panics() int { return int(c.panics.Load()) }
 
-// Start opens the log in a directory of disk as an etcd server does that starts: it looks for the newest snapshot record that it
-// can use, opens the log there and reads it all; if that says "unexpected EOF" it repairs the log, once, and tries again. repaired
-// is whether it did. It is a fuzz.RotRecover. A panic is an error that wraps fuzz.ErrPanicked, and a log that is not there, as
+// Start opens the log in a directory of disk as an etcd server does that starts: it looks for the
+// newest snapshot record that it can use, opens the log there and reads it all; if that says
+// "unexpected EOF" it repairs the log, once, and tries again. repaired is whether it did. It is a
+// fuzz.RotRecover. A panic is an error that wraps fuzz.ErrPanicked, and a log that is not there, as
 // etcd sees it, fs.ErrNotExist.
 func (c *Control) Start(disk *crashfs.FS, dir string) (log *wal.Log, repaired bool, err error) {
 	err = c.in(disk, dir, func(dir string) (err error) {
@@ -78,8 +81,8 @@ func (c *Control) Start(disk *crashfs.FS, dir string) (log *wal.Log, repaired bo
 	return log, repaired, err
 }
 
-// Read opens the log in a directory of disk only to read it, at the beginning, as etcd's tools do. It is a fuzz.RotRecover, with
-// the errors of Start, which has nothing to report but by an error.
+// Read opens the log in a directory of disk only to read it, at the beginning, as etcd's tools do.
+// It is a fuzz.RotRecover, with the errors of Start, which has nothing to report but by an error.
 func (c *Control) Read(disk *crashfs.FS, dir string) (log *wal.Log, reported bool, err error) {
 	err = c.in(disk, dir, func(dir string) error {
 		content, err := ReadEtcd(dir, walpb.Snapshot{})
@@ -95,8 +98,9 @@ func (c *Control) Crashed(disk *crashfs.FS, dir string) (*wal.Log, error) {
 	return log, err
 }
 
-// Opened opens the log with package wal, and closes it; then etcd starts from it, as in Start. The result is what ours reads, if etcd reads
-// the same, or does what its known defects make of that: see [EtcdWould]. Else it is what etcd reads. It is a fuzz.Recover.
+// Opened opens the log with package wal, and closes it; then etcd starts from it, as in Start. The
+// result is what ours reads, if etcd reads the same, or does what its known defects make of that:
+// see [EtcdWould]. Else it is what etcd reads. It is a fuzz.Recover.
 func (c *Control) Opened(disk *crashfs.FS, dir string) (*wal.Log, error) {
 	if gap(disk, dir) {
 		c.gaps.Add(1)
@@ -121,8 +125,8 @@ func (c *Control) Opened(disk *crashfs.FS, dir string) (*wal.Log, error) {
 	return theirs, err
 }
 
-// startOpened starts from what ours has opened, which must not need a repair. Where etcd's known defects explain what it does, the result is
-// what ours reads.
+// startOpened starts from what ours has opened, which must not need a repair. Where etcd's known
+// defects explain what it does, the result is what ours reads.
 func (c *Control) startOpened(dir string, ours *wal.Log) (*wal.Log, error) {
 	theirs, repaired, err := start(dir)
 	if err == nil && repaired {
@@ -140,7 +144,8 @@ func (c *Control) startOpened(dir string, ours *wal.Log) (*wal.Log, error) {
 	case err2 != nil:
 		return nil, errors.Join(err, err2)
 	case errors.Is(err, etcd.ErrSliceOutOfRange) && gap:
-		// A crash has left a received snapshot's record and entries after it, but not the hard state that commits it.
+		// A crash has left a received snapshot's record and entries after it, but not the hard
+		// state that commits it.
 		c.excused.Add(1)
 		return ours, nil
 	case err == nil && means(theirs, ours, would):

@@ -20,8 +20,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// behave runs the functions whose results testlogs.Behaviour records, on a copy for each that writes, and returns them in
-// the same words.
+// behave runs the functions whose results testlogs.Behaviour records, on a copy for each that
+// writes, and returns them in the same words.
 func behave(t *testing.T, dir string, at walpb.Snapshot) []string {
 	t.Helper()
 	snap := func() *etcdpb.Snapshot { return &etcdpb.Snapshot{Index: new(at.Index), Term: new(at.Term)} }
@@ -68,8 +68,8 @@ func copyOf(t *testing.T, dir string) string {
 	return to
 }
 
-// normal leaves out what differs from run to run: addresses, printed where a type was meant, and the spaces that protobuf
-// varies so that nobody relies on them.
+// normal leaves out what differs from run to run: addresses, printed where a type was meant, and
+// the spaces that protobuf varies so that nobody relies on them.
 func normal(line string) string {
 	line = regexp.MustCompile(`block type \d+`).ReplaceAllString(line, "block type *")
 	return strings.Join(strings.Fields(strings.NewReplacer("<nil> <nil>", "<nil>").Replace(line)), " ")

@@ -27,7 +27,8 @@ type Content struct {
 	Entries  []walpb.Entry
 }
 
-// ToEtcdEntry returns the entry as an etcd server holds it, which leaves out the type of a normal one.
+// ToEtcdEntry returns the entry as an etcd server holds it, which leaves out the type of a normal
+// one.
 func ToEtcdEntry(e walpb.Entry) *raftpb.Entry {
 	p := &raftpb.Entry{Term: new(e.Term), Index: new(e.Index), Data: e.Data}
 	if e.Type != walpb.EntryNormal {
@@ -120,13 +121,13 @@ type Segment struct {
 	Records []walpb.Record
 	Ends    []int64 // where each of them ends
 
-	// Headless is whether etcd left the hard state out of its head, which the records alone do not tell. Only who wrote it
-	// can set it.
+	// Headless is whether etcd left the hard state out of its head, which the records alone do not
+	// tell. Only who wrote it can set it.
 	Headless bool
 }
 
-// Head returns the records that the segment begins with without anyone having saved them: a checksum, the metadata, and the
-// snapshot record of an empty log or the hard state.
+// Head returns the records that the segment begins with without anyone having saved them: a
+// checksum, the metadata, and the snapshot record of an empty log or the hard state.
 func (s *Segment) Head() []walpb.Record {
 	n := 2
 	if len(s.Records) > 2 && !s.Headless && (s.Records[2].Type == walpb.TypeState || s.Name == firstSegment) {
@@ -140,8 +141,8 @@ func (s *Segment) Body() []walpb.Record { return s.Records[len(s.Head()):] }
 
 const firstSegment = "0000000000000000-0000000000000000.wal"
 
-// EtcdSegments reads every segment of a log with etcd's decoder. The error is the first that it, or the operating
-// system, reports.
+// EtcdSegments reads every segment of a log with etcd's decoder. The error is the first that it, or
+// the operating system, reports.
 func EtcdSegments(dir string) ([]Segment, error) {
 	names, err := SegmentNames(dir)
 	if err != nil {
@@ -200,10 +201,11 @@ func SegmentNames(dir string) ([]string, error) {
 	return names, nil
 }
 
-// EtcdWould is what etcd's reading adds up to according to its documented rules, its known defects included: an entry at or
-// below the snapshot voids nothing, a snapshot record voids nothing, and reading starts at the last segment whose name
-// is not above the snapshot, even if the snapshot's record is in an earlier one. Tests compare etcd with it where etcd is not
-// right, so that only these defects are excused.
+// EtcdWould is what etcd's reading adds up to according to its documented rules, its known defects
+// included: an entry at or below the snapshot voids nothing, a snapshot record voids nothing, and
+// reading starts at the last segment whose name is not above the snapshot, even if the snapshot's
+// record is in an earlier one. Tests compare etcd with it where etcd is not right, so that only
+// these defects are excused.
 func EtcdWould(segments []Segment, from walpb.Snapshot) (entries []walpb.Entry, matched, gap bool, err error) {
 	start := 0
 	for i, s := range segments {
@@ -249,16 +251,16 @@ type Etcd struct {
 	size int64
 	w    *etcd.WAL
 
-	// Headless are the names of the segments that etcd began without the hard state, because it was opened again and no hard
-	// state had been saved since.
+	// Headless are the names of the segments that etcd began without the hard state, because it was
+	// opened again and no hard state had been saved since.
 	Headless []string
 	stated   bool // a hard state was saved since it was opened
 	state    walpb.HardState
 	sync     bool
 }
 
-// CreateEtcd makes a log whose segments are full at size bytes. With sync false it survives no crash, which its bytes do
-// not show.
+// CreateEtcd makes a log whose segments are full at size bytes. With sync false it survives no
+// crash, which its bytes do not show.
 func CreateEtcd(dir string, metadata []byte, size int64, sync bool) (*Etcd, error) {
 	etcd.SegmentSizeBytes = size
 	w, err := etcd.Create(zap.NewNop(), dir, metadata)
@@ -271,8 +273,8 @@ func CreateEtcd(dir string, metadata []byte, size int64, sync bool) (*Etcd, erro
 	return &Etcd{dir: dir, size: size, w: w, sync: sync}, nil
 }
 
-// OpenEtcd opens a log as an etcd server does: at the newest snapshot that it can be replayed from. state is the last
-// hard state in the log.
+// OpenEtcd opens a log as an etcd server does: at the newest snapshot that it can be replayed from.
+// state is the last hard state in the log.
 func OpenEtcd(dir string, size int64, sync bool, state walpb.HardState) (*Etcd, Content, error) {
 	etcd.SegmentSizeBytes = size
 	snapshots, err := EtcdSnapshots(dir)

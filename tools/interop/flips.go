@@ -40,7 +40,8 @@ const (
 // Counts are how many flips had which outcome.
 type Counts [outcomes]int
 
-// Flips is a log that is to be damaged: three segments, closed cleanly, whose last batch was acknowledged.
+// Flips is a log that is to be damaged: three segments, closed cleanly, whose last batch was
+// acknowledged.
 type Flips struct {
 	Files map[string][]byte
 	Want  Content
@@ -166,9 +167,10 @@ func guarded(fn func() Outcome) (o Outcome) {
 	return fn()
 }
 
-// FlipOurs flips every bit of our log, or every stride-th, one at a time, each in a fresh copy in memory: once for Check, whose
-// verdict is to be the truth about what Replay then says, and once for Open and then Replay. worst tells of each flip
-// with an outcome that must not be, and may be nil.
+// FlipOurs flips every bit of our log, or every stride-th, one at a time, each in a fresh copy in
+// memory: once for Check, whose verdict is to be the truth about what Replay then says, and once
+// for Open and then Replay. worst tells of each flip with an outcome that must not be, and may be
+// nil.
 func FlipOurs(f *Flips, stride int, worst func(bit int, o Outcome)) (check, open Counts) {
 	var (
 		mu      sync.Mutex
@@ -239,8 +241,9 @@ func (f *Flips) openOurs(bit int) Outcome {
 	return outcome(f.Want, got, torn)
 }
 
-// FlipEtcd flips every stride-th bit of etcd's log, in files in dir: once for OpenForRead and ReadAll, and once for what an
-// etcd server does when it starts: Open and ReadAll, and if that says "unexpected EOF" Repair, and again.
+// FlipEtcd flips every stride-th bit of etcd's log, in files in dir: once for OpenForRead and
+// ReadAll, and once for what an etcd server does when it starts: Open and ReadAll, and if that says
+// "unexpected EOF" Repair, and again.
 func FlipEtcd(f *Flips, dir string, stride int) (read, start Counts, err error) {
 	etcd.SegmentSizeBytes = flipSegment
 	for n, bit := 0, 0; bit < f.Bits(); n, bit = n+1, bit+stride {

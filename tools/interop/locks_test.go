@@ -97,7 +97,8 @@ func TestEtcdCannotOpenALogThatIsOpen(t *testing.T) {
 
 func TestNoMomentOfACutLetsEtcdIn(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "wal")
-	// The functions are called in the middle of the cut, before the segment is written and after it got its name.
+	// The functions are called in the middle of the cut, before the segment is written and after it
+	// got its name.
 	var (
 		tried int
 		in    []error

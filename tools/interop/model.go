@@ -46,8 +46,8 @@ func (o Op) String() string {
 	return s + fmt.Sprintf(" state=%+v installs=%v", o.State, o.Installs)
 }
 
-// A Model is what the ops so far add up to. It knows what it is told, that a snapshot was installed and when, and
-// infers nothing, unlike a reader of the log.
+// A Model is what the ops so far add up to. It knows what it is told, that a snapshot was installed
+// and when, and infers nothing, unlike a reader of the log.
 type Model struct {
 	Metadata  []byte
 	State     walpb.HardState
@@ -99,12 +99,14 @@ func (m *Model) Term(index uint64) uint64 {
 	return m.Entries[index-m.Base.Index-1].Term
 }
 
-// Replayable returns the snapshots that the log can be replayed from, in the order in which they were saved.
+// Replayable returns the snapshots that the log can be replayed from, in the order in which they
+// were saved.
 func (m *Model) Replayable() []walpb.Snapshot {
 	return slices.DeleteFunc(m.Usable(), func(s walpb.Snapshot) bool { return s.Index < m.Base.Index })
 }
 
-// Usable returns the snapshots that are committed, in the order in which they were saved; etcd lists these.
+// Usable returns the snapshots that are committed, in the order in which they were saved; etcd
+// lists these.
 func (m *Model) Usable() []walpb.Snapshot {
 	var usable []walpb.Snapshot
 	for _, s := range m.Snapshots {
@@ -115,7 +117,8 @@ func (m *Model) Usable() []walpb.Snapshot {
 	return usable
 }
 
-// From returns the content from a snapshot on. It is not ok if an installed snapshot took the place of what followed.
+// From returns the content from a snapshot on. It is not ok if an installed snapshot took the place
+// of what followed.
 func (m *Model) From(s walpb.Snapshot) (c Content, ok bool) {
 	if s.Index < m.Base.Index {
 		return Content{}, false
@@ -125,8 +128,8 @@ func (m *Model) From(s walpb.Snapshot) (c Content, ok bool) {
 	return c, true
 }
 
-// A Generator makes ops that a raft member could: whatever was overwritten was not committed, by a log with terms that do
-// not fall; whatever was installed was not in the log.
+// A Generator makes ops that a raft member could: whatever was overwritten was not committed, by a
+// log with terms that do not fall; whatever was installed was not in the log.
 type Generator struct {
 	*Model
 	rand *rand.Rand

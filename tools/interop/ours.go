@@ -9,8 +9,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// An Ours writes a history with package wal. It lets the log go on only once the spare is there that the next cut needs, so
-// that where a log is cut depends on nothing but its size.
+// An Ours writes a history with package wal. It lets the log go on only once the spare is there
+// that the next cut needs, so that where a log is cut depends on nothing but its size.
 type Ours struct {
 	dir    string
 	opts   *wal.Options
@@ -29,7 +29,8 @@ func newOurs(dir string, opts wal.Options) *Ours {
 	if w, ok := opts.FS.(watchFS); ok {
 		opts.FS = w.FS
 	}
-	// Observer.Cut comes too late: the spare is taken, and the next one begun, when the segment before is truncated.
+	// Observer.Cut comes too late: the spare is taken, and the next one begun, when the segment
+	// before is truncated.
 	opts.FS = watchFS{opts.FS, o.cuts}
 	return o
 }
@@ -88,8 +89,9 @@ func (o *Ours) Reopen() error {
 	return nil
 }
 
-// ReadOurs is what package wal reads from a snapshot on, and that snapshot as it is recorded. It reads from the segment
-// that start selects: the snapshot's index, as a program that starts again does, or 0 for all.
+// ReadOurs is what package wal reads from a snapshot on, and that snapshot as it is recorded. It
+// reads from the segment that start selects: the snapshot's index, as a program that starts again
+// does, or 0 for all.
 func ReadOurs(dir string, start uint64, from walpb.Snapshot, opts *wal.Options) (Content, walpb.Snapshot, error) {
 	log, err := wal.Replay(wal.Records(dir, start, opts), from)
 	if err != nil {
@@ -98,8 +100,8 @@ func ReadOurs(dir string, start uint64, from walpb.Snapshot, opts *wal.Options) 
 	return Content{Metadata: log.Metadata, State: log.State, Entries: log.Entries}, log.Snapshot, nil
 }
 
-// watchFS counts how often a file is truncated. The files that are, in the life of a Writer, are segments that are full. Only
-// the goroutine that saves truncates, so the count needs no lock.
+// watchFS counts how often a file is truncated. The files that are, in the life of a Writer, are
+// segments that are full. Only the goroutine that saves truncates, so the count needs no lock.
 type watchFS struct {
 	fileutil.FS
 	truncated *int
@@ -123,8 +125,8 @@ func (f watchFile) Truncate(size int64) error {
 	return f.File.Truncate(size)
 }
 
-// NoSync is the operating system's file system, but for syncs of data, which it leaves out. wal.Options.NoSync would also
-// leave out the witnesses.
+// NoSync is the operating system's file system, but for syncs of data, which it leaves out.
+// wal.Options.NoSync would also leave out the witnesses.
 type NoSync struct{ fileutil.OS }
 
 // OpenFile is that of fileutil.OS.

@@ -23,8 +23,8 @@ type released struct {
 	err     error
 }
 
-// Each power cut in Release leaves some of the names that it has removed. Ours opens that, goes on, and closes it; and then etcd has
-// to start from it, life after life, and to read what was saved.
+// Each power cut in Release leaves some of the names that it has removed. Ours opens that, goes on,
+// and closes it; and then etcd has to start from it, life after life, and to read what was saved.
 func TestEtcdStartsAfterEveryCrashInRelease(t *testing.T) {
 	control, err := NewControl()
 	if err != nil {
@@ -44,7 +44,8 @@ func TestEtcdStartsAfterEveryCrashInRelease(t *testing.T) {
 	}
 }
 
-// run makes a log of six segments, of which Release removes five, and crashes it at every moment and in every way.
+// run makes a log of six segments, of which Release removes five, and crashes it at every moment
+// and in every way.
 func (r *released) run() error {
 	disk := crashfs.New()
 	opts := r.opts

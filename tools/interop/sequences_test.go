@@ -115,7 +115,8 @@ func writeOurs(t *testing.T, dir string, h history, plain bool) {
 	write(t, w, h.ops, func(_ int, o Op) error { return w.Save(o.State, o.Entries) })
 }
 
-// writeEtcd returns which segments etcd began without a hard state. With cuts it cuts behind these ops and no others.
+// writeEtcd returns which segments etcd began without a hard state. With cuts it cuts behind these
+// ops and no others.
 func writeEtcd(t *testing.T, dir string, h history, cuts map[int]bool) (headless []string) {
 	t.Helper()
 	const sync = false
@@ -161,7 +162,8 @@ func cutsOf(t *testing.T, segments []Segment, ops []Op) map[int]bool {
 	return cuts
 }
 
-// flat returns the records that were saved, without heads, and how many of them stand before the first head that differs.
+// flat returns the records that were saved, without heads, and how many of them stand before the
+// first head that differs.
 func flat(segments []Segment) (records []walpb.Record, ends []int) {
 	for i := range segments {
 		s := &segments[i]
@@ -171,7 +173,8 @@ func flat(segments []Segment) (records []walpb.Record, ends []int) {
 	return records, ends
 }
 
-// compareStreams checks that both wrote the same records in the same order, with the same checksums as far as they cut alike.
+// compareStreams checks that both wrote the same records in the same order, with the same checksums
+// as far as they cut alike.
 func compareStreams(t *testing.T, ours, theirs []Segment) {
 	t.Helper()
 	a, aEnds := flat(ours)
@@ -200,8 +203,8 @@ func compareStreams(t *testing.T, ours, theirs []Segment) {
 	}
 }
 
-// identical tells whether two logs are the same, byte for byte, up to the last frame of the last segment; what is behind
-// it must be zeros in both. The error says what is not.
+// identical tells whether two logs are the same, byte for byte, up to the last frame of the last
+// segment; what is behind it must be zeros in both. The error says what is not.
 func identical(ours, theirs string, a, b []Segment) error {
 	if len(a) != len(b) {
 		return fmt.Errorf("%d segments, etcd has %d", len(a), len(b))
@@ -313,8 +316,8 @@ func TestEtcdAndOursWriteTheSameRecordsAndReadEachOther(t *testing.T) {
 	}
 }
 
-// renamed tells whether the only difference in names is one that etcd makes: after it was opened again, it names a segment
-// without regard to the snapshots recorded before.
+// renamed tells whether the only difference in names is one that etcd makes: after it was opened
+// again, it names a segment without regard to the snapshots recorded before.
 func renamed(ours, theirs []Segment) bool {
 	if len(ours) != len(theirs) {
 		return false
@@ -358,7 +361,8 @@ func compareOurs(t *testing.T, dir string, m *Model, byEtcd bool, n *tally) {
 		want, ok := m.From(s)
 		got, found, err := ReadOurs(dir, s.Index, s, nil)
 		if byEtcd && errors.Is(err, wal.ErrSnapshotNotFound) {
-			// etcd named the segment after an entry below the snapshot, though it was begun after the snapshot's record.
+			// etcd named the segment after an entry below the snapshot, though it was begun after
+			// the snapshot's record.
 			n.unmatched++
 			got, found, err = ReadOurs(dir, 0, s, nil)
 		}
@@ -385,8 +389,8 @@ func compareOurs(t *testing.T, dir string, m *Model, byEtcd bool, n *tally) {
 	}
 }
 
-// compareEtcd reads a log with etcd from every usable snapshot, and compares with the model, and where etcd's defects are
-// known to show, with what they are known to do.
+// compareEtcd reads a log with etcd from every usable snapshot, and compares with the model, and
+// where etcd's defects are known to show, with what they are known to do.
 func compareEtcd(t *testing.T, dir string, m *Model, n *tally) {
 	t.Helper()
 	where := filepath.Base(dir)
@@ -452,7 +456,8 @@ func starts(m *Model) []walpb.Snapshot {
 	return []walpb.Snapshot{usable[0], usable[n/3], usable[2*n/3], usable[n-1]}
 }
 
-// text says what a content is, a line for each of its parts, so that nil is told from empty and long data stays short.
+// text says what a content is, a line for each of its parts, so that nil is told from empty and
+// long data stays short.
 func text(c Content) []string {
 	lines := []string{fmt.Sprintf("metadata %x", c.Metadata), fmt.Sprintf("state %+v", c.State)}
 	for _, e := range c.Entries {

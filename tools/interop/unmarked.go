@@ -22,11 +22,13 @@ const (
 // The kinds of random damage that [RotUnmarked] does, to what was written.
 var unmarkedKinds = []string{"flip", "sector", "hole", "cut"}
 
-// Unmarked is what package wal makes of random damage to logs without witnesses and without a mark, as etcd writes them. All that is in
-// these logs was acknowledged, so damage that is called torn is a loss.
+// Unmarked is what package wal makes of random damage to logs without witnesses and without a mark,
+// as etcd writes them. All that is in these logs was acknowledged, so damage that is called torn is
+// a loss.
 //
-// Whether that could be known is decided here without the readers: what a power cut leaves behind a sync is the rest of one batch,
-// some hard states that need no sync and then one call. So damage is no torn batch if something after it was synced later.
+// Whether that could be known is decided here without the readers: what a power cut leaves behind a
+// sync is the rest of one batch, some hard states that need no sync and then one call. So damage is
+// no torn batch if something after it was synced later.
 type Unmarked struct {
 	Kind    string         `json:"kind"`    // "flip", "sector", "hole", "cut"; "all"
 	Cases   int            `json:"cases"`   // of damage to what was written
@@ -80,7 +82,8 @@ type unmarkedFrame struct {
 	state      walpb.HardState // the last before it
 }
 
-// NewUnmarkedLog takes the segments of a log, by name. The error says why they are no good log without witnesses.
+// NewUnmarkedLog takes the segments of a log, by name. The error says why they are no good log
+// without witnesses.
 func NewUnmarkedLog(name string, files map[string][]byte) (*UnmarkedLog, error) {
 	l := &UnmarkedLog{name: name, files: map[string][]byte{}, sizes: map[string]int{}}
 	for name, b := range files {
@@ -139,7 +142,8 @@ func (l *UnmarkedLog) disk(name string, changed []byte) *crashfs.FS {
 	return crashfs.Load(tree)
 }
 
-// damage returns a segment that was damaged in a random place of what was written. It is the same as before if chance wants it so.
+// damage returns a segment that was damaged in a random place of what was written. It is the same
+// as before if chance wants it so.
 func (l *UnmarkedLog) damage(kind string, r *rand.Rand) (name string, changed []byte) {
 	// Each byte that was written is as likely as any other.
 	total := 0
@@ -172,7 +176,8 @@ func (l *UnmarkedLog) damage(kind string, r *rand.Rand) (name string, changed []
 	return name, changed
 }
 
-// why returns what shows that a changed segment is damaged, or why nothing does; empty if no record is.
+// why returns what shows that a changed segment is damaged, or why nothing does; empty if no record
+// is.
 func (l *UnmarkedLog) why(name string, changed []byte) string {
 	good := l.files[name]
 	same := func(from, to int) bool {
@@ -206,7 +211,8 @@ func (l *UnmarkedLog) why(name string, changed []byte) string {
 	run := newUnmarkedRun(p)
 	for i := place; i < len(l.frames); i++ {
 		f := &l.frames[i]
-		// Of the first of a run it is enough that its checksum and type can be read: the next is linked to it.
+		// Of the first of a run it is enough that its checksum and type can be read: the next is
+		// linked to it.
 		whole := same(f.start, f.end)
 		if !whole {
 			linked, run = false, newUnmarkedRun(p)
@@ -250,8 +256,9 @@ type unmarkedRun struct {
 
 func newUnmarkedRun(p *unmarkedFrame) *unmarkedRun { return &unmarkedRun{last: p.last, state: p.state} }
 
-// take takes the next record, and returns why it was written after a sync that came after the damage, if it was. Of one that is not whole only
-// the type is known, and of one that is not linked to another nothing says that its vote is right.
+// take takes the next record, and returns why it was written after a sync that came after the
+// damage, if it was. Of one that is not whole only the type is known, and of one that is not linked
+// to another nothing says that its vote is right.
 func (r *unmarkedRun) take(f *unmarkedFrame, whole, linked bool) string {
 	switch {
 	case r.over:
@@ -288,8 +295,9 @@ func (r *unmarkedRun) take(f *unmarkedFrame, whole, linked bool) string {
 	return ""
 }
 
-// RotUnmarked damages logs at random, so many times each in each way, and counts what wal.Check makes of it. The result is a line for
-// each kind and one for all. The error is that a reader panicked.
+// RotUnmarked damages logs at random, so many times each in each way, and counts what wal.Check
+// makes of it. The result is a line for each kind and one for all. The error is that a reader
+// panicked.
 func RotUnmarked(logs []*UnmarkedLog, seed uint64, times int) (rows []Unmarked, err error) {
 	all := Unmarked{Kind: "all", Why: map[string]int{}}
 	for k, kind := range unmarkedKinds {

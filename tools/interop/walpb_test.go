@@ -75,7 +75,8 @@ func checkEntry(t *testing.T, e walpb.Entry) {
 	}
 	same(t, e, b, marshal(t, p))
 	same(t, e, b, marshal(t, ToEtcdEntry(e)))
-	// Users of etcd's package may also set a type of 0, as etcd before 3.7 did, or leave numbers out.
+	// Users of etcd's package may also set a type of 0, as etcd before 3.7 did, or leave numbers
+	// out.
 	for _, p := range []*raftpb.Entry{ToEtcdEntry(e), {Type: raftpb.EntryType(e.Type).Enum(), Term: new(e.Term), Index: new(e.Index), Data: e.Data}, {Index: new(e.Index)}, {Data: e.Data}, {}} {
 		var back walpb.Entry
 		if err := back.Unmarshal(marshal(t, p)); err != nil {
@@ -125,7 +126,8 @@ func checkSnapshot(t *testing.T, s walpb.Snapshot) {
 	same(t, s, ours.Append(nil), b)
 }
 
-// checkRecord also takes a vouched one, of which etcd must see all but the two fields that it does not know.
+// checkRecord also takes a vouched one, of which etcd must see all but the two fields that it does
+// not know.
 func checkRecord(t *testing.T, r walpb.Record) {
 	t.Helper()
 	b := r.Append(nil)
@@ -165,7 +167,8 @@ func TestWhatEitherEncodesTheOtherDecodesEqual(t *testing.T) {
 	}
 }
 
-// FuzzMessages decodes the same bytes with both, and what ours accepts, etcd must accept and understand the same way.
+// FuzzMessages decodes the same bytes with both, and what ours accepts, etcd must accept and
+// understand the same way.
 func FuzzMessages(f *testing.F) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 20 {
@@ -207,7 +210,8 @@ func FuzzMessages(f *testing.F) {
 				t.Fatalf("%x: ours %+v, etcd %v", b, rec, p)
 			}
 		}
-		// And the other way round: what etcd decodes from these bytes and writes again, ours reads strictly.
+		// And the other way round: what etcd decodes from these bytes and writes again, ours reads
+		// strictly.
 		entry := &raftpb.Entry{}
 		if proto.Unmarshal(b, entry) == nil && len(entry.ProtoReflect().GetUnknown()) == 0 && raftpb.EntryType_name[int32(entry.GetType())] != "" {
 			var back walpb.Entry

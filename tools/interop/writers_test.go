@@ -85,7 +85,8 @@ func TestLogsOfEveryWriterGoOn(t *testing.T) {
 	}
 }
 
-// goOn opens a log at its newest snapshot, appends an entry, opens it again, and compares with what ours and etcd read then.
+// goOn opens a log at its newest snapshot, appends an entry, opens it again, and compares with what
+// ours and etcd read then.
 func goOn(dir string, plain bool) error {
 	listed, err := wal.Snapshots(wal.Records(dir, 0, nil))
 	if err != nil || len(listed) == 0 {
@@ -159,7 +160,8 @@ type prefix struct {
 	files   map[string][]byte
 }
 
-// frameEnds returns the prefixes of a log that end with a record, from the head of its first segment on.
+// frameEnds returns the prefixes of a log that end with a record, from the head of its first
+// segment on.
 func frameEnds(t *testing.T, dir string) (all []prefix) {
 	t.Helper()
 	const head = 2 // records

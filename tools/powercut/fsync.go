@@ -21,8 +21,9 @@ import (
 // cutsPerFailure is how many power cuts come after each failed sync.
 const cutsPerFailure = 6
 
-// fsyncStage makes the disk fail at n positions of a file system: three times out of four a write of an entry, else a flush. The sync
-// fails, the store is opened again while the page cache is as that left it, goes on, and then the power is cut.
+// fsyncStage makes the disk fail at n positions of a file system: three times out of four a write
+// of an entry, else a flush. The sync fails, the store is opened again while the page cache is as
+// that left it, goes on, and then the power is cut.
 func (a *app) fsyncStage(ctx context.Context, kind rig.FileSystem, n int) result {
 	s := a.begin("fsync " + kind.Name)
 	s.most = n // all positions are of interest
@@ -128,9 +129,11 @@ func (p *power) cutsAfter(marks []load.Mark, again, end int, seed uint64) []disk
 	return cuts
 }
 
-// cutAll makes cuts up to the first failure. excuse returns what is owed of a disk whose flush has failed for good. A sync that
-// ext4 is asked for just then, by another goroutine than the one whose sync makes its journal fail, returns nil: the transaction that it
-// would wait for is over, although it came to nothing. What that acknowledges nobody can keep. From then on every call says no.
+// cutAll makes cuts up to the first failure. excuse returns what is owed of a disk whose flush has
+// failed for good. A sync that ext4 is asked for just then, by another goroutine than the one whose
+// sync makes its journal fail, returns nil: the transaction that it would wait for is over,
+// although it came to nothing. What that acknowledges nobody can keep. From then on every call says
+// no.
 func (p *power) cutAll(trace *disk.Trace, marks []load.Mark, cuts []disk.Cut, where string, excuse func(load.Owed) (load.Owed, bool)) error {
 	cutter := trace.Cutter(p.whole)
 	for _, c := range cuts {

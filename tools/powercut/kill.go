@@ -29,8 +29,9 @@ func (a *app) killStage(ctx context.Context, kills int) result {
 // round is after how many kills there is a new store.
 const round = 8
 
-// kill kills a process on one store over and over; and in each round the first two on a store of their own. One kill in four comes early, and does not
-// wait for the store to be open, so that it falls into Create or Open.
+// kill kills a process on one store over and over; and in each round the first two on a store of
+// their own. One kill in four comes early, and does not wait for the store to be open, so that it
+// falls into Create or Open.
 func (s *stage) kill(ctx context.Context, kills int) (err error) {
 	dir, err := os.MkdirTemp("", "powercut-kill-")
 	if err != nil {
@@ -124,8 +125,9 @@ type memberLife struct {
 	reports io.Reader     // what it reported from then on
 }
 
-// runMember runs a process on the store in dir and kills it: some time after it has opened the store, or, early, after its start, whether or not it
-// has. A process that ends by itself is a *load.Failure.
+// runMember runs a process on the store in dir and kills it: some time after it has opened the
+// store, or, early, after its start, whether or not it has. A process that ends by itself is a
+// *load.Failure.
 func runMember(ctx context.Context, dir string, early bool, after time.Duration) (memberLife, error) {
 	self, err := os.Executable()
 	if err != nil {

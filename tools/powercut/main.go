@@ -4,27 +4,37 @@
 //
 //	go run ./tools/powercut -cuts 2000
 //
-// It has three stages. Each prints a line in the end: how many states were examined, and how many of them had lost what was acknowledged,
-// refused to open, or shown what was never saved. All three must be 0.
+// It has three stages. Each prints a line in the end: how many states were examined, and how many
+// of them had lost what was acknowledged, refused to open, or shown what was never saved. All three
+// must be 0.
 //
-//   - power: ext4, xfs and btrfs are made on a disk in memory, which the kernel sees through FUSE and a loop device, and which remembers in which
-//     order it was written and flushed. A store, log and snapshots, lives on the file system. A power cut is then everything that was flushed
-//     before some moment and some of the writes after: none, all, some of them, some of their sectors, or the beginning of one. The image is
-//     mounted, so that the file system recovers what it can, and the store is opened.
-//   - fsync: the disk answers one write of an entry, or one flush, with an error, so that a real fdatasync fails. The store is closed and opened
-//     again, as by a process that starts again, with the page cache as the failure left it; it saves, and then the power is cut.
-//     When a flush fails for good, file systems give up, and say no from then on. Then only what had been acknowledged before is owed.
-//   - kill: a process saves from many goroutines and is killed by SIGKILL, over and over, now and then while it creates or opens the store.
-//     Needs no root.
+//   - power: ext4, xfs and btrfs are made on a disk in memory, which the kernel sees through FUSE
+//     and a loop device, and which remembers in which order it was written and flushed. A store,
+//     log and snapshots, lives on the file system. A power cut is then everything that was flushed
+//     before some moment and some of the writes after: none, all, some of them, some of their
+//     sectors, or the beginning of one. The image is mounted, so that the file system recovers what
+//     it can, and the store is opened.
+//   - fsync: the disk answers one write of an entry, or one flush, with an error, so that a real
+//     fdatasync fails. The store is closed and opened again, as by a process that starts again,
+//     with the page cache as the failure left it; it saves, and then the power is cut. When a flush
+//     fails for good, file systems give up, and say no from then on. Then only what had been
+//     acknowledged before is owed.
+//   - kill: a process saves from many goroutines and is killed by SIGKILL, over and over, now and
+//     then while it creates or opens the store. Needs no root.
 //
-// The first two need root that may mount, which root of a container mostly may not, and what mkfs comes from: apt-get install e2fsprogs xfsprogs
-// btrfs-progs. What cannot be tested is said so, and is no failure. Nothing is left behind, even if this process is killed, but for the image of the first failure.
+// The first two need root that may mount, which root of a container mostly may not, and what mkfs
+// comes from: apt-get install e2fsprogs xfsprogs btrfs-progs. What cannot be tested is said so, and
+// is no failure. Nothing is left behind, even if this process is killed, but for the image of the
+// first failure.
 //
-// With -saboteur the store lives on a file system that leaves out some of its duties, and the run fails unless that is noticed.
+// With -saboteur the store lives on a file system that leaves out some of its duties, and the run
+// fails unless that is noticed.
 //
-// What it cannot show: the seed decides what the store does and where the power is cut, but not when the kernel writes what. So a failure may
-// not come again with the same seed; that is why its image is kept. What a file system takes for granted to be written whole is not torn: the superblock of
-// ext4 and btrfs, the metadata of xfs but for its log. A flush that comes while another write is on its way is taken to cover it if it was recorded before.
+// What it cannot show: the seed decides what the store does and where the power is cut, but not
+// when the kernel writes what. So a failure may not come again with the same seed; that is why its
+// image is kept. What a file system takes for granted to be written whole is not torn: the
+// superblock of ext4 and btrfs, the metadata of xfs but for its log. A flush that comes while
+// another write is on its way is taken to cover it if it was recorded before.
 package main
 
 import (
@@ -146,7 +156,8 @@ func (a *app) fsyncStages() (stages []func(context.Context) result) {
 	return stages
 }
 
-// group runs stages at the same time, since most of the time of each goes by in waiting for the kernel, and prints each result when it is there.
+// group runs stages at the same time, since most of the time of each goes by in waiting for the
+// kernel, and prints each result when it is there.
 func (a *app) group(ctx context.Context, what string, total int, stages []func(context.Context) result) []result {
 	if ctx.Err() != nil {
 		return nil

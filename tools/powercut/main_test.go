@@ -55,7 +55,8 @@ func powercut(t *testing.T, args ...string) (code int, stdout, stderr string) {
 // mainArgs are, in the environment of the test, the arguments of the program that it is to be.
 const mainArgs = "POWERCUT_TEST_MAIN"
 
-// Root of a container is root that may not mount. What needs no mount is tested there, and the rest is no failure.
+// Root of a container is root that may not mount. What needs no mount is tested there, and the rest
+// is no failure.
 func TestRootThatMayNotMountSkipsWhatNeedsAMount(t *testing.T) {
 	for _, kind := range rig.FileSystems() {
 		present(t, kind.Name)

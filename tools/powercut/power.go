@@ -114,7 +114,8 @@ func (p *power) live(h *load.History, base *disk.Image, owed load.Owed) (*disk.T
 // whole tells the writes that are never torn.
 func (p *power) whole(op disk.Op) bool { return p.kind.Whole(op, load.HasEntry(op.Data)) }
 
-// plan chooses cuts: every other one at an acknowledgement, when the most is owed, and the others anywhere.
+// plan chooses cuts: every other one at an acknowledgement, when the most is owed, and the others
+// anywhere.
 func plan(rng *rand.Rand, trace *disk.Trace, marks []load.Mark, n int) []disk.Cut {
 	cuts := make([]disk.Cut, n)
 	for i := range cuts {
@@ -139,7 +140,8 @@ func (p *power) recover(image *disk.Image, owed load.Owed, further bool, where s
 	return err
 }
 
-// try mounts what a power cut has left and recovers the store on it. The error is a *load.Failure, or one of the rig.
+// try mounts what a power cut has left and recovers the store on it. The error is a *load.Failure,
+// or one of the rig.
 func (p *power) try(image *disk.Image, owed load.Owed, further bool) error {
 	if err := p.rig.Mount(image, rig.Quiet); err != nil {
 		return &load.Failure{Verdict: load.Refused, Detail: err.Error()}

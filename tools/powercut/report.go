@@ -93,8 +93,8 @@ func (s *stage) skip(why string) result {
 	return s.result
 }
 
-// endAfter returns the result. An error is one of the rig, and broke the stage, unless nothing was tested because the rig could not even be
-// set up here.
+// endAfter returns the result. An error is one of the rig, and broke the stage, unless nothing was
+// tested because the rig could not even be set up here.
 func (s *stage) endAfter(err error) result {
 	if errors.Is(err, rig.ErrNotPermitted) && s.States == 0 {
 		return s.skip(err.Error())
@@ -144,7 +144,8 @@ func (s *stage) failed(f *load.Failure, where, replay string, image *disk.Image)
 	s.app.progress.above(func() { fmt.Fprint(s.app.stderr, text) })
 }
 
-// progress is a line that says how far some stages are together. On a terminal it is overwritten; elsewhere it comes every ten seconds.
+// progress is a line that says how far some stages are together. On a terminal it is overwritten;
+// elsewhere it comes every ten seconds.
 type progress struct {
 	out      io.Writer
 	terminal bool

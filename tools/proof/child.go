@@ -97,8 +97,9 @@ func powerRows(from io.Reader) (rows []row) {
 	return rows
 }
 
-// fewer says of which of its stages tools/powercut did less than it was asked: cuts, failures of a sync, kills. The cuts are shared by the
-// file systems, and each of these has all the failures, and power cuts after each.
+// fewer says of which of its stages tools/powercut did less than it was asked: cuts, failures of a
+// sync, kills. The cuts are shared by the file systems, and each of these has all the failures, and
+// power cuts after each.
 func fewer(rows []row, asked map[string]int) []row {
 	for _, kind := range []string{"power", "fsync", "kill"} {
 		var last *row
@@ -139,7 +140,8 @@ func (w progressOf) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// builds are the ways in which package wal can be built wrong, each with the stages that may catch it, in order.
+// builds are the ways in which package wal can be built wrong, each with the stages that may catch
+// it, in order.
 var builds = []struct {
 	name   string
 	stages []string
@@ -233,7 +235,8 @@ func hunted(ctx context.Context, s *settings, binary, saboteur, stage string) (s
 	}
 	var r hunting
 	if jerr := json.Unmarshal(out, &r); jerr != nil {
-		// It may have broken the campaign itself, by a panic for one. That is noticed too, but nobody would know why.
+		// It may have broken the campaign itself, by a panic for one. That is noticed too, but
+		// nobody would know why.
 		err = errors.Join(err, jerr)
 		if exit != nil {
 			err = fmt.Errorf("%w\n%s", err, exit.Stderr)

@@ -13,8 +13,8 @@ const (
 	controlFaults = 500 // these, and so at the least
 )
 
-// control puts etcd's own log package to the same crashes and the same rot as ours, of logs with the same content. What it does not
-// lose there, the other stages could not see us lose.
+// control puts etcd's own log package to the same crashes and the same rot as ours, of logs with
+// the same content. What it does not lose there, the other stages could not see us lose.
 func control(_ context.Context, s *settings, p *progress) []row {
 	cfg := interop.ControlConfig{Seed: s.seed, States: s.of(controlStates), Every: s.sample(controlEvery), Workers: s.workers}
 	p.at("crashes")

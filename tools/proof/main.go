@@ -1,27 +1,31 @@
-// Proof attacks the log in every way that there is a campaign for, and prints one table of what came of it, with etcd's own
-// log beside it where it can be put to the same test.
+// Proof attacks the log in every way that there is a campaign for, and prints one table of what
+// came of it, with etcd's own log beside it where it can be put to the same test.
 //
 //	go run ./tools/proof
 //
 // It takes about seven minutes of processor time, about five minutes on two idle cores. The stages:
 //
-//   - model: power cuts of a file system in memory, before, after and inside every operation of a log and its snapshots;
+//   - model: power cuts of a file system in memory, before, after and inside every operation of a
+//     log and its snapshots;
 //   - exhaustive: short histories, and of each moment all that a crash could leave;
-//   - rot: every bit of some logs flipped; sectors zeroed, stale, from elsewhere; files cut, lost, swapped; snapshots too;
+//   - rot: every bit of some logs flipped; sectors zeroed, stale, from elsewhere; files cut, lost,
+//     swapped; snapshots too;
 //   - faults: every operation of the file system fails in every way that it can;
-//   - control: etcd's own package, put to the same crashes and the same rot, of logs with the same content. What is silent
-//     includes panics;
-//   - power: power cuts of ext4, xfs and btrfs; fsync: a disk that fails a real fsync, a restart, and then a power cut;
-//     kill: a process that is killed. They are those of tools/powercut, and power and fsync need root;
-//   - saboteurs: builds and file systems that are wrong in a known way. Each must be caught, or the stages are too weak.
+//   - control: etcd's own package, put to the same crashes and the same rot, of logs with the same
+//     content. What is silent includes panics;
+//   - power: power cuts of ext4, xfs and btrfs; fsync: a disk that fails a real fsync, a restart,
+//     and then a power cut; kill: a process that is killed. They are those of tools/powercut, and
+//     power and fsync need root;
+//   - saboteurs: builds and file systems that are wrong in a known way. Each must be caught, or the
+//     stages are too weak.
 //
-// Lost is what was acknowledged and is not there, and nobody said so before it mattered; refused is a log that does not
-// open though nothing but a crash has happened to it; silent is wrong content of which no reader says so. All must be 0,
-// and the exit code is then 0. A stage that cannot be run, for want of root, is named in the last lines. Each failure says how to
-// meet it again.
+// Lost is what was acknowledged and is not there, and nobody said so before it mattered; refused is
+// a log that does not open though nothing but a crash has happened to it; silent is wrong content
+// of which no reader says so. All must be 0, and the exit code is then 0. A stage that cannot be
+// run, for want of root, is named in the last lines. Each failure says how to meet it again.
 //
-// A stage that has not ended after a quarter of an hour, or so many times that as -scale says, is broken. What its goroutines
-// do is printed, and nothing is run after it.
+// A stage that has not ended after a quarter of an hour, or so many times that as -scale says, is
+// broken. What its goroutines do is printed, and nothing is run after it.
 package main
 
 import (

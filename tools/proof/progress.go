@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// progress is a line on the terminal that says how far a stage is. To a file, it is a line for each stage.
+// progress is a line on the terminal that says how far a stage is. To a file, it is a line for each
+// stage.
 type progress struct {
 	w     io.Writer
 	mu    sync.Mutex

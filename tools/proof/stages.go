@@ -45,7 +45,8 @@ const (
 	faultFsyncs = 20
 )
 
-// What there is to do where nobody says how much, at the least. It is less than there is, and says when a campaign has come to nothing.
+// What there is to do where nobody says how much, at the least. It is less than there is, and says
+// when a campaign has come to nothing.
 const (
 	exhaustiveStates = 15_000
 	faultRuns        = 18_000 // one in so many of them
@@ -112,8 +113,8 @@ func rot(_ context.Context, s *settings, p *progress) []row {
 	return []row{line, other}
 }
 
-// rotted is the row of a campaign of rot. What is lost there and reported is what a campaign of rot is about: only what is
-// silent, or called by a wrong name, is bad.
+// rotted is the row of a campaign of rot. What is lost there and reported is what a campaign of rot
+// is about: only what is silent, or called by a wrong name, is bad.
 func rotted(name string, r fuzz.RotResult, err error) row {
 	line := row{stage: name, states: r.States(), seconds: r.Took.Seconds(), lost: r.Failed - r.Silent - r.Panicked, silent: r.Silent + r.Panicked}
 	line.what = fmt.Sprintf("faults: %s flips, %s of sectors, %s cuts", grouped(r.Flips), grouped(r.Sectors), grouped(r.Cuts))

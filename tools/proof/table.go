@@ -30,7 +30,8 @@ func (r *row) failed() bool { return r.lost+r.refused+r.silent > 0 }
 
 func (r *row) bad() bool { return r.failed() || len(r.missed)+len(r.weak) > 0 || r.broken != "" }
 
-// atLeast says that the stage is weak if fewer of something were done than there should be. A stage that failed may have ended early.
+// atLeast says that the stage is weak if fewer of something were done than there should be. A stage
+// that failed may have ended early.
 func (r *row) atLeast(what string, done, asked int) {
 	if done < asked && !r.bad() && r.skipped == "" {
 		r.weak = append(r.weak, fmt.Sprintf("only %s %s, not %s", grouped(done), what, grouped(asked)))
@@ -56,8 +57,8 @@ func (t *table) code() int {
 	return exitHeld
 }
 
-// print prints three tables as Markdown, and after them what did not fit: what was tried on our log, the same on etcd's, and
-// which builds that are wrong on purpose were caught.
+// print prints three tables as Markdown, and after them what did not fit: what was tried on our
+// log, the same on etcd's, and which builds that are wrong on purpose were caught.
 func (t *table) print(w io.Writer) {
 	fmt.Fprintln(w, "| stage | tried | lost | refused | silent | seconds |")
 	fmt.Fprintln(w, "| --- | --- | ---: | ---: | ---: | ---: |")

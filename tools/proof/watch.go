@@ -18,8 +18,9 @@ func (s *settings) limit() time.Duration {
 	return time.Duration(float64(stageLimit) * max(1, s.scale))
 }
 
-// watch runs a stage and returns what it came to, and whether it has come to an end. One that has not when its time is over is
-// told to end, and what it does then goes to stderr; it may go on doing that.
+// watch runs a stage and returns what it came to, and whether it has come to an end. One that has
+// not when its time is over is told to end, and what it does then goes to stderr; it may go on
+// doing that.
 func watch(ctx context.Context, st stage, s *settings, p *progress, stderr io.Writer) (rows []row, ended bool) {
 	return watchFor(ctx, st, s, p, stderr, s.limit(), stageGrace)
 }

@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// enough is for how long something may take that is sure to happen, on a machine that has other things to do.
+// enough is for how long something may take that is sure to happen, on a machine that has other
+// things to do.
 const enough = 60 * time.Second
 
 // eventually waits until a condition holds.
@@ -50,7 +51,8 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// A testCluster is processes on the loopback interface: raftkv, or etcd, which takes the same flags.
+// A testCluster is processes on the loopback interface: raftkv, or etcd, which takes the same
+// flags.
 type testCluster struct {
 	t       testing.TB
 	program []string // and its first arguments
@@ -94,7 +96,8 @@ func (j *journal) String() string {
 	return j.b.String()
 }
 
-// newCluster returns a cluster of n members, and chooses addresses for spare ones. Nothing runs yet.
+// newCluster returns a cluster of n members, and chooses addresses for spare ones. Nothing runs
+// yet.
 func newCluster(t testing.TB, program []string, n, spare int, extra ...string) *testCluster {
 	t.Helper()
 	c := &testCluster{t: t, program: program, dir: t.TempDir(), members: map[string]*testMember{}, extra: extra, conns: map[string]*grpc.ClientConn{}}
@@ -287,7 +290,8 @@ func (c *testCluster) move(leader, to string) {
 	_, _ = pb.NewMaintenanceClient(c.conn(leader)).MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: id})
 }
 
-// count returns how many keys a member has, once it has all that was acknowledged; -1 if it does not answer.
+// count returns how many keys a member has, once it has all that was acknowledged; -1 if it does
+// not answer.
 func (c *testCluster) count(name string) int64 {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

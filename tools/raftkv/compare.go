@@ -34,8 +34,8 @@ func (s *server) compare(every time.Duration) {
 	}
 }
 
-// compareOnce compares what the members hold at one revision, and has the cluster raise the alarm for those that hold something else. Who
-// does not answer is passed over.
+// compareOnce compares what the members hold at one revision, and has the cluster raise the alarm
+// for those that hold something else. Who does not answer is passed over.
 func (s *server) compareOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
 	defer cancel()
@@ -76,8 +76,8 @@ func (s *server) compareOnce(ctx context.Context) error {
 // compareTimeout is for how long members are waited for that are asked what they hold.
 const compareTimeout = time.Minute
 
-// differing returns which members hold something else than most do, or than the leader if there is no such majority. Those that have
-// compacted to another revision cannot be compared.
+// differing returns which members hold something else than most do, or than the leader if there is
+// no such majority. Those that have compacted to another revision cannot be compared.
 func differing(held map[uint64]mvcc.Hash, leader uint64) []uint64 {
 	count, compared := map[uint32]int{}, 0
 	for _, h := range held {

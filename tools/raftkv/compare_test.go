@@ -38,7 +38,8 @@ func TestOfMembersThatDifferThoseAreWrongThatMostContradict(t *testing.T) {
 	}
 }
 
-// One member is made with another state than the others, as damage that no checksum shows would leave it.
+// One member is made with another state than the others, as damage that no checksum shows would
+// leave it.
 func TestAMemberThatHoldsSomethingElseIsNoticed(t *testing.T) {
 	c := newCluster(t, raftkv(), 3, 0, "--corrupt-check-time", "200ms")
 	var all []member.Member

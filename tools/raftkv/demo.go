@@ -209,7 +209,8 @@ func waitForLeader(ctx context.Context, replicas []*replica, gone *replica) (*re
 	return nil, errors.New("no leader")
 }
 
-// load is clients that write, each a key after the other, and ask another member when one does not answer.
+// load is clients that write, each a key after the other, and ask another member when one does not
+// answer.
 type load struct {
 	acknowledged, retried, flying atomic.Int64
 
@@ -243,7 +244,8 @@ func newLoad(ctx context.Context, replicas []*replica, clients int) *load {
 	return l
 }
 
-// put tells whether a write was acknowledged. If it was not it may have happened all the same, and may be done again.
+// put tells whether a write was acknowledged. If it was not it may have happened all the same, and
+// may be done again.
 func (l *load) put(ctx context.Context, r *replica, key, value string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -313,8 +315,8 @@ func (l *load) killLeader(ctx context.Context, replicas []*replica) (*replica, e
 	return leader, nil
 }
 
-// tear leaves at the end of a log what a power cut in the middle of a write leaves: the first half of a record. Nothing that
-// is there is touched, as a disk does not forget what was synced.
+// tear leaves at the end of a log what a power cut in the middle of a write leaves: the first half
+// of a record. Nothing that is there is touched, as a disk does not forget what was synced.
 func tear(dir string) error {
 	var last wal.Record
 	var end walpb.HardState
@@ -416,7 +418,8 @@ func describe(r wal.Record) string {
 	return ""
 }
 
-// compare reads everything from every member by itself, and counts what was acknowledged and is not there.
+// compare reads everything from every member by itself, and counts what was acknowledged and is not
+// there.
 func compare(ctx context.Context, replicas []*replica, acked map[string]string) (table string, lost int, err error) {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -427,7 +430,8 @@ func compare(ctx context.Context, replicas []*replica, acked map[string]string) 
 	}
 	hashes := map[uint32]bool{}
 	for _, r := range replicas {
-		// Once a linearizable read is answered the member has caught up; what it holds is then read from it alone.
+		// Once a linearizable read is answered the member has caught up; what it holds is then read
+		// from it alone.
 		if _, err := count(ctx, r); err != nil {
 			return "", 0, err
 		}
@@ -470,7 +474,8 @@ func compare(ctx context.Context, replicas []*replica, acked map[string]string) 
 	return b.String(), lost, nil
 }
 
-// count asks a member for the number of keys until it answers: one that has just started may be neither reachable nor ready.
+// count asks a member for the number of keys until it answers: one that has just started may be
+// neither reachable nor ready.
 func count(ctx context.Context, r *replica) (*pb.RangeResponse, error) {
 	all := &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, CountOnly: true}
 	for {

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A member whose disk takes no more writes ends and says why, the others go on, and when there is room again it catches up.
+// A member whose disk takes no more writes ends and says why, the others go on, and when there is
+// room again it catches up.
 func TestAMemberWhoseDiskTakesNoMoreStopsAndSaysSoAndTheOthersGoOn(t *testing.T) {
 	t.Run("a full file system", func(t *testing.T) {
 		if os.Geteuid() != 0 {

@@ -13,7 +13,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// What a member writes is a log of etcd's, with etcd's requests in it: waldump prints it, and so does etcd's own tool.
+// What a member writes is a log of etcd's, with etcd's requests in it: waldump prints it, and so
+// does etcd's own tool.
 func TestWaldumpAndEtcdsDumpToolReadTheLog(t *testing.T) {
 	c := newCluster(t, raftkv(), 3, 0)
 	c.start()

@@ -22,7 +22,8 @@ import (
 
 var update = flag.Bool("update", false, "write what etcdctl says of etcd into testdata")
 
-// etcdTool returns the path of a program of etcd's, which it builds the first time; with none, the test is skipped, loudly.
+// etcdTool returns the path of a program of etcd's, which it builds the first time; with none, the
+// test is skipped, loudly.
 func etcdTool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := etcdtool.Path(name, !testing.Short())
@@ -32,8 +33,8 @@ func etcdTool(t testing.TB, name string) string {
 	return path
 }
 
-// debianEtcdctl returns the path of Debian's etcdctl; with none, or one of another series than transcripts are kept of, the test is
-// skipped, loudly.
+// debianEtcdctl returns the path of Debian's etcdctl; with none, or one of another series than
+// transcripts are kept of, the test is skipped, loudly.
 func debianEtcdctl(t testing.TB) string {
 	t.Helper()
 	const path = "/usr/bin/etcdctl"
@@ -49,7 +50,8 @@ func debianEtcdctl(t testing.TB) string {
 	return path
 }
 
-// endpoints returns where the members that run are reached. Those that joined later are not among them.
+// endpoints returns where the members that run are reached. Those that joined later are not among
+// them.
 func (c *testCluster) endpoints() string {
 	var list []string
 	for _, name := range c.founders() {
@@ -139,8 +141,9 @@ func (c *testCluster) settle() {
 	})
 }
 
-// reconfigurable waits until each of the founders has had all of them for its peers for so long that it lets members change. One that
-// does says of a member at an address that is taken that it is taken, and not that the cluster is unhealthy.
+// reconfigurable waits until each of the founders has had all of them for its peers for so long
+// that it lets members change. One that does says of a member at an address that is taken that it
+// is taken, and not that the cluster is unhealthy.
 func (c *testCluster) reconfigurable() {
 	c.t.Helper()
 	for _, name := range c.founders() {
@@ -236,7 +239,8 @@ func (c *testCluster) expand(line string) []string {
 	return args
 }
 
-// anonymous puts names in the place of IDs and addresses, which differ from run to run, and leaves out what is a matter of luck.
+// anonymous puts names in the place of IDs and addresses, which differ from run to run, and leaves
+// out what is a matter of luck.
 func (c *testCluster) anonymous(command, said string, known map[string]string) string {
 	for id, name := range known {
 		said = strings.ReplaceAll(said, id, name)

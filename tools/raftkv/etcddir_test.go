@@ -32,7 +32,8 @@ func tree(t *testing.T, dir string) string {
 	return b.String()
 }
 
-// The default of --data-dir is etcd's, so this mistake is easily made. What has a lease would be gone, and what a password guards would be open.
+// The default of --data-dir is etcd's, so this mistake is easily made. What has a lease would be
+// gone, and what a password guards would be open.
 func TestADirectoryOfEtcdsIsRefusedAndLeftAsItIs(t *testing.T) {
 	c := newCluster(t, []string{etcdTool(t, "etcd"), "--log-level", "error"}, 1, 0)
 	c.start()

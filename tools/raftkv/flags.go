@@ -82,7 +82,8 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.Int64Var(&o.segmentSize, "wal-segment-bytes", 0, "bytes in a segment of the log, 0 for the default (not etcd's)")
 	f.BoolVar(&o.noSync, "unsafe-no-fsync", false, "do not sync: a power cut loses what was acknowledged")
 	f.BoolVar(&o.pprof, "enable-pprof", false, "serve profiles at /debug/pprof/ of the client URLs")
-	// What etcd has and this program has no use for is accepted, so that a member's command line works as it is.
+	// What etcd has and this program has no use for is accepted, so that a member's command line
+	// works as it is.
 	f.StringVar(&o.logger, "logger", "zap", "")
 	f.StringVar(&o.logOutputs, "log-outputs", "default", "")
 	f.StringVar(&o.metrics, "metrics", "basic", "")
@@ -92,7 +93,8 @@ func (o *options) register(f *pflag.FlagSet) {
 	}
 }
 
-// settings are flags that were checked, and what was parsed and read of them: a member can be made as they say.
+// settings are flags that were checked, and what was parsed and read of them: a member can be made
+// as they say.
 type settings struct {
 	listenClients, listenPeers, listenMetrics []string
 	clients                                   []string // where clients are told to reach the member
@@ -106,8 +108,8 @@ const (
 	maxMaxRequest = 8 << 20 // bytes: what the log takes in a record, and some room
 )
 
-// check returns what the flags say, or why a member cannot be as they say. Nothing is made before. What an operator should hear of but can go on with,
-// it logs.
+// check returns what the flags say, or why a member cannot be as they say. Nothing is made before.
+// What an operator should hear of but can go on with, it logs.
 func (o *options) check(log *slog.Logger) (s settings, err error) {
 	if err := o.checkValues(); err != nil {
 		return s, err
@@ -270,8 +272,9 @@ func or(a, b string) string {
 	return b
 }
 
-// perilous are flags of etcd that this program does not have, and that an operator must not believe in force when they are not: because the data
-// would be elsewhere, the cluster another, or the door open.
+// perilous are flags of etcd that this program does not have, and that an operator must not believe
+// in force when they are not: because the data would be elsewhere, the cluster another, or the door
+// open.
 var perilous = map[string]string{
 	"wal-dir":                      "the log is in the data directory: mount a disk at member/wal in it",
 	"config-file":                  "give the flags themselves, or their environment variables",
@@ -293,8 +296,8 @@ var perilous = map[string]string{
 	"host-whitelist":               "every Host header would be let in",
 }
 
-// environment sets the flags that were not given from ETCD_NAME and so on. It returns what to tell of other variables of that kind; the error is for
-// those that must not be passed over in silence.
+// environment sets the flags that were not given from ETCD_NAME and so on. It returns what to tell
+// of other variables of that kind; the error is for those that must not be passed over in silence.
 func environment(f *pflag.FlagSet, environ []string) (notices []string, err error) {
 	for _, variable := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(variable, "=")

@@ -85,7 +85,8 @@ func TestAMemberThatLostItsDiskIsRefusedUntilItIsAddedAgain(t *testing.T) {
 	}
 }
 
-// Without what the wiped member had acknowledged a majority of it and a slow one could decide otherwise.
+// Without what the wiped member had acknowledged a majority of it and a slow one could decide
+// otherwise.
 func TestAWipedMemberDoesNotHelpToForgetWhatWasAcknowledged(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -173,7 +174,8 @@ func TestALoneMemberWhoseLogIsGoneDoesNotStartFromNothing(t *testing.T) {
 	c.forgets("n1")
 }
 
-// Who has just begun applies the members it was founded with one after another, and may be asked in between.
+// Who has just begun applies the members it was founded with one after another, and may be asked in
+// between.
 func TestAMemberThatOneDoesNotKnowYetWasNotRemoved(t *testing.T) {
 	o := flagged(t, "--name=n1", "--initial-advertise-peer-urls=http://n1:1", "--initial-cluster=n1=http://n1:1,n2=http://n2:1,n3=http://n3:1")
 	all, self, err := o.members()

@@ -33,7 +33,8 @@ type answer struct {
 	revision int64  // of the store, as the answer's header has it
 }
 
-// content is what a key holds. Revisions say in which order the writes were made: the model is stricter than a register's.
+// content is what a key holds. Revisions say in which order the writes were made: the model is
+// stricter than a register's.
 type content struct {
 	value    string // "" if there is none
 	modified int64  // the revision that wrote it; -1 if the write's answer was lost and nobody has read it since
@@ -156,7 +157,8 @@ func (h *history) do(client int, conn *grpc.ClientConn, op operation, patience t
 	case op.kind == 'g' || refused(err):
 		return a, err // it changed nothing and said nothing
 	default:
-		// It may take effect at any time from its call on. Never is the same as after everything that was seen.
+		// It may take effect at any time from its call on. Never is the same as after everything
+		// that was seen.
 		op.unknown = true
 		done.Input, done.Return = op, 1<<62
 	}
@@ -225,7 +227,8 @@ func (h *history) client(id int, rng *rand.Rand, conns []*grpc.ClientConn, stop 
 	}
 }
 
-// check checks that a history is linearizable, key by key, and that it is long enough to show something.
+// check checks that a history is linearizable, key by key, and that it is long enough to show
+// something.
 func check(t testing.TB, h *history) {
 	t.Helper()
 	for _, ops := range store.Partition(h.ops) {

@@ -19,13 +19,15 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/peer"
 )
 
-// identify finds out who this member is: from its log, from the flags, or from the members of the cluster it joins. A member without a
-// log asks the others first: who has started before has promised something, and must not come back without knowing what.
+// identify finds out who this member is: from its log, from the flags, or from the members of the
+// cluster it joins. A member without a log asks the others first: who has started before has
+// promised something, and must not come back without knowing what.
 func (o *options) identify(ctx context.Context, cfg *node.Config, dialTLS *tls.Config) error {
 	id, cluster, err := node.Identity(cfg.Dir)
 	if err == nil {
 		cfg.ID, cfg.ClusterID = id, cluster
-		// The flags may still say who the others are, until the log has told; and whose log a crash left empty.
+		// The flags may still say who the others are, until the log has told; and whose log a crash
+		// left empty.
 		if all, self, err := o.members(); err == nil && o.state == "new" && self.ID == id && member.NewSet(all...).ClusterID() == cluster {
 			cfg.Members, cfg.Bootstrap = all, true
 		}
@@ -45,7 +47,8 @@ func (o *options) identify(ctx context.Context, cfg *node.Config, dialTLS *tls.C
 	return o.found(cfg, all, self, known)
 }
 
-// found makes this member one of those that a new cluster begins with, unless another has heard of it.
+// found makes this member one of those that a new cluster begins with, unless another has heard of
+// it.
 func (o *options) found(cfg *node.Config, all []member.Member, self member.Member, known []peer.Info) error {
 	cfg.ID, cfg.ClusterID = self.ID, member.NewSet(all...).ClusterID()
 	cfg.Members, cfg.Bootstrap = all, true
@@ -84,7 +87,8 @@ func (o *options) join(cfg *node.Config, self member.Member, known []peer.Info, 
 	return nil
 }
 
-// askOthers asks all other members who belongs to their cluster, and returns what those say that answer. The error is why one did not.
+// askOthers asks all other members who belongs to their cluster, and returns what those say that
+// answer. The error is why one did not.
 func askOthers(ctx context.Context, all []member.Member, self member.Member, dialTLS *tls.Config) (known []peer.Info, unanswered error) {
 	var mu sync.Mutex
 	var asked sync.WaitGroup
@@ -146,8 +150,8 @@ func (o *options) members() (all []member.Member, self member.Member, err error)
 	return all, self, nil
 }
 
-// meet asks who belongs to the cluster until this member's log says so. A crash may have left a log that says only whose it is; then
-// nothing but the flags tells whom to ask.
+// meet asks who belongs to the cluster until this member's log says so. A crash may have left a log
+// that says only whose it is; then nothing but the flags tells whom to ask.
 func (s *server) meet(dialTLS *tls.Config) {
 	all, self, err := s.o.members()
 	if err != nil {
@@ -202,8 +206,9 @@ func (s *server) introduce(clientURLs []string) {
 	}
 }
 
-// taken waits until the leader has taken this member for who it says it is. Before that it must not introduce itself:
-// it could not be told from one that did so in an earlier life, and has lost its log.
+// taken waits until the leader has taken this member for who it says it is. Before that it must not
+// introduce itself: it could not be told from one that did so in an earlier life, and has lost its
+// log.
 func (s *server) taken(ctx context.Context) bool {
 	look := time.NewTicker(takenEvery)
 	defer look.Stop()
@@ -220,5 +225,6 @@ func (s *server) taken(ctx context.Context) bool {
 	}
 }
 
-// takenEvery is how often a member that starts for the first time looks whether it may introduce itself.
+// takenEvery is how often a member that starts for the first time looks whether it may introduce
+// itself.
 const takenEvery = 20 * time.Millisecond

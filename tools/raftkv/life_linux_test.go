@@ -17,7 +17,8 @@ import (
 
 var life = flag.Duration("life", 10*time.Second, "for how long a cluster of processes is to live through everything")
 
-// roomy gives each founder a file system of its own, which can be filled. It reports whether it could.
+// roomy gives each founder a file system of its own, which can be filled. It reports whether it
+// could.
 func (w *world) roomy() bool {
 	if os.Geteuid() != 0 {
 		return false
@@ -41,7 +42,8 @@ func (w *world) roomy() bool {
 	return true
 }
 
-// fullDisk is the misfortune of a member that can write no more: it ends by itself, the others go on, and it comes back once there is room.
+// fullDisk is the misfortune of a member that can write no more: it ends by itself, the others go
+// on, and it comes back once there is room.
 func fullDisk(name, says string, fill func(w *world, m *testMember) (empty func())) misfortune {
 	return misfortune{name, func(w *world) func() {
 		m := w.members[w.victim()]
@@ -84,8 +86,9 @@ var (
 	})
 )
 
-// A long life, in epochs. Each has misfortunes, keys and a history of its own, since what is open in one history would be so for ever, and after each all
-// members hold the same. In the end the keys of all epochs are read once more: nothing was lost since.
+// A long life, in epochs. Each has misfortunes, keys and a history of its own, since what is open
+// in one history would be so for ever, and after each all members hold the same. In the end the
+// keys of all epochs are read once more: nothing was lost since.
 func TestAClusterLivesThroughKillsPartitionsFullDisksAndReplacements(t *testing.T) {
 	first := firstSeed(t)
 	w := newWorld(t, first, 3)

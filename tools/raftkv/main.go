@@ -1,6 +1,6 @@
-// Raftkv is a replicated key-value store on the stele log. It speaks the etcd v3 API, so that etcdctl and etcd's client
-// libraries are its clients, and takes etcd's flags. It is there to prove the log under a real system; it has no
-// watches, no leases and no users.
+// Raftkv is a replicated key-value store on the stele log. It speaks the etcd v3 API, so that
+// etcdctl and etcd's client libraries are its clients, and takes etcd's flags. It is there to prove
+// the log under a real system; it has no watches, no leases and no users.
 package main
 
 import (

@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// A mesh is the network between the members of a cluster, of which the test decides what comes through. Each member advertises a name
-// to its peers that nobody knows but the mesh, and reaches the others through a proxy of its own: so each direction between two is a
-// link that can be told apart. Clients go past it.
+// A mesh is the network between the members of a cluster, of which the test decides what comes
+// through. Each member advertises a name to its peers that nobody knows but the mesh, and reaches
+// the others through a proxy of its own: so each direction between two is a link that can be told
+// apart. Clients go past it.
 type mesh struct {
 	hosts map[string]string // where the member of a name listens
 	links map[pair]*link
@@ -110,8 +111,8 @@ func (m *mesh) between(from, to []string) []*link {
 	return links
 }
 
-// A link is the way from one member to another. Over its connections the first sends its messages; what comes back on them is
-// no message, but flow control and the like.
+// A link is the way from one member to another. Over its connections the first sends its messages;
+// what comes back on them is no message, but flow control and the like.
 type link struct {
 	mu      sync.Mutex
 	rules   rules
@@ -132,7 +133,8 @@ type rules struct {
 
 func newLink() *link { return &link{changed: make(chan struct{}), conns: map[net.Conn]bool{}} }
 
-// set changes the rules. Connections do not survive a cut, nor the end of a time in which bytes went nowhere.
+// set changes the rules. Connections do not survive a cut, nor the end of a time in which bytes
+// went nowhere.
 func (l *link) set(change func(*rules)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

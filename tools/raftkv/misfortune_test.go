@@ -33,7 +33,8 @@ type world struct {
 	history *history
 }
 
-// newWorld returns a cluster in which snapshots are made often and hold a little more than nothing, and elections are short.
+// newWorld returns a cluster in which snapshots are made often and hold a little more than nothing,
+// and elections are short.
 func newWorld(t testing.TB, seed uint64, members int) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 7)), history: &history{began: time.Now()}}
 	w.testCluster = newCluster(t, raftkv(), members, 1, "--heartbeat-interval", "40", "--election-timeout", "400", "--snapshot-count", "150",
@@ -41,8 +42,8 @@ func newWorld(t testing.TB, seed uint64, members int) *world {
 	return w
 }
 
-// live has clients work on a cluster while it meets with misfortunes, and checks what they were told and what the cluster
-// has become.
+// live has clients work on a cluster while it meets with misfortunes, and checks what they were
+// told and what the cluster has become.
 func (w *world) live(among []misfortune) {
 	w.t.Helper()
 	w.start()
@@ -58,8 +59,9 @@ func (w *world) live(among []misfortune) {
 	check(w.t, w.history)
 }
 
-// endure has clients work while the cluster meets with misfortunes, and in the end read from every member: what they agree on is a part of the
-// history, which must have room for every write that was acknowledged.
+// endure has clients work while the cluster meets with misfortunes, and in the end read from every
+// member: what they agree on is a part of the history, which must have room for every write that
+// was acknowledged.
 func (w *world) endure(among []misfortune) {
 	w.t.Helper()
 	stop := make(chan struct{})
@@ -189,7 +191,8 @@ func (w *world) both(a, b []string, change func(*rules)) {
 
 func heal(r *rules) { *r = rules{} }
 
-// A misfortune is something bad that happens to a cluster for a while. do returns once it has had its effect.
+// A misfortune is something bad that happens to a cluster for a while. do returns once it has had
+// its effect.
 type misfortune struct {
 	name string
 	do   func(w *world) (undo func())
@@ -335,8 +338,8 @@ var partitions = []misfortune{
 	}},
 }
 
-// admit has the cluster take a member right after a snapshot, and waits until it has caught up and has a vote. Nothing is written meanwhile, so
-// that no other snapshot is made for any other reason.
+// admit has the cluster take a member right after a snapshot, and waits until it has caught up and
+// has a vote. Nothing is written meanwhile, so that no other snapshot is made for any other reason.
 func (w *world) admit(m *testMember) {
 	w.t.Helper()
 	w.history.quiet.Lock()
@@ -358,7 +361,8 @@ func (w *world) admit(m *testMember) {
 	eventually(w.t, m.name+" to introduce itself", func() bool { return w.list()[m.name].GetName() != "" })
 }
 
-// change asks the leader for a change of the members until it is there. An answer may be lost, and then it is there already.
+// change asks the leader for a change of the members until it is there. An answer may be lost, and
+// then it is there already.
 func (w *world) change(what string, f func(context.Context, pb.ClusterClient) error) {
 	w.t.Helper()
 	eventually(w.t, what, func() bool {
@@ -402,7 +406,8 @@ func firstSeed(t *testing.T) uint64 {
 	return first
 }
 
-// Each history has four misfortunes, of which a run has every one as often as the others, and in each members join right after snapshots.
+// Each history has four misfortunes, of which a run has every one as often as the others, and in
+// each members join right after snapshots.
 func TestHistoriesOfProcessesAreLinearizable(t *testing.T) {
 	first := firstSeed(t)
 	const each = 4

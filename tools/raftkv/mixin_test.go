@@ -22,7 +22,8 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/etcdtool"
 )
 
-// mixinSeries are the series that the alerts and dashboards of etcd's mixin look at, and the labels that they look for or sum over.
+// mixinSeries are the series that the alerts and dashboards of etcd's mixin look at, and the labels
+// that they look for or sum over.
 var mixinSeries = []struct {
 	name   string
 	labels []string
@@ -78,7 +79,8 @@ func scrape(t *testing.T, base string) map[string]*dto.MetricFamily {
 	return families
 }
 
-// has reports whether one of a family's series has these labels, and no others unless a value is asked for.
+// has reports whether one of a family's series has these labels, and no others unless a value is
+// asked for.
 func has(f *dto.MetricFamily, labels []string, values map[string]string) bool {
 	return slices.ContainsFunc(f.GetMetric(), func(m *dto.Metric) bool {
 		found := map[string]string{}

@@ -17,8 +17,9 @@ func ip(args ...string) error {
 	return nil
 }
 
-// A namespaced cluster has a network stack for each member and two wires from each: one to its peers and one to the clients. What a wire
-// drops is gone without a word, as it is between machines.
+// A namespaced cluster has a network stack for each member and two wires from each: one to its
+// peers and one to the clients. What a wire drops is gone without a word, as it is between
+// machines.
 type namespaced struct {
 	*testCluster
 	id string // that tells its devices from those of others

@@ -61,7 +61,8 @@ func say(t *testing.T, url string, cluster, from, to uint64, m *raftpb.Message) 
 	return status.Code(stream.RecvMsg(new(emptypb.Empty)))
 }
 
-// Neither who is a stranger, nor who has a member's name, ends the cluster with a message. There are no certificates here.
+// Neither who is a stranger, nor who has a member's name, ends the cluster with a message. There
+// are no certificates here.
 func TestAMessageOnThePeerPortEndsNobody(t *testing.T) {
 	c := newCluster(t, raftkv(), 3, 0)
 	c.start()

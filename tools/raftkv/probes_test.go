@@ -28,7 +28,8 @@ var probePaths = []string{
 
 var storage = regexp.MustCompile(`"storage":"[^"]+"`)
 
-// probe returns what a member answers to all of them. The order in which etcd reports is a matter of luck.
+// probe returns what a member answers to all of them. The order in which etcd reports is a matter
+// of luck.
 func probe(t *testing.T, base string) map[string]string {
 	t.Helper()
 	client := &http.Client{Timeout: enough}

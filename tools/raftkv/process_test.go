@@ -36,9 +36,10 @@ import (
 
 const election = time.Second // as the flags have it
 
-// A member stands for election after one to two election timeouts without a leader, and the first one to stand is mostly elected. If
-// two stand at once neither may be, and they begin anew; each time the term is counted up. So the claim is two timeouts for each term
-// that it took, and it must have taken one in most cases.
+// A member stands for election after one to two election timeouts without a leader, and the first
+// one to stand is mostly elected. If two stand at once neither may be, and they begin anew; each
+// time the term is counted up. So the claim is two timeouts for each term that it took, and it must
+// have taken one in most cases.
 func TestAfterALeaderDiesWritesGoOnWithinTwoElectionTimeouts(t *testing.T) {
 	c := newCluster(t, raftkv(), 3, 0)
 	c.start()
@@ -171,7 +172,8 @@ func TestAMemberThatWasRemovedWhileItWasDownStops(t *testing.T) {
 	}
 }
 
-// A member that is killed right after its first start has a log that says whose it is, and nothing else.
+// A member that is killed right after its first start has a log that says whose it is, and nothing
+// else.
 func TestAMemberWhoseLogIsStillEmptyJoinsAfterARestart(t *testing.T) {
 	c := newCluster(t, raftkv(), 1, 1)
 	c.start()

@@ -61,7 +61,8 @@ func restore(file string, o *options) error {
 	return nil
 }
 
-// verify checks that a file ends with the SHA-256 of what is before, and leaves it at its beginning.
+// verify checks that a file ends with the SHA-256 of what is before, and leaves it at its
+// beginning.
 func verify(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {

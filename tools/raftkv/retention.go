@@ -14,8 +14,8 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/node"
 )
 
-// retention is which old revisions are kept, as etcd's --auto-compaction flags say it: those of the last period, or the last so
-// many. The zero value keeps all.
+// retention is which old revisions are kept, as etcd's --auto-compaction flags say it: those of the
+// last period, or the last so many. The zero value keeps all.
 type retention struct {
 	period    time.Duration
 	revisions int64
@@ -109,7 +109,8 @@ type compactor interface {
 	compact(rev int64) error
 }
 
-// run looks at each tick, and has the leader compact, until stop is closed. If that fails the next look tries again.
+// run looks at each tick, and has the leader compact, until stop is closed. If that fails the next
+// look tries again.
 func (p *past) run(stop <-chan struct{}, ticks <-chan time.Time, c compactor) {
 	for {
 		var now time.Time

@@ -72,8 +72,9 @@ func serve(ctx context.Context, o *options, notices []string) error {
 	if err != nil {
 		return err
 	}
-	// The collector takes this for state, and so leaves garbage alone until there is as much of it. Nobody writes to it, so that it takes
-	// no memory. Without it a member with little state collects every few hundred calls.
+	// The collector takes this for state, and so leaves garbage alone until there is as much of it.
+	// Nobody writes to it, so that it takes no memory. Without it a member with little state
+	// collects every few hundred calls.
 	ballast := make([]byte, ballastSize)
 	defer runtime.KeepAlive(ballast)
 	if err := s.start(ctx, set); err != nil {

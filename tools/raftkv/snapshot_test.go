@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// A follower that is too far behind for the log gets a snapshot, over a network on which no connection lasts for even half of it.
+// A follower that is too far behind for the log gets a snapshot, over a network on which no
+// connection lasts for even half of it.
 func TestASnapshotWhoseTransferBreaksGoesOnWhereItStopped(t *testing.T) {
 	c := newCluster(t, raftkv(), 3, 0, "--snapshot-count", "50", "--snapshot-catchup-entries", "5", "--wal-segment-bytes", "1048576")
 	m := newMesh(c)

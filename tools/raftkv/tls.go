@@ -18,7 +18,8 @@ type tlsOptions struct {
 	allowedCN     string
 }
 
-// check returns why the flags make no sense together. Every one of these mistakes would leave the port more open than it looks.
+// check returns why the flags make no sense together. Every one of these mistakes would leave the
+// port more open than it looks.
 func (t *tlsOptions) check() error {
 	flag := func(name string) string { return "--" + t.prefix + name }
 	switch {
@@ -89,7 +90,8 @@ type keyPair struct {
 	last *tls.Certificate
 }
 
-// newKeyPair returns the certificate in these files. The error is that they cannot be read or do not belong together.
+// newKeyPair returns the certificate in these files. The error is that they cannot be read or do
+// not belong together.
 func newKeyPair(cert, key string, log *slog.Logger) (*keyPair, error) {
 	c, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
@@ -98,7 +100,8 @@ func newKeyPair(cert, key string, log *slog.Logger) (*keyPair, error) {
 	return &keyPair{cert: cert, key: key, log: log, last: &c}, nil
 }
 
-// load returns the certificate as it is in the files now. While they do not fit together, as after one of the two was replaced, it is the last that did.
+// load returns the certificate as it is in the files now. While they do not fit together, as after
+// one of the two was replaced, it is the last that did.
 func (p *keyPair) load() *tls.Certificate {
 	c, err := tls.LoadX509KeyPair(p.cert, p.key)
 	p.mu.Lock()

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// handshake connects a client to a server in memory, and returns the common names of the authorities behind what each showed the other.
+// handshake connects a client to a server in memory, and returns the common names of the
+// authorities behind what each showed the other.
 func handshake(t *testing.T, client, server *tls.Config) (fromServer, fromClient string, err error) {
 	t.Helper()
 	a, b := net.Pipe()

@@ -170,7 +170,8 @@ func (a *app) dump(path, output string, f *filter) error {
 		var corrupt *wal.CorruptError
 		switch {
 		case err == nil:
-			// A finding comes before the record that begins at its place, which for a contradiction is what it is about.
+			// A finding comes before the record that begins at its place, which for a contradiction
+			// is what it is about.
 			for len(findings) > 0 && isAt(&findings[0], r.Segment, r.Offset) {
 				if finding := &findings[0]; !superseded(report, finding) {
 					if err := p.finding(finding); err != nil {
@@ -223,7 +224,8 @@ func isAt(f *wal.Finding, segment string, offset int64) bool {
 	return f.Segment < segment || f.Segment == segment && f.Offset <= offset
 }
 
-// superseded tells whether a finding was an unfinished batch that the running process has finished since.
+// superseded tells whether a finding was an unfinished batch that the running process has finished
+// since.
 func superseded(r *wal.Report, f *wal.Finding) bool {
 	return r.Locked && (f.Verdict == wal.Torn || f.Verdict == wal.TornUnproven || f.Verdict == wal.Unborn)
 }
@@ -245,7 +247,8 @@ func (a *app) adviseOn(r *wal.Report, t *target) {
 	}
 }
 
-// overwrites is which entries were overwritten. An entry at an index voids all earlier ones at or above it.
+// overwrites is which entries were overwritten. An entry at an index voids all earlier ones at or
+// above it.
 type overwrites struct {
 	events []overwrite // rising in both fields
 	seen   int
@@ -256,7 +259,8 @@ type overwrite struct {
 	index  uint64
 }
 
-// overwrites reads the log ahead. What it cannot read does not matter: the reader that prints will say so.
+// overwrites reads the log ahead. What it cannot read does not matter: the reader that prints will
+// say so.
 func (a *app) overwrites(t *target) (o overwrites) {
 	var (
 		d     decoded
@@ -279,7 +283,8 @@ func (a *app) overwrites(t *target) (o overwrites) {
 	return o
 }
 
-// voids tells whether the next record is an entry that was overwritten. It is to be asked for every record.
+// voids tells whether the next record is an entry that was overwritten. It is to be asked for every
+// record.
 func (o *overwrites) voids(d *decoded) bool {
 	if d.Type != walpb.TypeEntry || d.err != nil {
 		return false
@@ -418,7 +423,8 @@ func (p *jsonPrinter) record(b []byte, r *decoded) []byte {
 		b = appendBase64(b, "data", r.entry.Data)
 	case r.Type == walpb.TypeState:
 		b = appendNumber(b, "term", r.state.Term)
-		// In hex, and so that programs that take all numbers for floats keep every digit: etcd's use all 64 bits.
+		// In hex, and so that programs that take all numbers for floats keep every digit: etcd's
+		// use all 64 bits.
 		b = strconv.AppendUint(append(b, `,"vote":"`...), r.state.Vote, 16)
 		b = append(b, '"')
 		b = appendNumber(b, "commit", r.state.Commit)
@@ -463,7 +469,8 @@ func appendHex32(b []byte, n uint32) []byte {
 	return b
 }
 
-// appendPadded pads a word to a width with spaces behind it, or, if the width is negative, before it.
+// appendPadded pads a word to a width with spaces behind it, or, if the width is negative, before
+// it.
 func appendPadded(b []byte, word string, width int) []byte {
 	for n := len(word); n < -width; n++ {
 		b = append(b, ' ')

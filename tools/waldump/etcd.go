@@ -7,11 +7,12 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// What etcd puts into a log, as far as it can be told from the bytes alone: enough for one line about each entry. The
-// numbers are those of etcd's messages. Nothing here fails: what is not understood is shown as bytes.
+// What etcd puts into a log, as far as it can be told from the bytes alone: enough for one line
+// about each entry. The numbers are those of etcd's messages. Nothing here fails: what is not
+// understood is shown as bytes.
 
-// eachField calls fn for each field of a message: with number for the types that are one, with data for bytes. It returns false
-// if b is not a message.
+// eachField calls fn for each field of a message: with number for the types that are one, with data
+// for bytes. It returns false if b is not a message.
 func eachField(b []byte, fn func(field int, number uint64, data []byte)) bool {
 	for len(b) > 0 {
 		tag, n := binary.Uvarint(b)

@@ -9,7 +9,8 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
-// What to do next, by verdict. To throw a member's data away is never the first advice: it may be the only copy.
+// What to do next, by verdict. To throw a member's data away is never the first advice: it may be
+// the only copy.
 const (
 	adviceCorrupt = "copy the whole directory before anything else (cp -a); then restore this member from a snapshot, or from another member if the others are healthy; " +
 		"what can still be read is what waldump dump prints"
@@ -37,7 +38,8 @@ func exitCode(r *wal.Report) int {
 	return code
 }
 
-// findingCode is what one finding says. A batch that the running process has not finished is not one to act on.
+// findingCode is what one finding says. A batch that the running process has not finished is not
+// one to act on.
 func findingCode(r *wal.Report, f *wal.Finding) int {
 	switch f.Verdict {
 	case wal.Clean, wal.Passed:

@@ -1,16 +1,17 @@
-// Waldump shows, checks and repairs write-ahead logs in etcd's format: those of etcd members of any version from 3.0 on,
-// and those that package wal writes.
+// Waldump shows, checks and repairs write-ahead logs in etcd's format: those of etcd members of any
+// version from 3.0 on, and those that package wal writes.
 //
 //	waldump dump PATH           print every record
 //	waldump verify PATH         say whether the log is whole, and if not, where and what to do
 //	waldump info PATH           say what is in it
 //	waldump repair PATH         say what a repair would remove; with --apply, do it
 //
-// PATH is the directory of a log, the data directory of an etcd member, one segment, or a .tar.gz of any of these. All
-// commands but repair --apply only read, and may be used on the log of a member that is running.
+// PATH is the directory of a log, the data directory of an etcd member, one segment, or a .tar.gz
+// of any of these. All commands but repair --apply only read, and may be used on the log of a
+// member that is running.
 //
-// The exit code says what the log is: 0 clean, 1 a torn end as a crash leaves it, 2 corrupt or incomplete, 3 it could not be read
-// or is no log. A mistake on the command line is 64.
+// The exit code says what the log is: 0 clean, 1 a torn end as a crash leaves it, 2 corrupt or
+// incomplete, 3 it could not be read or is no log. A mistake on the command line is 64.
 package main
 
 import (
@@ -39,8 +40,8 @@ const (
 
 func main() {
 	a := &app{stdout: os.Stdout, stderr: os.Stderr, fs: fileutil.OS{}}
-	// A reader that went away, as head does, is found out by the write that fails; to die of the signal would leave an
-	// unpacked archive behind.
+	// A reader that went away, as head does, is found out by the write that fails; to die of the
+	// signal would leave an unpacked archive behind.
 	signal.Ignore(syscall.SIGPIPE)
 	stopped := make(chan os.Signal, 1)
 	signal.Notify(stopped, os.Interrupt, syscall.SIGTERM)

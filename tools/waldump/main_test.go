@@ -29,7 +29,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// defects is what each of the damaged logs is, by the table of verdicts: the exit code of every command.
+// defects is what each of the damaged logs is, by the table of verdicts: the exit code of every
+// command.
 var defects = map[string]int{
 	"00-good-small":                     exitClean,
 	"01-good-multiseg":                  exitClean,
@@ -342,8 +343,8 @@ func TestRecordsOfSteleCarryTheirWitnesses(t *testing.T) {
 	}
 }
 
-// Each of these is refused or reported with a sentence that names the trouble and one that says what to do, and nothing
-// on disk changes.
+// Each of these is refused or reported with a sentence that names the trouble and one that says
+// what to do, and nothing on disk changes.
 func TestBadInputIsNamed(t *testing.T) {
 	const first = "0000000000000000-0000000000000000.wal"
 	segments := func(t *testing.T, name string) string { return testlogs.Defects(t, name)[name] }
@@ -781,7 +782,8 @@ func TestBinary(t *testing.T) {
 	}
 }
 
-// FuzzDump gives all commands a log of two segments. They may say what they like, but not panic, and agree about it.
+// FuzzDump gives all commands a log of two segments. They may say what they like, but not panic,
+// and agree about it.
 func FuzzDump(f *testing.F) {
 	for _, dir := range testlogs.Defects(f) {
 		var files [][]byte
@@ -911,7 +913,8 @@ func TestRequestsOfEtcdAreNamed(t *testing.T) {
 	}
 }
 
-// ours makes a log with package wal, and has the last segment's bytes changed at the end of its records.
+// ours makes a log with package wal, and has the last segment's bytes changed at the end of its
+// records.
 func ours(t *testing.T, change func(b []byte, end int64)) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "log")

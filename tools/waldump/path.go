@@ -62,7 +62,8 @@ func (a *app) find(given string) (*target, error) {
 	return t, nil
 }
 
-// logDir returns the directory of the segments, below the one that was given: itself, or where an etcd member has it.
+// logDir returns the directory of the segments, below the one that was given: itself, or where an
+// etcd member has it.
 func (a *app) logDir(given string) (string, error) {
 	for _, below := range []string{"", "wal", filepath.Join("member", "wal")} {
 		dir := filepath.Join(given, below)
@@ -105,7 +106,8 @@ func unreadable(err error) *failure {
 	return f
 }
 
-// splitArchive splits a path into the archive that is part of it and a path inside of it. archive is "" if none is.
+// splitArchive splits a path into the archive that is part of it and a path inside of it. archive
+// is "" if none is.
 func (a *app) splitArchive(name string) (archive, inside string, err error) {
 	for at := name; ; {
 		info, err := a.fs.Stat(at)
@@ -162,7 +164,8 @@ const (
 	maxUnpackedFiles = 100_000
 )
 
-// unpack unpacks those files of an archive that belong to a log, below the path inside, into a temporary directory.
+// unpack unpacks those files of an archive that belong to a log, below the path inside, into a
+// temporary directory.
 func (a *app) unpack(archive, inside string) (dir string, err error) {
 	f, err := os.Open(archive)
 	if err != nil {
@@ -239,7 +242,8 @@ type unpacker struct {
 	zeros []byte
 }
 
-// file writes one file, with holes where there are only zeros: an etcd segment is 64 MB, and mostly zeros.
+// file writes one file, with holes where there are only zeros: an etcd segment is 64 MB, and mostly
+// zeros.
 func (u *unpacker) file(name string, size int64, from io.Reader) error {
 	if err := u.root.MkdirAll(path.Dir(name), 0o700); err != nil {
 		return err

@@ -203,7 +203,8 @@ func snapshots(r *wal.Report, files map[snapshotID]string) []jsonSnapshot {
 	return list
 }
 
-// snapshotSummary counts. A record without a file is no damage: old files are removed, and etcd from 3.8 on writes none.
+// snapshotSummary counts. A record without a file is no damage: old files are removed, and etcd
+// from 3.8 on writes none.
 func snapshotSummary(snaps []jsonSnapshot, files map[snapshotID]string) string {
 	records, without := 0, len(files)
 	newest := ""
@@ -232,7 +233,8 @@ func snapshotSummary(snaps []jsonSnapshot, files map[snapshotID]string) string {
 // snapshotID is what names a snapshot.
 type snapshotID struct{ term, index uint64 }
 
-// snapshotFiles lists a member's snapshot files by what their names say. Their content is not looked at.
+// snapshotFiles lists a member's snapshot files by what their names say. Their content is not
+// looked at.
 func (a *app) snapshotFiles(t *target) (map[snapshotID]string, error) {
 	files := map[snapshotID]string{}
 	if t.snap == "" {

@@ -1,5 +1,6 @@
-// Package gogo compares walpb with raft's messages as etcd up to 3.6 wrote them. The old and the new messages have the same
-// names in one registry, so that no program can link both: this package links the old ones.
+// Package gogo compares walpb with raft's messages as etcd up to 3.6 wrote them. The old and the
+// new messages have the same names in one registry, so that no program can link both: this package
+// links the old ones.
 package gogo
 
 import (

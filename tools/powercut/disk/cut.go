@@ -38,8 +38,8 @@ func RandomCut(rng *rand.Rand, at int) Cut {
 	return Cut{At: at, Choice: Choice(rng.IntN(int(choices))), Seed: rng.Uint64()}
 }
 
-// A Cutter builds the images that power cuts leave. The Cuts come in the order of their positions, so that what was
-// durable at one is not built again for the next. It is not for concurrent use.
+// A Cutter builds the images that power cuts leave. The Cuts come in the order of their positions,
+// so that what was durable at one is not built again for the next. It is not for concurrent use.
 type Cutter struct {
 	trace *Trace
 	whole func(op Op) bool
@@ -48,8 +48,8 @@ type Cutter struct {
 	flushed int
 }
 
-// Cutter returns a Cutter. A write for which whole returns true is never torn or taken apart: it is there or it is not.
-// whole may be nil.
+// Cutter returns a Cutter. A write for which whole returns true is never torn or taken apart: it is
+// there or it is not. whole may be nil.
 func (t *Trace) Cutter(whole func(op Op) bool) *Cutter {
 	if whole == nil {
 		whole = func(Op) bool { return false }
@@ -57,8 +57,8 @@ func (t *Trace) Cutter(whole func(op Op) bool) *Cutter {
 	return &Cutter{trace: t, whole: whole, durable: t.Base.Clone()}
 }
 
-// Cut returns what is on the disk after a power cut: everything that a flush before it covered, and of what was written since what
-// the Choice says. It also returns how many writes there were since.
+// Cut returns what is on the disk after a power cut: everything that a flush before it covered, and
+// of what was written since what the Choice says. It also returns how many writes there were since.
 func (c *Cutter) Cut(cut Cut) (image *Image, pending int) {
 	ops := c.trace.Ops
 	if cut.At < c.flushed || cut.At > len(ops) {

@@ -20,15 +20,16 @@ type Op struct {
 	Data []byte // of a write, Len bytes; must not be changed
 }
 
-// A Trace is what was done to a disk that held Base, in the order in which the disk did it. A position in it is
-// how many operations were done before.
+// A Trace is what was done to a disk that held Base, in the order in which the disk did it. A
+// position in it is how many operations were done before.
 type Trace struct {
 	Base *Image
 	Ops  []Op
 }
 
-// A Fault is asked before each write and flush of a Disk, with the position in the trace. If it returns an error the disk returns that
-// instead and does nothing; it forgets nothing either. It must not call the Disk.
+// A Fault is asked before each write and flush of a Disk, with the position in the trace. If it
+// returns an error the disk returns that instead and does nothing; it forgets nothing either. It
+// must not call the Disk.
 type Fault func(at int, op Op) error
 
 // A Disk holds an Image and writes a Trace. Its methods may be called concurrently.
@@ -48,7 +49,8 @@ func New(size int64) *Disk { return &Disk{size: size, now: NewImage(size)} }
 // Size returns the size of the disk in bytes.
 func (d *Disk) Size() int64 { return d.size }
 
-// Load makes a copy of the image the content of the disk, and ends recording. It must be of the disk's size.
+// Load makes a copy of the image the content of the disk, and ends recording. It must be of the
+// disk's size.
 func (d *Disk) Load(m *Image) {
 	if m.size != d.size {
 		panic("disk: an image of another size")
@@ -81,7 +83,8 @@ func (d *Disk) Trace() *Trace {
 	return t
 }
 
-// Position returns the position in the trace that has been reached. What a flush before it covered is durable.
+// Position returns the position in the trace that has been reached. What a flush before it covered
+// is durable.
 func (d *Disk) Position() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -117,8 +120,8 @@ func (d *Disk) ReadAt(b []byte, off int64) int {
 	return d.now.ReadAt(b, off)
 }
 
-// WriteAt writes b at offset off, in the cache of the disk: it is durable with the next Flush. The error is that of
-// the Fault.
+// WriteAt writes b at offset off, in the cache of the disk: it is durable with the next Flush. The
+// error is that of the Fault.
 func (d *Disk) WriteAt(b []byte, off int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -145,7 +145,8 @@ func TestACutKeepsWhatWasFlushed(t *testing.T) {
 	}
 }
 
-// TestEveryChoiceDiffers counts what the choices make of one write of many sectors, and of many writes.
+// TestEveryChoiceDiffers counts what the choices make of one write of many sectors, and of many
+// writes.
 func TestEveryChoiceDiffers(t *testing.T) {
 	d := disk.New(size)
 	d.Record()

@@ -1,8 +1,9 @@
 // Package disk is a disk in memory that remembers in which order it was written.
 //
-// An [Image] is what is on a disk. A [Disk] is one at work: it records a [Trace] of what was written and when the
-// writes were flushed. A [Cut] says at which place in the trace the power fails and which of the writes that no flush
-// covered are there all the same; the image that it leaves is built from the trace.
+// An [Image] is what is on a disk. A [Disk] is one at work: it records a [Trace] of what was
+// written and when the writes were flushed. A [Cut] says at which place in the trace the power
+// fails and which of the writes that no flush covered are there all the same; the image that it
+// leaves is built from the trace.
 //
 // The package knows no kernel; package rig shows a Disk to one.
 package disk
@@ -16,15 +17,17 @@ const (
 	pageSize = 4096
 )
 
-// An Image is the content of a disk. What was never written reads as zeros and takes no memory, and a Clone takes
-// memory only for what is written to it or to the original from then on. It is not for concurrent use.
+// An Image is the content of a disk. What was never written reads as zeros and takes no memory, and
+// a Clone takes memory only for what is written to it or to the original from then on. It is not
+// for concurrent use.
 type Image struct {
 	size  int64
 	pages []*[pageSize]byte // nil is all zeros
 	own   []bool            // pages that no other Image has
 }
 
-// NewImage returns an Image of size bytes, all zero. The size is a whole number of pages of 4096 bytes.
+// NewImage returns an Image of size bytes, all zero. The size is a whole number of pages of 4096
+// bytes.
 func NewImage(size int64) *Image {
 	if size <= 0 || size%pageSize != 0 {
 		panic(fmt.Sprintf("disk: an image of %d bytes", size))
@@ -44,8 +47,8 @@ func (m *Image) Clone() *Image {
 	return c
 }
 
-// ReadAt fills b from offset off. It returns how many bytes there are up to the end of the disk, at most len(b), and
-// never an error.
+// ReadAt fills b from offset off. It returns how many bytes there are up to the end of the disk, at
+// most len(b), and never an error.
 func (m *Image) ReadAt(b []byte, off int64) int {
 	n := 0
 	for n < len(b) && off < m.size {
@@ -101,8 +104,8 @@ func (m *Image) page(i int64) *[pageSize]byte {
 	return m.pages[i]
 }
 
-// Extents calls yield with the offset and the bytes of each page that was written, in order, until it returns false. The
-// bytes must not be changed.
+// Extents calls yield with the offset and the bytes of each page that was written, in order, until
+// it returns false. The bytes must not be changed.
 func (m *Image) Extents(yield func(off int64, b []byte) bool) {
 	for i, p := range m.pages {
 		if p != nil && !yield(int64(i)*pageSize, p[:]) {

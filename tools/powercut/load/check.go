@@ -19,8 +19,9 @@ import (
 // A Verdict is what kind of failure a failure is.
 type Verdict string
 
-// The verdicts: Lost is what was owed and is not there. Refused is a store that did not open by itself, or said no to a legal call.
-// Invented is what was never attempted, or was removed and has come back.
+// The verdicts: Lost is what was owed and is not there. Refused is a store that did not open by
+// itself, or said no to a legal call. Invented is what was never attempted, or was removed and has
+// come back.
 const (
 	Lost     Verdict = "lost"
 	Refused  Verdict = "refused"
@@ -39,7 +40,8 @@ func failf(v Verdict, format string, args ...any) error {
 	return &Failure{v, fmt.Sprintf(format, args...)}
 }
 
-// Where the log and the snapshots are, below the directory of a store. Neither parent is there at first.
+// Where the log and the snapshots are, below the directory of a store. Neither parent is there at
+// first.
 func walDir(dir string) string  { return filepath.Join(dir, "member", "wal") }
 func snapDir(dir string) string { return filepath.Join(dir, "member", "snap") }
 
@@ -56,9 +58,9 @@ type seen struct {
 	count int // how many of the records that were attempted these are the end of; set by judge
 }
 
-// Recover opens what a crash has left of the store in dir, in the steps of a program that starts again, and compares it with what is
-// owed. If further is true it also goes on from there and opens the store again. The error is a *Failure, or what went wrong with the
-// rig.
+// Recover opens what a crash has left of the store in dir, in the steps of a program that starts
+// again, and compares it with what is owed. If further is true it also goes on from there and opens
+// the store again. The error is a *Failure, or what went wrong with the rig.
 func Recover(dir string, owed Owed, further bool) error {
 	o := &wal.Options{SegmentSize: 16 << 10} // the disk is too small for the default, and would be full while a spare is made
 	w, err := wal.Open(walDir(dir), o)
@@ -225,7 +227,8 @@ func (s *seen) last() record {
 	return s.head
 }
 
-// looking is the file system of those who only look: snap.Open would make durable what the store has not.
+// looking is the file system of those who only look: snap.Open would make durable what the store
+// has not.
 var looking = saboteur{fileutil.OS{}, cuts{data: always, dir: true}}
 
 // names returns the names of the segments, and what stands for those of the snapshots.
@@ -272,7 +275,8 @@ func judge(dir string, s *seen, owed Owed) error {
 	return s.judgeSnapshots(dir, owed)
 }
 
-// align finds out which of the records that were attempted are there: a run of them that must reach the last that was acknowledged.
+// align finds out which of the records that were attempted are there: a run of them that must reach
+// the last that was acknowledged.
 func (s *seen) align(owed Owed) error {
 	most := len(owed.records)
 	best, from := -1, 0
@@ -340,7 +344,8 @@ func (s *seen) judgeMeaning(records []record) error {
 	return nil
 }
 
-// judgeSnapshots reads the snapshots that must be there: those that are owed, and the newest that the log records.
+// judgeSnapshots reads the snapshots that must be there: those that are owed, and the newest that
+// the log records.
 func (s *seen) judgeSnapshots(dir string, owed Owed) error {
 	store, err := snap.Open(snapDir(dir), &snap.Options{FS: looking})
 	if err != nil {

@@ -52,7 +52,8 @@ func (l *Ledger) Read(reports io.Reader) error {
 	}
 }
 
-// Judge compares the store in dir, which nobody has open, with what was reported. The error is a *Failure.
+// Judge compares the store in dir, which nobody has open, with what was reported. The error is a
+// *Failure.
 func (l *Ledger) Judge(dir string) error {
 	s, err := observe(dir)
 	if err != nil {

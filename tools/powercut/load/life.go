@@ -14,7 +14,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A History is a store through its lives. It depends on nothing but its seed and on what crashes leave.
+// A History is a store through its lives. It depends on nothing but its seed and on what crashes
+// leave.
 type History struct {
 	rng   *rand.Rand
 	size  int64
@@ -42,8 +43,9 @@ type life struct {
 	store *snap.Store
 }
 
-// Live goes on with the store in dir, of which owed is owed, until it has made steps calls or so. position tells where the disk's
-// trace is. It returns what was owed when; with an error too, which is a *Failure.
+// Live goes on with the store in dir, of which owed is owed, until it has made steps calls or so.
+// position tells where the disk's trace is. It returns what was owed when; with an error too, which
+// is a *Failure.
 func (h *History) Live(dir string, fsys fileutil.FS, owed Owed, steps int, position func() int) ([]Mark, error) {
 	l := &life{History: h, marks: &marks{position: position, now: owed}, dir: dir, fsys: fsys}
 	err := l.open()
@@ -179,8 +181,8 @@ func (l *life) next(m *meaning, count int) (walpb.HardState, []walpb.Entry) {
 	return state, entries
 }
 
-// follow appends what the leader sends; now and then a commit comes with it. Only what is durable is ever committed, so
-// what is committed is never overwritten.
+// follow appends what the leader sends; now and then a commit comes with it. Only what is durable
+// is ever committed, so what is committed is never overwritten.
 func (l *life) follow(m *meaning) error {
 	state, entries := l.next(m, 1+l.rng.IntN(4))
 	if l.rng.IntN(2) == 0 && m.last() > state.Commit && l.now.acked == len(l.now.records) {
@@ -189,7 +191,8 @@ func (l *life) follow(m *meaning) error {
 	return l.save(state, entries)
 }
 
-// burst appends several times without waiting, so that appends gather while others are being synced.
+// burst appends several times without waiting, so that appends gather while others are being
+// synced.
 func (l *life) burst(m *meaning) error {
 	n := 2 + l.rng.IntN(6)
 	state, entries := l.next(m, n)
@@ -268,7 +271,8 @@ func (l *life) commit(pending record) error {
 	return nil
 }
 
-// compact takes a snapshot, records it, and removes what it makes needless, in the order that package snap prescribes.
+// compact takes a snapshot, records it, and removes what it makes needless, in the order that
+// package snap prescribes.
 func (l *life) compact(m *meaning) error {
 	newest := m.base
 	for _, s := range m.snapshots {

@@ -89,7 +89,8 @@ func TestWhatIsMissingIsSeen(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			// When segments are cut is not in the hand of the seed: the spare is made in the background.
+			// When segments are cut is not in the hand of the seed: the spare is made in the
+			// background.
 			dir, owed := lives(t, 0, 2)
 			for seed := uint64(1); len(segments(t, dir)) < 3 || len(owed.files) == 0; seed++ {
 				dir, owed = lives(t, seed, 2)

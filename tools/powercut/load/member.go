@@ -18,8 +18,9 @@ const Opened = "opened\n"
 // callers is how many goroutines of a Member save at once.
 const callers = 8
 
-// Member opens or creates the store in dir and saves, from several goroutines at once, until the process is killed. It reports to out what was
-// acknowledged: lines of a word, an index and a term. It returns only with an error, which may be that of out.
+// Member opens or creates the store in dir and saves, from several goroutines at once, until the
+// process is killed. It reports to out what was acknowledged: lines of a word, an index and a term.
+// It returns only with an error, which may be that of out.
 func Member(dir string, out io.Writer) error {
 	m := &member{out: out}
 	o := &wal.Options{SegmentSize: 32 << 10}

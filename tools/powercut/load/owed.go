@@ -21,7 +21,8 @@ func kindOf(index uint64) kind { return kind(mix(index, 7) >> 3 % 2) }
 // A file is that of a snapshot.
 type file struct{ index, term uint64 }
 
-// Owed is what a store must hold at some moment, and what it may hold. It never changes. The zero Owed is that of a store that does not exist.
+// Owed is what a store must hold at some moment, and what it may hold. It never changes. The zero
+// Owed is that of a store that does not exist.
 type Owed struct {
 	created  bool
 	records  []record // that were attempted
@@ -31,7 +32,8 @@ type Owed struct {
 	gone     []string // segments and snapshots that must not be there
 }
 
-// AckedBy returns what is owed if only those records count as acknowledged that were so when earlier was owed.
+// AckedBy returns what is owed if only those records count as acknowledged that were so when
+// earlier was owed.
 func (o Owed) AckedBy(earlier Owed) Owed {
 	o.acked = min(o.acked, earlier.acked)
 	return o
@@ -52,8 +54,8 @@ type marks struct {
 	all []Mark
 }
 
-// change changes what is owed, from here on. Slices are only ever appended to or replaced, so that what was owed before stays
-// as it was.
+// change changes what is owed, from here on. Slices are only ever appended to or replaced, so that
+// what was owed before stays as it was.
 func (m *marks) change(f func(now *Owed)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -61,8 +63,8 @@ func (m *marks) change(f func(now *Owed)) {
 	m.all = append(m.all, Mark{m.position(), m.now})
 }
 
-// attempt says that records are about to be written. A hard state that changes nothing is none: segments begin with such. It
-// returns how many records there are then.
+// attempt says that records are about to be written. A hard state that changes nothing is none:
+// segments begin with such. It returns how many records there are then.
 func (m *marks) attempt(records ...record) (count int) {
 	m.change(func(now *Owed) {
 		for _, r := range records {
@@ -97,7 +99,8 @@ func (m *marks) meaning() meaning {
 	return fold(m.now.records)
 }
 
-// At returns what is owed at a position: what the last mark at or before it says. before is what was owed before the first.
+// At returns what is owed at a position: what the last mark at or before it says. before is what
+// was owed before the first.
 func At(all []Mark, position int, before Owed) Owed {
 	for i := len(all) - 1; i >= 0; i-- {
 		if all[i].At <= position {

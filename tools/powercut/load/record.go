@@ -1,9 +1,11 @@
-// Package load is what the rig does with a log and its snapshots, and what it knows must be there afterwards.
+// Package load is what the rig does with a log and its snapshots, and what it knows must be there
+// afterwards.
 //
-// A [History] is the life of one store, a log and the snapshots beside it, through several crashes. [History.Live] is one life of it:
-// it opens the store, saves, overwrites, snapshots, installs, releases, closes and opens again, and at each acknowledgement writes a
-// [Mark], which says what is owed from then on. [Recover] opens what a crash has left, in the steps of a program that starts again, and compares
-// it with what is owed.
+// A [History] is the life of one store, a log and the snapshots beside it, through several crashes.
+// [History.Live] is one life of it: it opens the store, saves, overwrites, snapshots, installs,
+// releases, closes and opens again, and at each acknowledgement writes a [Mark], which says what is
+// owed from then on. [Recover] opens what a crash has left, in the steps of a program that starts
+// again, and compares it with what is owed.
 //
 // What is owed comes from a list of what was attempted. It shares no code with package wal.
 package load
@@ -66,8 +68,8 @@ type meaning struct {
 	pending        int      // the position of the record of a snapshot that waits for its commit, or -1
 }
 
-// fold works out what records mean, in the plainest way there is. A snapshot of what the log does not have was installed: it replaces the
-// log when the commit reaches it.
+// fold works out what records mean, in the plainest way there is. A snapshot of what the log does
+// not have was installed: it replaces the log when the commit reaches it.
 func fold(records []record) meaning {
 	m := meaning{pending: -1, state: record{kind: walpb.TypeState}}
 	for i, r := range records {
@@ -98,7 +100,8 @@ func fold(records []record) meaning {
 	return m
 }
 
-// put appends an entry, in the place of all from its index on. One that does not follow belongs to a log that has not begun.
+// put appends an entry, in the place of all from its index on. One that does not follow belongs to
+// a log that has not begun.
 func (m *meaning) put(r record) {
 	if r.index > m.base && r.index <= m.last()+1 {
 		m.entries = append(m.entries[:r.index-m.base-1:r.index-m.base-1], r)
@@ -130,11 +133,12 @@ func (m *meaning) after(index uint64) []record {
 	return m.entries[index-m.base:]
 }
 
-// Marker is in every entry's data, over and over: a disk can tell by it which writes are those of a log's entries.
+// Marker is in every entry's data, over and over: a disk can tell by it which writes are those of a
+// log's entries.
 var Marker = []byte("\xa7stele-entry\xa7")
 
-// entry returns the entry of an index and a term. There is only one, so that what a crash took and is sent again has the same
-// bytes.
+// entry returns the entry of an index and a term. There is only one, so that what a crash took and
+// is sent again has the same bytes.
 func entry(index, term uint64) walpb.Entry {
 	h := mix(index, term)
 	var size uint64

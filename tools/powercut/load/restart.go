@@ -20,9 +20,10 @@ const (
 	attempts         = 2
 )
 
-// Restart creates a store in dir, saves, calls fail, and saves until a call says that the disk failed. Then it closes the store, opens it
-// again without anything in between, as a process that is started again does, and saves again. It returns what was owed when, and from
-// which mark on the store had been opened again. The error is a *Failure.
+// Restart creates a store in dir, saves, calls fail, and saves until a call says that the disk
+// failed. Then it closes the store, opens it again without anything in between, as a process that
+// is started again does, and saves again. It returns what was owed when, and from which mark on the
+// store had been opened again. The error is a *Failure.
 func (h *History) Restart(dir string, fsys fileutil.FS, position func() int, fail func()) (all []Mark, again int, o Outcome, err error) {
 	l := &life{History: h, marks: &marks{position: position}, dir: dir, fsys: fsys}
 	o, err = l.untilFailure(fail)

@@ -8,7 +8,8 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// A Saboteur is a file system that does less than it says, to find out whether a campaign would notice.
+// A Saboteur is a file system that does less than it says, to find out whether a campaign would
+// notice.
 type Saboteur struct {
 	Name string
 	Does string

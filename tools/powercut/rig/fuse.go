@@ -47,7 +47,8 @@ func (r *root) OnAdd(ctx context.Context) {
 	r.AddChild(diskName, r.NewPersistentInode(ctx, &file{disk: r.disk}, fs.StableAttr{}), false)
 }
 
-// file is a Disk as a file. What is written to it is written when the write returns: nothing is kept in the kernel's cache.
+// file is a Disk as a file. What is written to it is written when the write returns: nothing is
+// kept in the kernel's cache.
 type file struct {
 	fs.Inode
 	disk *disk.Disk

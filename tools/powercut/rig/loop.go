@@ -15,7 +15,8 @@ import (
 // loopMajor is the device number that loop devices have.
 const loopMajor = 7
 
-// attach makes a block device of a file and returns it. When it is closed and not mounted it is free again.
+// attach makes a block device of a file and returns it. When it is closed and not mounted it is
+// free again.
 func attach(file *os.File, temp string) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {

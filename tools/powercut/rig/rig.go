@@ -1,14 +1,15 @@
 //go:build linux
 
-// Package rig shows a disk in memory to the kernel, which makes a real file system on it and mounts it.
+// Package rig shows a disk in memory to the kernel, which makes a real file system on it and mounts
+// it.
 //
-// The disk is the only file of a FUSE file system that this process serves. A loop device makes a block device of the
-// file. So what the file system writes comes back to this process, request by request, and so do its flushes: the loop
-// device passes a flush on as an fsync of the file, and a write that must be durable by itself (FUA), which
-// it does not know, comes as a write and a flush.
+// The disk is the only file of a FUSE file system that this process serves. A loop device makes a
+// block device of the file. So what the file system writes comes back to this process, request by
+// request, and so do its flushes: the loop device passes a flush on as an fsync of the file, and a
+// write that must be durable by itself (FUA), which it does not know, comes as a write and a flush.
 //
-// All of it needs root, and goes away with the process: mounts belong to a mount namespace of the process's own, see [Isolate], and the
-// loop device frees itself when nothing has it open any more.
+// All of it needs root, and goes away with the process: mounts belong to a mount namespace of the
+// process's own, see [Isolate], and the loop device frees itself when nothing has it open any more.
 package rig
 
 import (
@@ -33,8 +34,8 @@ type FileSystem struct {
 	Make    []string // the command, without the device
 	Options string   // of mount
 
-	// Whole tells the writes that the file system takes for granted to be whole: of its superblock, or of all that is not data of a file,
-	// which hasData tells.
+	// Whole tells the writes that the file system takes for granted to be whole: of its superblock,
+	// or of all that is not data of a file, which hasData tells.
 	Whole func(op disk.Op, hasData bool) bool
 }
 
@@ -44,7 +45,8 @@ func FileSystems() []FileSystem {
 		{
 			Name: "ext4", Package: "e2fsprogs", Size: 48 << 20,
 			Make: []string{"mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"},
-			// After an error it goes on, as most systems have it, so that what comes after a failed fsync can be seen.
+			// After an error it goes on, as most systems have it, so that what comes after a failed
+			// fsync can be seen.
 			Options: "errors=continue",
 			Whole:   within(0, 4096),
 		},
@@ -52,8 +54,9 @@ func FileSystems() []FileSystem {
 			Name: "xfs", Package: "xfsprogs", Size: 304 << 20,
 			Make:    []string{"mkfs.xfs", "-q", "-f", "-K"},
 			Options: "nouuid",
-			// Whether to write a block of metadata again it decides by its first sector alone. So it cannot mount a disk that has this sector
-			// and not the others; its log it reads sector by sector.
+			// Whether to write a block of metadata again it decides by its first sector alone. So
+			// it cannot mount a disk that has this sector and not the others; its log it reads
+			// sector by sector.
 			Whole: func(op disk.Op, hasData bool) bool { return !hasData && !bytes.HasPrefix(op.Data, []byte(xfsLog)) },
 		},
 		{
@@ -109,7 +112,8 @@ func known(name string) bool {
 	return false
 }
 
-// A Rig is a Disk that the kernel sees, and a place to mount it. It is used by one goroutine at a time, except for the Disk.
+// A Rig is a Disk that the kernel sees, and a place to mount it. It is used by one goroutine at a
+// time, except for the Disk.
 type Rig struct {
 	Disk *disk.Disk
 	kind FileSystem
@@ -121,7 +125,8 @@ type Rig struct {
 	mounted bool
 }
 
-// ErrNotPermitted is in the error of what the system does not let this process do, though it is root: mount, or use a loop device.
+// ErrNotPermitted is in the error of what the system does not let this process do, though it is
+// root: mount, or use a loop device.
 var ErrNotPermitted = errors.New("no permission to mount")
 
 // notPermitted adds ErrNotPermitted to an error that is one of permissions.
@@ -179,11 +184,11 @@ func (r *Rig) Make() (*disk.Image, error) {
 	return r.Disk.Save(), nil
 }
 
-// load makes an image the content of the disk, and the kernel forget what it knows of the content before. Nothing is recorded
-// until Disk.Record.
+// load makes an image the content of the disk, and the kernel forget what it knows of the content
+// before. Nothing is recorded until Disk.Record.
 func (r *Rig) load(m *disk.Image) error {
-	// A request to flush its buffers lets the kernel keep those that somebody has a hand on at that moment. A request to write zeros
-	// makes it drop them all.
+	// A request to flush its buffers lets the kernel keep those that somebody has a hand on at that
+	// moment. A request to write zeros makes it drop them all.
 	if err := zeroDevice(r.device, r.kind.Size); err != nil {
 		return fmt.Errorf("forget the content of %s: %w", r.device.Name(), err)
 	}

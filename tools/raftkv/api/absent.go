@@ -12,7 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Watches, leases and users cannot be made. What is asked of those that there are has an answer all the same, which is etcd's where there are none.
+// Watches, leases and users cannot be made. What is asked of those that there are has an answer all
+// the same, which is etcd's where there are none.
 
 // absent are the services of what cannot be made, and what to say who wants to make one.
 var absent = map[string]string{
@@ -41,7 +42,8 @@ type watch struct {
 	s *Server
 }
 
-// Watch cancels each watch with a reason, which clients show; one that ends with an error they begin anew, for ever.
+// Watch cancels each watch with a reason, which clients show; one that ends with an error they
+// begin anew, for ever.
 func (w *watch) Watch(stream pb.Watch_WatchServer) error {
 	for {
 		r, err := stream.Recv()

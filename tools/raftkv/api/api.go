@@ -1,5 +1,6 @@
-// Package api is the etcd v3 API over a node: KV, Cluster and Maintenance. Watch, Lease and Auth answer as if there
-// were none, and say that none can be made. It checks what comes in, asks the node, and turns errors into etcd's.
+// Package api is the etcd v3 API over a node: KV, Cluster and Maintenance. Watch, Lease and Auth
+// answer as if there were none, and say that none can be made. It checks what comes in, asks the
+// node, and turns errors into etcd's.
 package api
 
 import (
@@ -46,7 +47,8 @@ type Server struct {
 	Profiles   bool // HTTP serves Go's profiles of the process
 }
 
-// NewGRPC returns a gRPC server with everything registered. Without TLS: the listener has done that.
+// NewGRPC returns a gRPC server with everything registered. Without TLS: the listener has done
+// that.
 func (s *Server) NewGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(s.MaxRequest+requestOverhead),

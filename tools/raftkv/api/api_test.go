@@ -112,7 +112,8 @@ func refused(t testing.TB, what string, got, want error) {
 	}
 }
 
-// Every call of the services that are not there says so, whichever etcd adds, but for those that have an answer where there is nothing.
+// Every call of the services that are not there says so, whichever etcd adds, but for those that
+// have an answer where there is nothing.
 func TestWhatIsNotThereSaysSo(t *testing.T) {
 	s := newServer(t)
 	answered := map[string]bool{}

@@ -96,7 +96,8 @@ func (c *cluster) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest)
 	return &pb.MemberPromoteResponse{Header: c.header(), Members: c.list()}, nil
 }
 
-// Promote makes a learner a voter. Only the leader knows whether it is ready, so others ask the leader.
+// Promote makes a learner a voter. Only the leader knows whether it is ready, so others ask the
+// leader.
 func (s *Server) Promote(ctx context.Context, id uint64) error {
 	err := s.Node.Promotable(ctx, id)
 	if errors.Is(err, node.ErrNotLeader) {

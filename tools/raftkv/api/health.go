@@ -17,7 +17,8 @@ import (
 	"go.etcd.io/etcd/api/v3/version"
 )
 
-// How long a connection that is no gRPC may take to ask, and how long it stays open for the next question.
+// How long a connection that is no gRPC may take to ask, and how long it stays open for the next
+// question.
 const (
 	askTimeout  = 10 * time.Second
 	idleTimeout = 2 * time.Minute
@@ -28,7 +29,8 @@ func NewHTTP(handler http.Handler) *http.Server {
 	return &http.Server{Handler: handler, ReadHeaderTimeout: askTimeout, IdleTimeout: idleTimeout}
 }
 
-// HTTP returns the handler of /metrics, /version, and etcd's probes: /livez, /readyz and /health. What they answer is what etcd answers.
+// HTTP returns the handler of /metrics, /version, and etcd's probes: /livez, /readyz and /health.
+// What they answer is what etcd answers.
 func (s *Server) HTTP() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics.Registry, promhttp.HandlerOpts{}))
@@ -89,8 +91,8 @@ func (s *Server) voter(context.Context) error {
 	return nil
 }
 
-// probe serves a probe that looks at several things, and each of them below it. With ?exclude=name it passes one over, and with ?verbose it tells of those
-// that are well, too.
+// probe serves a probe that looks at several things, and each of them below it. With ?exclude=name
+// it passes one over, and with ?verbose it tells of those that are well, too.
 func (s *Server) probe(mux *http.ServeMux, name string, all ...probed) {
 	answer := func(w http.ResponseWriter, r *http.Request, all []probed) {
 		query := r.URL.Query()
@@ -124,8 +126,8 @@ func (s *Server) probe(mux *http.ServeMux, name string, all ...probed) {
 	}
 }
 
-// health serves etcd's older probe, which knows alarms. With ?exclude=NOSPACE it passes an alarm over, and with ?serializable=true it asks this member
-// alone.
+// health serves etcd's older probe, which knows alarms. With ?exclude=NOSPACE it passes an alarm
+// over, and with ?serializable=true it asks this member alone.
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	reason := s.illness(r)
 	s.Metrics.health(reason == "")

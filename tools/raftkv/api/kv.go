@@ -34,7 +34,8 @@ func (k *kv) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, 
 	return resp, nil
 }
 
-// RangeStream sends what Range would answer in pieces, all of one revision. The last one has the header and the count.
+// RangeStream sends what Range would answer in pieces, all of one revision. The last one has the
+// header and the count.
 func (k *kv) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServer) error {
 	if err := checkRange(r); err != nil {
 		return err
@@ -149,7 +150,8 @@ func (k *kv) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Compacti
 	return resp, nil
 }
 
-// reads tells whether a transaction changes nothing, and whether all its reads may be of an older state.
+// reads tells whether a transaction changes nothing, and whether all its reads may be of an older
+// state.
 func reads(r *pb.TxnRequest) (only, serializable bool) {
 	only, serializable = true, true
 	for _, ops := range [][]*pb.RequestOp{r.Success, r.Failure} {

@@ -38,7 +38,8 @@ func repeat(n int) []*pb.RequestOp {
 	return list
 }
 
-// The state of these tests: revision 2 is a=1, 3 is b=2, 4 is c=3, 5 is a=0, 6 deletes b; what is below 4 is compacted.
+// The state of these tests: revision 2 is a=1, 3 is b=2, 4 is c=3, 5 is a=0, 6 deletes b; what is
+// below 4 is compacted.
 func withKeys(t testing.TB) *testServer {
 	s := newServer(t)
 	s.put(t, "a", "1")

@@ -29,13 +29,14 @@ func Listen(address string, config *tls.Config) (net.Listener, error) {
 		return nil, fmt.Errorf("%s: https needs a certificate and its key", address)
 	}
 	config = config.Clone()
-	// Who speaks both is sent to the server of HTTP/1.1, which knows all that is no gRPC; gRPC speaks only the other.
+	// Who speaks both is sent to the server of HTTP/1.1, which knows all that is no gRPC; gRPC
+	// speaks only the other.
 	config.NextProtos = []string{"http/1.1", "h2"}
 	return tls.NewListener(l, config), nil
 }
 
-// Split returns two listeners for the connections of one: those that speak HTTP/2, as gRPC does, and the others. It
-// ends when l is closed.
+// Split returns two listeners for the connections of one: those that speak HTTP/2, as gRPC does,
+// and the others. It ends when l is closed.
 func Split(l net.Listener) (http2, http1 net.Listener) {
 	a, b := newQueue(l), newQueue(l)
 	go func() {

@@ -26,7 +26,8 @@ func free(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// What is no gRPC is served over HTTP/1.1, so a client that speaks both, as most do, must come to that.
+// What is no gRPC is served over HTTP/1.1, so a client that speaks both, as most do, must come to
+// that.
 func TestOverTLSOneURLServesGRPCAndClientsThatPreferHTTP2(t *testing.T) {
 	source := httptest.NewTLSServer(http.NotFoundHandler()) // has a certificate, and clients that trust it
 	defer source.Close()

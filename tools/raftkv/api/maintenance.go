@@ -85,8 +85,8 @@ func (m *maintenance) Downgrade(context.Context, *pb.DowngradeRequest) (*pb.Down
 	return nil, status.Error(codes.Unimplemented, "raftkv has one version of its state")
 }
 
-// Snapshot sends the state, padded with zeros to whole sectors, and then its SHA-256: that it is so long, and no sector
-// longer, is how clients and raftkv restore know that it is whole.
+// Snapshot sends the state, padded with zeros to whole sectors, and then its SHA-256: that it is so
+// long, and no sector longer, is how clients and raftkv restore know that it is whole.
 func (m *maintenance) Snapshot(r *pb.SnapshotRequest, stream pb.Maintenance_SnapshotServer) error {
 	if err := m.s.Node.ReadIndex(stream.Context()); err != nil {
 		return err

@@ -121,7 +121,8 @@ func (m *Metrics) Watch(n *node.Node, t *peer.Transport) {
 	value("etcd_server_proposals_applied_total", "The index that was applied last.", func() float64 { return float64(n.Status().Applied) })
 	value("etcd_server_proposals_pending", "Proposals of this member that are not decided.", func() float64 { return float64(n.Status().Pending) })
 	value("etcd_mvcc_db_total_size_in_bytes", "The size of the state.", func() float64 { return float64(n.Store().Stats().Size) })
-	// In etcd the rest is what defragmenting gives back. There is no such thing here, and who looks at the two must not be sent for it.
+	// In etcd the rest is what defragmenting gives back. There is no such thing here, and who looks
+	// at the two must not be sent for it.
 	value("etcd_mvcc_db_total_size_in_use_in_bytes", "The size of the state, all of which is in use.", func() float64 { return float64(n.Store().Stats().Size) })
 	value("raftkv_state_newest_bytes", "The size of the newest versions, which is what a compaction would leave.", func() float64 { return float64(n.Store().Stats().Live) })
 	value("etcd_debugging_mvcc_keys_total", "The number of keys.", func() float64 { return float64(n.Store().Stats().Keys) })

@@ -6,15 +6,17 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// touched is what the operations of a transaction, and those within it, put and delete. It is sorted, and the smaller of two is added to the larger, so
-// that no transaction takes much longer to check than to read, however it is nested.
+// touched is what the operations of a transaction, and those within it, put and delete. It is
+// sorted, and the smaller of two is added to the larger, so that no transaction takes much longer
+// to check than to read, however it is nested.
 type touched struct {
 	puts    btree.Set[string]
 	deletes ranges
 }
 
-// touch returns what operations touch. It refuses those of which two would put the same key, or one would put what another deletes, as etcd does: the two
-// lists of a transaction within may name the same key, as only one of them is done, and one within may delete what one before it puts.
+// touch returns what operations touch. It refuses those of which two would put the same key, or one
+// would put what another deletes, as etcd does: the two lists of a transaction within may name the
+// same key, as only one of them is done, and one within may delete what one before it puts.
 func touch(ops []*pb.RequestOp) (*touched, error) {
 	all := new(touched)
 	for _, op := range ops {
@@ -76,7 +78,8 @@ func meet(a, b *btree.Set[string]) bool {
 	return common
 }
 
-// ranges are keys from one up to, but not with, another, of which no two touch: where each begins and ends. An empty end is none.
+// ranges are keys from one up to, but not with, another, of which no two touch: where each begins
+// and ends. An empty end is none.
 type ranges struct{ from btree.Map[string, string] }
 
 // interval returns the first key of a request's range, and the first one after it.

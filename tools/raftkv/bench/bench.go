@@ -1,5 +1,5 @@
-// Package bench runs raftkv and etcd side by side: the same client, the same disk, the same work, in turns, so that what
-// else the machine does falls on both.
+// Package bench runs raftkv and etcd side by side: the same client, the same disk, the same work,
+// in turns, so that what else the machine does falls on both.
 package bench
 
 import (
@@ -27,15 +27,17 @@ type Config struct {
 	Progress  *progress.Progress
 }
 
-// warmUp is how many operations each client does before a run; lone clients do more, to tell their speed.
+// warmUp is how many operations each client does before a run; lone clients do more, to tell their
+// speed.
 const (
 	warmUp    = 20
 	minWarmUp = 200
 )
 
-// Run runs everything and returns the figures. In a turn the two Systems run one after the other, each as a cluster of its own that does one workload
-// with ever more clients, and who is first changes from turn to turn. Nothing of it remains but profiles. The errors are those of
-// the programs that are run, and the context's.
+// Run runs everything and returns the figures. In a turn the two Systems run one after the other,
+// each as a cluster of its own that does one workload with ever more clients, and who is first
+// changes from turn to turn. Nothing of it remains but profiles. The errors are those of the
+// programs that are run, and the context's.
 func Run(ctx context.Context, cfg Config) (*Table, error) {
 	dir, err := os.MkdirTemp(cfg.Dir, "raftkv-bench-")
 	if err != nil {

@@ -47,7 +47,8 @@ type Figure struct {
 	CPU  time.Duration // of all servers together, for one operation
 }
 
-// run has clients do a workload, total operations of it, and returns what the tool says and how much processor time the servers took.
+// run has clients do a workload, total operations of it, and returns what the tool says and how
+// much processor time the servers took.
 func (c *cluster) run(ctx context.Context, tool string, w Workload, clients, total int) (Figure, error) {
 	args := append(w.Args[:len(w.Args):len(w.Args)], "--endpoints", c.endpoints(), "--target-leader", "--precise",
 		"--clients", strconv.Itoa(clients), "--conns", strconv.Itoa(connections(clients)), "--total", strconv.Itoa(total))
@@ -73,10 +74,12 @@ func (c *cluster) run(ctx context.Context, tool string, w Workload, clients, tot
 	return f, nil
 }
 
-// connections is how many connections so many clients share: eight each, as processes with a few goroutines do.
+// connections is how many connections so many clients share: eight each, as processes with a few
+// goroutines do.
 func connections(clients int) int { return (clients + 7) / 8 }
 
-// parseReport reads what the benchmark tool prints. A report of errors is an error: what was not done must not count as fast.
+// parseReport reads what the benchmark tool prints. A report of errors is an error: what was not
+// done must not count as fast.
 func parseReport(report []byte) (Figure, error) {
 	var f Figure
 	var err error

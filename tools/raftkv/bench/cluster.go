@@ -41,7 +41,8 @@ type server struct {
 	conn         *grpc.ClientConn
 }
 
-// startCluster starts n members in an empty directory below dir, which can be profiled if so wanted, and waits until all of them serve.
+// startCluster starts n members in an empty directory below dir, which can be profiled if so
+// wanted, and waits until all of them serve.
 func startCluster(ctx context.Context, system System, n int, dir string, profiled bool) (*cluster, error) {
 	dir, err := os.MkdirTemp(dir, system.Name+"-")
 	if err != nil {
@@ -128,7 +129,8 @@ func (c *cluster) endpoints() string {
 	return strings.Join(list, ",")
 }
 
-// cpu returns how much processor time the members have used so far, that of the system for them included.
+// cpu returns how much processor time the members have used so far, that of the system for them
+// included.
 func (c *cluster) cpu() (time.Duration, error) {
 	var sum time.Duration
 	for _, s := range c.servers {
@@ -141,7 +143,8 @@ func (c *cluster) cpu() (time.Duration, error) {
 	return sum, nil
 }
 
-// stop ends the members and removes what they wrote. It is of no further use, so they need not end gracefully.
+// stop ends the members and removes what they wrote. It is of no further use, so they need not end
+// gracefully.
 func (c *cluster) stop() error {
 	for _, s := range c.servers {
 		if s.conn != nil {

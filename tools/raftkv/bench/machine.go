@@ -26,8 +26,8 @@ func Watch() (*Machine, error) {
 	return m, err
 }
 
-// Describe says what a reader of figures has to know of the machine that they come from, and how busy others have kept it meanwhile.
-// dir is where the members wrote.
+// Describe says what a reader of figures has to know of the machine that they come from, and how
+// busy others have kept it meanwhile. dir is where the members wrote.
 func (m *Machine) Describe(dir string) (string, error) {
 	b, err := busy()
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// tick is the unit in which Linux tells processor times to programs, on every architecture that Go has.
+// tick is the unit in which Linux tells processor times to programs, on every architecture that Go
+// has.
 const tick = 10 * time.Millisecond
 
 // tmpfs is what the type of a file system in memory looks like in statfs.
@@ -40,7 +41,8 @@ func ticks(fields ...string) (time.Duration, error) {
 	return sum, nil
 }
 
-// busy returns how long the processors together were not idle, since the machine started; what its host took from it counts.
+// busy returns how long the processors together were not idle, since the machine started; what its
+// host took from it counts.
 func busy() (time.Duration, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {

@@ -39,7 +39,8 @@ var measures = []struct {
 	{"CPU", func(f Figure) float64 { return float64(f.CPU) }, func(v float64) string { return fmt.Sprintf("%.0f µs", v/float64(time.Microsecond)) }},
 }
 
-// WriteTo writes the table as Markdown: of each measure the median of both, and the median of the ratios of the turns.
+// WriteTo writes the table as Markdown: of each measure the median of both, and the median of the
+// ratios of the turns.
 func (t *Table) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
 	b.WriteString("| workload | nodes | clients |")
@@ -59,7 +60,8 @@ func (t *Table) WriteTo(w io.Writer) (int64, error) {
 	return int64(n), err
 }
 
-// medians returns the medians of a measure of both Systems, and that of the second's multiple of the first's in each turn.
+// medians returns the medians of a measure of both Systems, and that of the second's multiple of
+// the first's in each turn.
 func (l *line) medians(of func(Figure) float64) (first, second, ratio float64) {
 	var a, b, r []float64
 	for _, f := range l.figures {

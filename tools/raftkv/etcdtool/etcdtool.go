@@ -1,4 +1,5 @@
-// Package etcdtool builds programs of etcd's from the Go module proxy, for raftkv to be compared with.
+// Package etcdtool builds programs of etcd's from the Go module proxy, for raftkv to be compared
+// with.
 package etcdtool
 
 import (
@@ -12,10 +13,12 @@ import (
 // Version is the etcd that raftkv is compared with.
 const Version = "v3.7.3"
 
-// ToolsVersion is of the module of etcd's tools, which is in no release of 3.7. What they read and speak has not changed since this one.
+// ToolsVersion is of the module of etcd's tools, which is in no release of 3.7. What they read and
+// speak has not changed since this one.
 const ToolsVersion = "v3.6.8"
 
-// BinEnv names the environment variable that holds a directory with the programs, for machines that cannot build them.
+// BinEnv names the environment variable that holds a directory with the programs, for machines that
+// cannot build them.
 const BinEnv = "RAFTKV_ETCD_BIN"
 
 var packages = map[string]struct{ path, version string }{
@@ -25,12 +28,12 @@ var packages = map[string]struct{ path, version string }{
 	"benchmark":      {"go.etcd.io/etcd/v3/tools/benchmark", ToolsVersion},
 }
 
-// Path returns where the program called name is: in the directory that BinEnv names, if there is one, and otherwise in the
-// user's cache, to which it may have to be built. The program is one of etcd, etcdctl,
-// etcd-dump-logs and benchmark.
+// Path returns where the program called name is: in the directory that BinEnv names, if there is
+// one, and otherwise in the user's cache, to which it may have to be built. The program is one of
+// etcd, etcdctl, etcd-dump-logs and benchmark.
 //
-// The error says that it is none of these, that it is not built yet and build is false, or why it cannot be built.
-// Path may be called concurrently, by other processes too.
+// The error says that it is none of these, that it is not built yet and build is false, or why it
+// cannot be built. Path may be called concurrently, by other processes too.
 func Path(name string, build bool) (string, error) {
 	p, ok := packages[name]
 	if !ok {

@@ -1,5 +1,6 @@
-// Package member is who belongs to a cluster: the members that its log has admitted and those that it has removed for
-// good. Identities are computed, and changes are written in the log, as etcd does it.
+// Package member is who belongs to a cluster: the members that its log has admitted and those that
+// it has removed for good. Identities are computed, and changes are written in the log, as etcd
+// does it.
 package member
 
 import (
@@ -48,7 +49,8 @@ type Change struct {
 	IsPromote bool `json:"isPromote"`
 }
 
-// New returns a member of a cluster that is being made. All who make the cluster from the same list get the same ID.
+// New returns a member of a cluster that is being made. All who make the cluster from the same list
+// get the same ID.
 func New(name, token string, peerURLs []string) Member {
 	return Member{ID: identity(peerURLs, token), PeerURLs: peerURLs, Name: name}
 }
@@ -81,7 +83,8 @@ func NewSet(members ...Member) *Set {
 	return s
 }
 
-// ClusterID returns the ID of a cluster that is made of these members. It keeps it whoever comes and goes.
+// ClusterID returns the ID of a cluster that is made of these members. It keeps it whoever comes
+// and goes.
 func (s *Set) ClusterID() uint64 {
 	var b []byte
 	for _, m := range s.List() {

@@ -159,8 +159,9 @@ func TestASetThatIsClonedGoesItsOwnWay(t *testing.T) {
 	}
 }
 
-// All who make a cluster from the same list must come to the same IDs, and they are etcd's: an etcd that is started without flags
-// says that it is member 8e9e05c52164694d of cluster cdf818194e3a8c32.
+// All who make a cluster from the same list must come to the same IDs, and they are etcd's: an etcd
+// that is started without flags says that it is member 8e9e05c52164694d of cluster
+// cdf818194e3a8c32.
 func TestWhoMakesAClusterFromTheSameListGetsTheSameIDs(t *testing.T) {
 	lone := New("default", "etcd-cluster", []string{"http://localhost:2380"})
 	if cluster := NewSet(lone).ClusterID(); lone.ID != 0x8e9e05c52164694d || cluster != 0xcdf818194e3a8c32 {

@@ -10,8 +10,9 @@ import (
 	"strings"
 )
 
-// ParseURL parses a URL at which a member is reached or listens: http or https, a host, a port, and nothing else. The error has the URL
-// and says what it should be. All URLs are parsed here, so that none means one thing to one part of the program and another to the next.
+// ParseURL parses a URL at which a member is reached or listens: http or https, a host, a port, and
+// nothing else. The error has the URL and says what it should be. All URLs are parsed here, so that
+// none means one thing to one part of the program and another to the next.
 func ParseURL(s string) (*url.URL, error) {
 	s = strings.TrimSpace(s)
 	bad := func(why string) (*url.URL, error) {
@@ -36,7 +37,8 @@ func ParseURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// ParseURLs parses a list of URLs and returns it sorted, as a Member has them. An empty one is an error.
+// ParseURLs parses a list of URLs and returns it sorted, as a Member has them. An empty one is an
+// error.
 func ParseURLs(list []string) ([]string, error) {
 	if len(list) == 0 {
 		return nil, errors.New("no URLs given")
@@ -53,8 +55,9 @@ func ParseURLs(list []string) ([]string, error) {
 	return urls, nil
 }
 
-// ParseListenURLs parses a list of URLs at which to listen, which may be empty. Each must be that of an IP address or of localhost: another name may
-// stand for several addresses, or for another one tomorrow.
+// ParseListenURLs parses a list of URLs at which to listen, which may be empty. Each must be that
+// of an IP address or of localhost: another name may stand for several addresses, or for another
+// one tomorrow.
 func ParseListenURLs(list []string) ([]string, error) {
 	if len(list) == 0 {
 		return nil, nil

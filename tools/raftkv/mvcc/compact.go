@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Compact has reads below rev refused, at once: what only they could find is gone for all who look, for hashes and snapshots too. Sweep
-// gives its memory back. The error is ErrCompacted if rev has been compacted already, and ErrFutureRev if it is above the newest
-// revision.
+// Compact has reads below rev refused, at once: what only they could find is gone for all who look,
+// for hashes and snapshots too. Sweep gives its memory back. The error is ErrCompacted if rev has
+// been compacted already, and ErrFutureRev if it is above the newest revision.
 func (s *Store) Compact(rev int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -33,12 +33,15 @@ func (s *Store) Swept() <-chan struct{} {
 	return s.swept
 }
 
-// slice is how many versions a sweep looks at before it lets others read and write: about a millisecond's.
+// slice is how many versions a sweep looks at before it lets others read and write: about a
+// millisecond's.
 const slice = 2000
 
-// Sweep removes what compactions have made unreachable, until nothing of it is left or stop is closed. It does so in slices, between which others
-// read and write, and rests after each for as long as that took. A sweep that was stopped begins again; so does one whose process died,
-// as a snapshot does not hold what is unreachable and a compaction in the log is applied again. Only one Sweep may run at a time.
+// Sweep removes what compactions have made unreachable, until nothing of it is left or stop is
+// closed. It does so in slices, between which others read and write, and rests after each for as
+// long as that took. A sweep that was stopped begins again; so does one whose process died, as a
+// snapshot does not hold what is unreachable and a compaction in the log is applied again. Only one
+// Sweep may run at a time.
 func (s *Store) Sweep(stop <-chan struct{}) {
 	var at string
 	for rest := time.Duration(0); ; {
@@ -56,8 +59,8 @@ func (s *Store) Sweep(stop <-chan struct{}) {
 	}
 }
 
-// sweep removes what is unreachable of the keys from one on, until it has looked at some number of versions. It returns with which key to go on, and
-// whether nothing is left.
+// sweep removes what is unreachable of the keys from one on, until it has looked at some number of
+// versions. It returns with which key to go on, and whether nothing is left.
 func (s *Store) sweep(from string, versions int) (next string, ended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,7 +115,8 @@ func (v *View) sweep(from string, compacted int64, versions int) (next string, m
 	return next, more
 }
 
-// left returns which versions of a key a compaction leaves: what a read at its revision finds, and all that is newer.
+// left returns which versions of a key a compaction leaves: what a read at its revision finds, and
+// all that is newer.
 func left(versions []version, compacted int64) []version {
 	first := 0
 	for first+1 < len(versions) && versions[first+1].rev <= compacted {
@@ -124,7 +128,8 @@ func left(versions []version, compacted int64) []version {
 	return versions[first:]
 }
 
-// each calls f with the versions of each key that the compaction has left, in the order of the keys, until f returns false.
+// each calls f with the versions of each key that the compaction has left, in the order of the
+// keys, until f returns false.
 func (v *View) each(f func(versions []version) bool) {
 	v.keys.Scan(func(_ string, versions []version) bool {
 		versions = left(versions, v.compacted)

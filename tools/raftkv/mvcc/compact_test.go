@@ -13,8 +13,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Two stores are given the same requests. One has each compaction swept before the next request, and one is swept a little between requests:
-// nobody can tell them apart, by any answer, hash or snapshot.
+// Two stores are given the same requests. One has each compaction swept before the next request,
+// and one is swept a little between requests: nobody can tell them apart, by any answer, hash or
+// snapshot.
 func TestNothingShowsHowFarACompactionIsSwept(t *testing.T) {
 	most := 0
 	for seed := range uint64(30) {
@@ -68,7 +69,8 @@ func TestNothingShowsHowFarACompactionIsSwept(t *testing.T) {
 				t.Fatalf("seed %d, step %d: their snapshots differ", seed, i)
 			}
 		}
-		// A process that dies in the middle goes on from a snapshot, in which nothing is left to sweep.
+		// A process that dies in the middle goes on from a snapshot, in which nothing is left to
+		// sweep.
 		v, err := ReadView(bufio.NewReader(bytes.NewReader(bytesOf(t, sliced.View()))))
 		if err != nil {
 			t.Fatal(err)

@@ -8,7 +8,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// What a million keys take in memory beside their bytes, with one version each, and what another version of each takes.
+// What a million keys take in memory beside their bytes, with one version each, and what another
+// version of each takes.
 func BenchmarkMemory(b *testing.B) {
 	const keys, key, value = 1_000_000, 16, 100
 	heap := func() float64 {

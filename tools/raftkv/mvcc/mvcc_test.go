@@ -58,7 +58,8 @@ func TestAStateIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-// A transaction within may put a key that a later one deletes: etcd lets both pass, and they are of one revision.
+// A transaction within may put a key that a later one deletes: etcd lets both pass, and they are of
+// one revision.
 func TestAKeyThatARevisionPutsAndThenDeletesIsReadAsItWasWritten(t *testing.T) {
 	within := func(op *pb.RequestOp) *pb.RequestOp {
 		return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{Success: []*pb.RequestOp{op}}}}

@@ -43,8 +43,8 @@ func (s *Store) DeleteRange(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse {
 	return c.answerDelete(r)
 }
 
-// Txn answers a transaction: one of its two lists of operations, all of it or nothing. The errors are those of the
-// operations, before anything is changed.
+// Txn answers a transaction: one of its two lists of operations, all of it or nothing. The errors
+// are those of the operations, before anything is changed.
 func (s *Store) Txn(r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +84,8 @@ func (v *View) answer(r *pb.RangeRequest, newest int64) (*pb.RangeResponse, erro
 		return nil, ErrCompacted
 	}
 	resp := &pb.RangeResponse{Header: &pb.ResponseHeader{Revision: newest}}
-	// Only what comes in the order of the keys, and all of it, can be cut off before it is sorted and sifted.
+	// Only what comes in the order of the keys, and all of it, can be cut off before it is sorted
+	// and sifted.
 	limit := r.Limit
 	if !inOrder(r) || sifted(r) {
 		limit = 0
@@ -231,7 +232,8 @@ func branch(r *pb.TxnRequest, succeeded bool) []*pb.RequestOp {
 	return r.GetFailure()
 }
 
-// decide appends whether a transaction and those within it succeed, outermost first. All of them see the state before.
+// decide appends whether a transaction and those within it succeed, outermost first. All of them
+// see the state before.
 func (v *View) decide(r *pb.TxnRequest, path []bool) []bool {
 	succeeded := true
 	for _, c := range r.GetCompare() {
@@ -305,8 +307,8 @@ func (c *change) answerTxn(r *pb.TxnRequest, path []bool) (resp *pb.TxnResponse,
 	return resp, n
 }
 
-// holds tells whether a comparison holds for every key in its range. A key that is not there is compared as if all
-// of it were 0, except that its value equals nothing.
+// holds tells whether a comparison holds for every key in its range. A key that is not there is
+// compared as if all of it were 0, except that its value equals nothing.
 func (v *View) holds(c *pb.Compare) bool {
 	found, all := false, true
 	v.ascend(c.Key, rangeEnd(c.RangeEnd), func(_ string, versions []version) bool {

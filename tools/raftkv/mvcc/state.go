@@ -17,14 +17,16 @@ import (
 // ErrMalformed says that bytes are not a state that WriteTo wrote.
 var ErrMalformed = errors.New("mvcc: malformed state")
 
-// A Hash is a checksum of all that a View holds up to a revision: etcd's own, so that members of either kind can be compared.
+// A Hash is a checksum of all that a View holds up to a revision: etcd's own, so that members of
+// either kind can be compared.
 type Hash struct {
 	Sum       uint32
 	Rev       int64 // up to which
 	Compacted int64
 }
 
-// Hash returns the checksum up to rev, or with 0 up to the View's revision. The errors are ErrCompacted and ErrFutureRev.
+// Hash returns the checksum up to rev, or with 0 up to the View's revision. The errors are
+// ErrCompacted and ErrFutureRev.
 func (v *View) Hash(rev int64) (Hash, error) {
 	if rev > 0 && rev < v.compacted {
 		return Hash{}, ErrCompacted
@@ -35,7 +37,8 @@ func (v *View) Hash(rev int64) (Hash, error) {
 	if rev <= 0 {
 		rev = v.rev
 	}
-	// Of revisions up to the compacted one only what is still found at rev counts, unless nothing at all is found there.
+	// Of revisions up to the compacted one only what is still found at rev counts, unless nothing
+	// at all is found there.
 	empty := true
 	v.each(func(versions []version) bool {
 		empty = at(versions, rev) == nil
@@ -76,15 +79,17 @@ func (v *View) Hash(rev int64) (Hash, error) {
 	return Hash{Sum: h.Sum32(), Rev: rev, Compacted: v.compacted}, nil
 }
 
-// The bytes of a state: the magic; the revision, the compacted one plus one, and the number of versions as uvarints; then of each version its
-// revision, its place in the revision times two plus whether it deletes, and the length and bytes of its key-value message.
-// Whoever stores them adds a checksum.
+// The bytes of a state: the magic; the revision, the compacted one plus one, and the number of
+// versions as uvarints; then of each version its revision, its place in the revision times two plus
+// whether it deletes, and the length and bytes of its key-value message. Whoever stores them adds a
+// checksum.
 const magic = "raftkv state 1\n"
 
 // maxMessage is the limit on the length of an encoded key and its value, in bytes.
 const maxMessage = 64 << 20
 
-// WriteTo writes the state. ReadView reads it. The error says that it would not, or is the writer's.
+// WriteTo writes the state. ReadView reads it. The error says that it would not, or is the
+// writer's.
 func (v *View) WriteTo(w io.Writer) (int64, error) {
 	out := &counter{w: w}
 	b := bufio.NewWriterSize(out, 1<<16)
@@ -129,7 +134,8 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 	return out.n, b.Flush()
 }
 
-// ReadView reads a state, up to where it ends. The error wraps ErrMalformed, or is that of the reader.
+// ReadView reads a state, up to where it ends. The error wraps ErrMalformed, or is that of the
+// reader.
 func ReadView(r *bufio.Reader) (*View, error) {
 	begin := make([]byte, len(magic))
 	if _, err := io.ReadFull(r, begin); err != nil {
@@ -171,7 +177,8 @@ func ReadView(r *bufio.Reader) (*View, error) {
 	return &v, nil
 }
 
-// before tells whether a version was made earlier than another: a revision may put a key and then delete it.
+// before tells whether a version was made earlier than another: a revision may put a key and then
+// delete it.
 func (v version) before(next version) bool {
 	return v.rev < next.rev || v.rev == next.rev && v.sub < next.sub
 }

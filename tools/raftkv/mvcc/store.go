@@ -1,8 +1,10 @@
-// Package mvcc is the state that raftkv replicates: keys with all their revisions since the last compaction, in memory,
-// in order. It answers as etcd does, revision by revision, and its hash is etcd's. It knows neither raft nor gRPC.
+// Package mvcc is the state that raftkv replicates: keys with all their revisions since the last
+// compaction, in memory, in order. It answers as etcd does, revision by revision, and its hash is
+// etcd's. It knows neither raft nor gRPC.
 //
-// A change of one key makes a new version and never touches an old one. So whoever holds a View has a state that
-// stays as it is while the Store goes on, at no cost but the memory of what changed since.
+// A change of one key makes a new version and never touches an old one. So whoever holds a View has
+// a state that stays as it is while the Store goes on, at no cost but the memory of what changed
+// since.
 package mvcc
 
 import (
@@ -21,8 +23,8 @@ var (
 	ErrLeaseNotFound = errors.New("mvcc: there are no leases")
 )
 
-// A Store is the newest state. Its methods may be called concurrently; those that change it are to be called in the order
-// of the log.
+// A Store is the newest state. Its methods may be called concurrently; those that change it are to
+// be called in the order of the log.
 type Store struct {
 	mu       sync.RWMutex
 	v        View
@@ -30,8 +32,8 @@ type Store struct {
 	sweeping int64         // up to which compaction a sweep is under way
 }
 
-// A View is a state at one revision and, back to the last compaction, at those before. It does not change. Its methods may
-// be called concurrently.
+// A View is a state at one revision and, back to the last compaction, at those before. It does not
+// change. Its methods may be called concurrently.
 type View struct {
 	keys      *btree.Map[string, []version] // the versions of a key, oldest first, never empty
 	rev       int64                         // of the last change; 1 before any
@@ -40,7 +42,8 @@ type View struct {
 	live      int64                         // in bytes, of those that a read at rev finds
 }
 
-// version is a key as one revision left it. Slices of versions only ever grow behind what a View can see.
+// version is a key as one revision left it. Slices of versions only ever grow behind what a View
+// can see.
 type version struct {
 	kv      *mvccpb.KeyValue // never changed
 	sub     int64            // its place among the changes of its revision
@@ -48,7 +51,8 @@ type version struct {
 	deleted bool
 }
 
-// overhead is what a version takes in memory beside its key and value, roughly: BenchmarkMemory measures it.
+// overhead is what a version takes in memory beside its key and value, roughly: BenchmarkMemory
+// measures it.
 const overhead = 240
 
 func (v *version) size() int64 { return int64(len(v.kv.Key)+len(v.kv.Value)) + overhead }
@@ -75,7 +79,8 @@ func (s *Store) View() *View {
 	return &v
 }
 
-// Restore makes the Store hold the state of a View that ReadView returned, which then belongs to it.
+// Restore makes the Store hold the state of a View that ReadView returned, which then belongs to
+// it.
 func (s *Store) Restore(v *View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,8 +131,8 @@ func at(versions []version, rev int64) *version {
 	return nil
 }
 
-// ascend calls f with the versions of each key in [key, end) until f returns false. A nil end means key alone, an empty
-// one means no end.
+// ascend calls f with the versions of each key in [key, end) until f returns false. A nil end means
+// key alone, an empty one means no end.
 func (v *View) ascend(key, end []byte, f func(string, []version) bool) {
 	if end == nil {
 		if versions, ok := v.keys.Get(string(key)); ok {
@@ -144,8 +149,8 @@ func (v *View) ascend(key, end []byte, f func(string, []version) bool) {
 	})
 }
 
-// rangeEnd returns the end of a range as ascend wants it. Requests cannot tell nil from empty, so a single zero
-// byte stands for no end.
+// rangeEnd returns the end of a range as ascend wants it. Requests cannot tell nil from empty, so a
+// single zero byte stands for no end.
 func rangeEnd(end []byte) []byte {
 	switch {
 	case len(end) == 0:

@@ -14,15 +14,17 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
-// ErrNonsense is of a message that no member sends. Raft takes many of them for its own mistake and ends the process, and some of them
-// would do so again after every restart.
+// ErrNonsense is of a message that no member sends. Raft takes many of them for its own mistake and
+// ends the process, and some of them would do so again after every restart.
 var ErrNonsense = errors.New("raftkv: no member sends this")
 
-// maxTermAhead is how far ahead of ours a term may be. A member that was away may find any number of elections held, but not so many;
-// and as a new term has to be durable, nobody gets to the last there is in steps of it.
+// maxTermAhead is how far ahead of ours a term may be. A member that was away may find any number
+// of elections held, but not so many; and as a new term has to be durable, nobody gets to the last
+// there is in steps of it.
 const maxTermAhead = 1 << 32
 
-// admit returns why a message from a peer must not reach raft, an ErrNonsense, or nil. What depends on the log is left to fits.
+// admit returns why a message from a peer must not reach raft, an ErrNonsense, or nil. What depends
+// on the log is left to fits.
 func (n *Node) admit(m *raftpb.Message) error {
 	switch t := m.GetType(); {
 	case t == raftpb.MsgProp || t == raftpb.MsgReadIndex:
@@ -75,7 +77,8 @@ func nonsense(m *raftpb.Message, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %w", ErrNonsense, m.GetType(), fmt.Errorf(format, args...))
 }
 
-// admitEntry returns why an entry cannot be applied, or not even written. Once it is in the log it would end every member.
+// admitEntry returns why an entry cannot be applied, or not even written. Once it is in the log it
+// would end every member.
 func (n *Node) admitEntry(e *raftpb.Entry, proposed bool) error {
 	if limit := n.cfg.maxRecord() - recordOverhead; len(e.Data) > limit {
 		return fmt.Errorf("it has %d bytes, and the log takes %d", len(e.Data), limit)
@@ -136,7 +139,8 @@ func (n *Node) admitSnapshot(m *raftpb.Message) error {
 	return nil
 }
 
-// fits returns why raft would not survive a message that admit lets through: it counts on more than is in our log. The loop calls it.
+// fits returns why raft would not survive a message that admit lets through: it counts on more than
+// is in our log. The loop calls it.
 func (n *Node) fits(m *raftpb.Message) error {
 	switch {
 	case m.GetTerm() < n.term.Load():

@@ -18,7 +18,8 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
-// nonsenses are messages that no member sends, from the member "from" to the member "to", which has this term and a log of this length.
+// nonsenses are messages that no member sends, from the member "from" to the member "to", which has
+// this term and a log of this length.
 func nonsenses(from, to, term, last uint64) map[string]*raftpb.Message {
 	garbage := []byte("\xff\xff\xff\xff garbage")
 	message := func(t raftpb.MessageType, change func(m *raftpb.Message)) *raftpb.Message {
@@ -197,7 +198,8 @@ func TestTheLastVoterIsNotRemoved(t *testing.T) {
 	}
 }
 
-// Whatever bytes there are in a message, it is refused or raft survives it, and the cluster goes on.
+// Whatever bytes there are in a message, it is refused or raft survives it, and the cluster goes
+// on.
 func FuzzAMessageEndsNobody(f *testing.F) {
 	for _, m := range nonsenses(2, 1, 2, 4) {
 		if proto.Size(m) < 1<<10 {

@@ -70,7 +70,8 @@ func (a *alarms) set(list []*pb.AlarmMember) {
 	a.list = list
 }
 
-// unknown returns why an alarm cannot be raised: of whom or of what nobody knows, there could be any number. etcd takes them all.
+// unknown returns why an alarm cannot be raised: of whom or of what nobody knows, there could be
+// any number. etcd takes them all.
 func (n *Node) unknown(r *pb.AlarmRequest) error {
 	if r.Action != pb.AlarmRequest_ACTIVATE || r.Alarm == pb.AlarmType_NONE {
 		return nil
@@ -87,7 +88,8 @@ func (n *Node) unknown(r *pb.AlarmRequest) error {
 // Alarms returns the alarms that are active.
 func (n *Node) Alarms() []*pb.AlarmMember { return n.alarms.all() }
 
-// spacious returns ErrNoSpace if a request would add to a state that is full, and has the cluster raise the alarm.
+// spacious returns ErrNoSpace if a request would add to a state that is full, and has the cluster
+// raise the alarm.
 func (n *Node) spacious(r *pb.InternalRaftRequest) error {
 	if r.Put == nil && (r.Txn == nil || !writes(r.Txn)) {
 		return nil
@@ -99,7 +101,8 @@ func (n *Node) spacious(r *pb.InternalRaftRequest) error {
 		return nil
 	}
 	raise := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: n.cfg.ID, Alarm: pb.AlarmType_NOSPACE}
-	// Whether or not the others hear of it now, this request takes no effect; the next one raises the alarm again.
+	// Whether or not the others hear of it now, this request takes no effect; the next one raises
+	// the alarm again.
 	_, _ = n.Propose(context.Background(), &pb.InternalRaftRequest{Alarm: raise})
 	return ErrNoSpace
 }

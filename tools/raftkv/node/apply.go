@@ -30,7 +30,8 @@ type applier struct {
 	leaderTerm   uint64
 }
 
-// work is a message with entries, a snapshot to take the place of everything, or the demand for a snapshot of an index or a later one.
+// work is a message with entries, a snapshot to take the place of everything, or the demand for a
+// snapshot of an index or a later one.
 type work struct {
 	message  *raftpb.Message
 	snapshot *raftpb.Snapshot
@@ -169,8 +170,8 @@ func (n *Node) apply(m *raftpb.Message) {
 	}
 }
 
-// answer answers those who changed the members. They may go on to the next change, which raft drops if it does not know yet that the
-// one before was applied.
+// answer answers those who changed the members. They may go on to the next change, which raft drops
+// if it does not know yet that the one before was applied.
 func (a *applier) answer() {
 	for _, decide := range a.changed {
 		decide()
@@ -178,7 +179,8 @@ func (a *applier) answer() {
 	a.changed = nil
 }
 
-// applyEntry applies one entry. An error says that the entry makes no sense: then no member can go on.
+// applyEntry applies one entry. An error says that the entry makes no sense: then no member can go
+// on.
 func (n *Node) applyEntry(e *raftpb.Entry) error {
 	switch e.GetType() {
 	case raftpb.EntryNormal:
@@ -215,8 +217,8 @@ func (n *Node) applyEntry(e *raftpb.Entry) error {
 	return fmt.Errorf("entry of unknown type %d", e.GetType())
 }
 
-// applyRequest changes the state as a request says. It depends on the state and the request alone, so that all members
-// come to the same.
+// applyRequest changes the state as a request says. It depends on the state and the request alone,
+// so that all members come to the same.
 func (n *Node) applyRequest(r *pb.InternalRaftRequest) (proto.Message, error) {
 	full := n.alarms.active(pb.AlarmType_NOSPACE)
 	if changes := r.Put != nil || r.DeleteRange != nil || r.Txn != nil || r.Compaction != nil; changes && n.alarms.active(pb.AlarmType_CORRUPT) {

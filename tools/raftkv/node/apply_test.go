@@ -48,8 +48,8 @@ func TestNothingIsAppliedBehindAnEntryThatCannotBe(t *testing.T) {
 	}
 }
 
-// A member that is told to stop may be about to apply a change of the members, of which raft hears no more then. A snapshot that says it was applied would
-// have a conf state without it.
+// A member that is told to stop may be about to apply a change of the members, of which raft hears
+// no more then. A snapshot that says it was applied would have a conf state without it.
 func TestAChangeOfMembersThatRaftHearsNothingOfIsNotApplied(t *testing.T) {
 	id := uint64(9)
 	context, err := contextOf(member.Change{Member: member.Member{ID: id, PeerURLs: []string{"http://9:1"}}})

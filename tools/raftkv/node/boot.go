@@ -78,7 +78,8 @@ func (n *Node) boot() error {
 		return err
 	}
 	if n.cfg.Bootstrap && from.Index == 0 && l.State.IsZero() {
-		// Without a hard state this member has promised nothing: whatever part of its beginning a crash left, it can begin again.
+		// Without a hard state this member has promised nothing: whatever part of its beginning a
+		// crash left, it can begin again.
 		n.fresh.Store(true)
 		if l.State, l.Entries, err = n.begin(); err != nil {
 			return err

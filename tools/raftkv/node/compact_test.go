@@ -10,8 +10,8 @@ import (
 	"github.com/stele-wal/stele/fileutil/crashfs"
 )
 
-// A compaction is answered before its memory is free. Members that lose power meanwhile finish it when they are back, whether they go on from
-// the log or from a snapshot.
+// A compaction is answered before its memory is free. Members that lose power meanwhile finish it
+// when they are back, whether they go on from the log or from a snapshot.
 func TestACompactionThatACrashInterruptsIsFinished(t *testing.T) {
 	for _, every := range []uint64{1 << 40, 50} {
 		t.Run(fmt.Sprintf("a snapshot after %d entries", every), func(t *testing.T) {

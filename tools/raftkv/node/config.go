@@ -47,7 +47,8 @@ type Config struct {
 	saboteur saboteur
 }
 
-// saboteur breaks a promise on purpose, so that tests can show that they notice. The zero value breaks none.
+// saboteur breaks a promise on purpose, so that tests can show that they notice. The zero value
+// breaks none.
 type saboteur struct {
 	ackBeforeSync     bool
 	applyBeforeCommit bool
@@ -58,8 +59,8 @@ type saboteur struct {
 type Transport interface {
 	// Send sends a message to m.To. It does not wait.
 	Send(m *raftpb.Message)
-	// SendSnapshot sends a snapshot's body, which open opens, and m after it, and calls done when the peer has both or
-	// cannot be reached. It does not wait.
+	// SendSnapshot sends a snapshot's body, which open opens, and m after it, and calls done when
+	// the peer has both or cannot be reached. It does not wait.
 	SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, error), done func(error))
 	// SetPeer says where a member is, RemovePeer that it is gone.
 	SetPeer(id uint64, urls []string)

@@ -57,8 +57,9 @@ func TestAMemberWithoutAnySoundSnapshotSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// writeTwoSnapshots writes keys k0, k1 and so on, 110 at the least, until the leader has made two snapshots, and returns how many.
-// Snapshots are made in the background, so how many keys that takes is not known.
+// writeTwoSnapshots writes keys k0, k1 and so on, 110 at the least, until the leader has made two
+// snapshots, and returns how many. Snapshots are made in the background, so how many keys that
+// takes is not known.
 func writeTwoSnapshots(t *testing.T, s *sim) int {
 	t.Helper()
 	made := map[uint64]bool{}
@@ -82,7 +83,8 @@ func bodyPath(index uint64) string {
 	return filepath.Join(simDir, "snap", fmt.Sprintf("%016x.snap.db", index))
 }
 
-// damageNewest turns a member's power off and damages its newest snapshot. It returns its index and that of the one before.
+// damageNewest turns a member's power off and damages its newest snapshot. It returns its index and
+// that of the one before.
 func damageNewest(t *testing.T, s *sim, id uint64) (newest, before uint64) {
 	t.Helper()
 	_ = s.get(id).Stop() // a snapshot that is being made is done

@@ -16,8 +16,9 @@ func memoryOf(e *raftpb.Entry) uint64 { return uint64(len(e.Data)) + entryOverhe
 // sized is how large the newest snapshot is.
 type sized struct{ index, bytes uint64 }
 
-// due reports whether it is time for a snapshot. It costs as much as it holds, so a large state waits for more entries: what is written for
-// snapshots is then no more than a small multiple of what is written for entries. The applier calls it.
+// due reports whether it is time for a snapshot. It costs as much as it holds, so a large state
+// waits for more entries: what is written for snapshots is then no more than a small multiple of
+// what is written for entries. The applier calls it.
 func (n *Node) due() bool {
 	a := &n.applier
 	if a.since >= n.cfg.SnapshotEntries {
@@ -36,8 +37,8 @@ func (n *Node) due() bool {
 	return a.bytes >= a.sized.bytes/2
 }
 
-// forget has raft's memory let go of the entries up to a snapshot, but for the last ones: a member that is only a little behind is sent those,
-// and no snapshot.
+// forget has raft's memory let go of the entries up to a snapshot, but for the last ones: a member
+// that is only a little behind is sent those, and no snapshot.
 func (n *Node) forget(index uint64) error {
 	first, err := n.storage.FirstIndex()
 	if err != nil || first > index {

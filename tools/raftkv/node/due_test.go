@@ -11,8 +11,8 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// A snapshot holds the whole state. Were one made after every so many bytes of entries, whatever it takes, a large state would be written over
-// and over.
+// A snapshot holds the whole state. Were one made after every so many bytes of entries, whatever it
+// takes, a large state would be written over and over.
 func TestALargerStateWaitsForMoreEntriesBeforeItsNextSnapshot(t *testing.T) {
 	var made atomic.Int64
 	s := newSim(t, 1, Config{SnapshotBytes: 16 << 10, Observer: Observer{Snapshot: func(time.Duration, error) { made.Add(1) }}})
@@ -33,7 +33,8 @@ func TestALargerStateWaitsForMoreEntriesBeforeItsNextSnapshot(t *testing.T) {
 	if got := made.Load(); got < 5 || got > 15 {
 		t.Errorf("%d snapshots of a state that grew to a MiB", got)
 	}
-	// The rule holds for the next life too: it looks at the newest snapshot there is, from which the entries are counted again.
+	// The rule holds for the next life too: it looks at the newest snapshot there is, from which
+	// the entries are counted again.
 	must(t, n.Stop())
 	before := made.Load()
 	n = s.start(1)

@@ -4,7 +4,8 @@ import (
 	"errors"
 )
 
-// Errors of requests. Unless it says otherwise, an error leaves open whether the request takes effect.
+// Errors of requests. Unless it says otherwise, an error leaves open whether the request takes
+// effect.
 var (
 	ErrStopped     = errors.New("raftkv: the node is stopped")                               // it may have been accepted
 	ErrLeaderLost  = errors.New("raftkv: the leader changed before the request was decided") // it may be decided yet
@@ -20,10 +21,12 @@ var (
 	ErrUnhealthy   = errors.New("raftkv: not enough started members")                 // it takes no effect
 )
 
-// ErrCorrupt is of a write while members hold different things: it takes no effect, so that no more is built on what may be wrong.
+// ErrCorrupt is of a write while members hold different things: it takes no effect, so that no more
+// is built on what may be wrong.
 var ErrCorrupt = errors.New("raftkv: corrupt cluster")
 
-// ErrNotRestored is of a snapshot that raft does not go on from: it does not have this member, or is of a leader that is none any more.
+// ErrNotRestored is of a snapshot that raft does not go on from: it does not have this member, or
+// is of a leader that is none any more.
 var ErrNotRestored = errors.New("raftkv: the snapshot was not restored")
 
 // ErrAhead is of a snapshot that the log has gone beyond, or has come to. Nothing of it is needed.

@@ -14,8 +14,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// The figures of the Raft paper, on real logs: each member is given the log that the figure shows, behind the
-// entries that make the cluster, and starts from it.
+// The figures of the Raft paper, on real logs: each member is given the log that the figure shows,
+// behind the entries that make the cluster, and starts from it.
 
 // figure writes a log on a member's disk: what its cluster begins with, and an entry of each term.
 func (s *sim) figure(id, term uint64, terms ...uint64) {
@@ -36,7 +36,8 @@ func (s *sim) figure(id, term uint64, terms ...uint64) {
 	must(s.t, w.Close())
 }
 
-// terms returns the terms in the log on a member's disk after a power cut, those of the figure and what came after.
+// terms returns the terms in the log on a member's disk after a power cut, those of the figure and
+// what came after.
 func (s *sim) terms(id uint64) (terms []uint64) {
 	s.t.Helper()
 	disk := s.disks[id]
@@ -70,8 +71,8 @@ func (s *sim) tickOnce(id uint64) {
 }
 
 func newFigure(t *testing.T, n int, noPreVote bool) *sim {
-	// The clock moves on with every look at a condition, so an election must be many of its steps: whoever leads has to hear from
-	// the others within one.
+	// The clock moves on with every look at a condition, so an election must be many of its steps:
+	// whoever leads has to hear from the others within one.
 	s := newSim(t, n, Config{NoPreVote: noPreVote, ElectionTicks: 100})
 	s.ticks = map[uint64]chan time.Time{}
 	return s
@@ -139,7 +140,8 @@ func sameState(t *testing.T, s *sim, n uint64) {
 	}
 }
 
-// An entry of an earlier term that a majority has is not committed by that, (c), and may yet be overwritten, (d).
+// An entry of an earlier term that a majority has is not committed by that, (c), and may yet be
+// overwritten, (d).
 func TestFigure8dAnEntryOfAnEarlierTermMayBeOverwrittenThoughAMajorityHasIt(t *testing.T) {
 	eachElection(t, func(t *testing.T, noPreVote bool) {
 		s := newFigure(t, 5, noPreVote)
@@ -148,7 +150,8 @@ func TestFigure8dAnEntryOfAnEarlierTermMayBeOverwrittenThoughAMajorityHasIt(t *t
 		s.figure(3, 3, 1) // gets 2 from the first member
 		s.figure(4, 3, 1)
 		s.figure(5, 3, 1, 3)
-		// (c): the first member leads term 4 and has the entry of term 2 on a majority. Its own of term 4 reaches nobody.
+		// (c): the first member leads term 4 and has the entry of term 2 on a majority. Its own of
+		// term 4 reaches nobody.
 		s.edit = func(m *raftpb.Message) {
 			if m.GetType() != raftpb.MsgApp {
 				return

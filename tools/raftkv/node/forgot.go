@@ -9,8 +9,9 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 )
 
-// ErrForgot is why a Node stops, or does not start, whose log lacks what its member has promised: its disk was lost, or put back to an
-// earlier time. With its vote the others could decide without what it had acknowledged.
+// ErrForgot is why a Node stops, or does not start, whose log lacks what its member has promised:
+// its disk was lost, or put back to an earlier time. With its vote the others could decide without
+// what it had acknowledged.
 var ErrForgot = errors.New("raftkv: this member has lost what it acknowledged before")
 
 // Forgotten returns ErrForgot with what to do about it.
@@ -32,15 +33,18 @@ type Standing struct {
 // Standing returns what there is to say of the log now.
 func (n *Node) Standing() Standing {
 	last, _ := n.storage.LastIndex() // which has no way to fail
-	// The term after the index: if a leader cuts the log in between, the term is that leader's, and says so.
+	// The term after the index: if a leader cuts the log in between, the term is that leader's, and
+	// says so.
 	return Standing{Last: last, Term: n.term.Load(), Fresh: n.fresh.Load()}
 }
 
-// Introducing says that the member is about to tell the cluster its name. From then on it is not Fresh.
+// Introducing says that the member is about to tell the cluster its name. From then on it is not
+// Fresh.
 func (n *Node) Introducing() { n.fresh.Store(false) }
 
-// Trusts returns ErrForgot if this member knows of more that another has promised than that has in its log, by what it says as it begins to
-// speak: it has introduced itself before, or it has acknowledged more to this leader. Other errors are ErrStopped and the context's.
+// Trusts returns ErrForgot if this member knows of more that another has promised than that has in
+// its log, by what it says as it begins to speak: it has introduced itself before, or it has
+// acknowledged more to this leader. Other errors are ErrStopped and the context's.
 func (n *Node) Trusts(ctx context.Context, id uint64, s Standing) error {
 	if m, ok := n.members.Get(id); ok && m.Name != "" && s.Fresh {
 		n.log.Error("a member has started before, and comes with an empty log: its vote is not taken", "member", fmt.Sprintf("%x", id), "error", Forgotten(id))
@@ -49,7 +53,8 @@ func (n *Node) Trusts(ctx context.Context, id uint64, s Standing) error {
 	acknowledged := make(chan uint64, 1)
 	n.inbox.call(func() {
 		var match uint64
-		// In the term of a leader nobody's log loses what it has acknowledged to him. Who is of a later term may have been told otherwise.
+		// In the term of a leader nobody's log loses what it has acknowledged to him. Who is of a
+		// later term may have been told otherwise.
 		if st := n.raft.BasicStatus(); st.RaftState == raft.StateLeader && s.Term <= st.GetTerm() {
 			n.raft.WithProgress(func(member uint64, _ raft.ProgressType, pr tracker.Progress) {
 				if member == id {
@@ -74,7 +79,8 @@ func (n *Node) Trusts(ctx context.Context, id uint64, s Standing) error {
 	}
 }
 
-// notLost returns why there is no log to be made, where there is none: a member that has snapshots had one.
+// notLost returns why there is no log to be made, where there is none: a member that has snapshots
+// had one.
 func (n *Node) notLost(dir string) error {
 	l, err := n.snapshots.List()
 	if err != nil {

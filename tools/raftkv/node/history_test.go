@@ -39,7 +39,8 @@ type output struct {
 	ok    bool // of a cas
 }
 
-// register says what the operations on a key mean: a key has the value that was put last, "" at first.
+// register says what the operations on a key mean: a key has the value that was put last, "" at
+// first.
 var register = porcupine.Model{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
 		byKey := map[string][]porcupine.Operation{}
@@ -134,7 +135,8 @@ func (r *recorder) add(client int, i input, o output, err error, call int64) {
 		if i.kind == 'g' || errors.Is(err, ErrTooMany) {
 			return // it changed nothing and said nothing
 		}
-		// It may take effect at any time from its call on. Never is the same as after everything that was seen.
+		// It may take effect at any time from its call on. Never is the same as after everything
+		// that was seen.
 		op.Return = 1 << 62
 		op.Input = input{kind: 'p', key: i.key, value: i.value}
 		if i.kind == 'c' {
@@ -255,8 +257,8 @@ func (s *sim) change(t raftpb.ConfChangeType, id uint64, c member.Change) {
 	})
 }
 
-// admit has the cluster take a new member right after a snapshot, and waits until it has caught up. Nothing is written meanwhile, so that
-// no other snapshot is made for any other reason.
+// admit has the cluster take a new member right after a snapshot, and waits until it has caught up.
+// Nothing is written meanwhile, so that no other snapshot is made for any other reason.
 func (s *sim) admit(rng *rand.Rand) member.Member {
 	s.t.Helper()
 	s.quiet.Lock()
@@ -331,7 +333,8 @@ func runHistory(t testing.TB, seed uint64, sab saboteur, bad []misfortune) (hist
 		wait(r, 100, time.Second)
 	}
 	end()
-	// What all agree on in the end is a part of the history: it must have room for every write that was acknowledged.
+	// What all agree on in the end is a part of the history: it must have room for every write that
+	// was acknowledged.
 	for k := range 3 {
 		i := input{kind: 'g', key: fmt.Sprint("k", k)}
 		s.eventually("a last read", func() bool {
@@ -403,8 +406,8 @@ func TestHistoriesAreLinearizableThroughCrashesPartitionsAndChangesOfMembers(t *
 	t.Logf("%d operations in %d histories", total.Load(), *histories)
 }
 
-// runSabotaged runs a history and says what is wrong with it, if anything is: that it is not linearizable, or that a member cannot
-// go on from what the saboteur has left on its disk.
+// runSabotaged runs a history and says what is wrong with it, if anything is: that it is not
+// linearizable, or that a member cannot go on from what the saboteur has left on its disk.
 func runSabotaged(t *testing.T, seed uint64, sab saboteur, among []misfortune) (why string) {
 	tb := &deaf{TB: t}
 	done := make(chan struct{})

@@ -17,7 +17,8 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/mvcc"
 )
 
-// afterSnapshot writes until the leader has made another snapshot, and lets go of the log before it.
+// afterSnapshot writes until the leader has made another snapshot, and lets go of the log before
+// it.
 func (s *sim) afterSnapshot() *simNode {
 	s.t.Helper()
 	lead := s.leader()
@@ -55,7 +56,8 @@ func (s *sim) join(m member.Member) *simNode {
 	return s.start(m.ID)
 }
 
-// Nothing is written after the snapshot but the change itself, so that no other is made for any other reason.
+// Nothing is written after the snapshot but the change itself, so that no other is made for any
+// other reason.
 func TestAMemberThatIsAddedRightAfterASnapshotJoins(t *testing.T) {
 	for _, size := range []int{1, 2, 3, 5} {
 		for _, learner := range []bool{false, true} {
@@ -183,7 +185,8 @@ func TestASnapshotThatIsNotRestoredIsAFailure(t *testing.T) {
 	s.agree()
 }
 
-// The answer to a snapshot may be lost, and raft needs one to go on: the same snapshot is answered again, and replaces nothing.
+// The answer to a snapshot may be lost, and raft needs one to go on: the same snapshot is answered
+// again, and replaces nothing.
 func TestASnapshotThatIsNotNeededAnyMoreIsAnswered(t *testing.T) {
 	s := newSim(t, 3, Config{SnapshotEntries: 50, CatchUpEntries: 5})
 	s.startAll()
@@ -212,7 +215,8 @@ func TestASnapshotThatIsNotNeededAnyMoreIsAnswered(t *testing.T) {
 	s.agree()
 }
 
-// With the other voter its say is gone, so the one that remains has to know by itself that it was removed.
+// With the other voter its say is gone, so the one that remains has to know by itself that it was
+// removed.
 func TestARemovalThatWasAnsweredSurvivesAPowerCutWithoutTheRemoved(t *testing.T) {
 	s := newSim(t, 2, Config{})
 	s.startAll()

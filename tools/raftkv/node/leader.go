@@ -8,7 +8,8 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 )
 
-// MoveLeader makes another member the leader, and waits for that as long as ctx lets it. The errors are ErrNotLeader, ErrBadTransfer, ErrNoTransfer and ErrStopped.
+// MoveLeader makes another member the leader, and waits for that as long as ctx lets it. The errors
+// are ErrNotLeader, ErrBadTransfer, ErrNoTransfer and ErrStopped.
 func (n *Node) MoveLeader(ctx context.Context, to uint64) error {
 	if n.lead.get() != n.cfg.ID {
 		return ErrNotLeader
@@ -32,7 +33,8 @@ func (n *Node) MoveLeader(ctx context.Context, to uint64) error {
 	}
 }
 
-// Retire makes another member the leader, if this one is, and returns once it is, or ctx is done, or nobody can be.
+// Retire makes another member the leader, if this one is, and returns once it is, or ctx is done,
+// or nobody can be.
 func (n *Node) Retire(ctx context.Context) {
 	moving := make(chan bool, 1)
 	n.inbox.call(func() { moving <- n.handOver() })

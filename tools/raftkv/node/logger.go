@@ -14,7 +14,8 @@ func (l raftLogger) Debugf(format string, v ...any) { l.log.Debug(fmt.Sprintf(fo
 func (l raftLogger) Info(v ...any)                  { l.log.Info(fmt.Sprint(v...)) }
 func (l raftLogger) Infof(format string, v ...any) {
 	if strings.HasPrefix(format, "entry at index %d missing from unstable log") {
-		// Two writes were under way and the second one's answer came first: the rule, with AsyncStorageWrites.
+		// Two writes were under way and the second one's answer came first: the rule, with
+		// AsyncStorageWrites.
 		l.Debugf(format, v...)
 		return
 	}

@@ -9,7 +9,8 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// run owns raft. It never waits for a disk or a peer, but for the log to take more when that is full.
+// run owns raft. It never waits for a disk or a peer, but for the log to take more when that is
+// full.
 func (n *Node) run() {
 	defer n.background.Done()
 	ticks := n.cfg.Ticks

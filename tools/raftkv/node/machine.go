@@ -13,20 +13,22 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A Machine is a state that commands change, in place of the key-value store. What they mean only it knows. Its methods are called one
-// after another. They may wait, until stop is closed; then it does not matter any more what they do.
+// A Machine is a state that commands change, in place of the key-value store. What they mean only
+// it knows. Its methods are called one after another. They may wait, until stop is closed; then it
+// does not matter any more what they do.
 //
 // The members of a Node with a Machine are those that the cluster began with.
 type Machine interface {
 	// Apply is given the next command: each once in a life of the Node, in the order of the log.
 	Apply(stop <-chan struct{}, index, term uint64, command []byte)
-	// Restore is given the state of a snapshot, which stands for all commands up to its index: when the Node starts from it, or when a
-	// leader has sent it.
+	// Restore is given the state of a snapshot, which stands for all commands up to its index: when
+	// the Node starts from it, or when a leader has sent it.
 	Restore(stop <-chan struct{}, index, term uint64, state []byte)
 }
 
-// Begin has a command written in the log and applied, if this member leads. It returns at once, with where the command will be applied, if it
-// ever is: another leader may put something else there, and then Apply says so, as it says what is at every index. Without a Machine, or of a
+// Begin has a command written in the log and applied, if this member leads. It returns at once,
+// with where the command will be applied, if it ever is: another leader may put something else
+// there, and then Apply says so, as it says what is at every index. Without a Machine, or of a
 // command larger than MaxRequest, it takes nothing.
 func (n *Node) Begin(command []byte) (index, term uint64, leads bool) {
 	data := marshal(&pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: n.nextID()}, Put: &pb.PutRequest{Value: command}})
@@ -73,7 +75,8 @@ func (n *Node) command(e *raftpb.Entry, r *pb.InternalRaftRequest) error {
 	}
 }
 
-// handMachine gives the machine the state of a snapshot, if there is one that it has not been given. The applier calls it.
+// handMachine gives the machine the state of a snapshot, if there is one that it has not been
+// given. The applier calls it.
 func (n *Node) handMachine() {
 	h := n.applier.machine
 	n.applier.machine = nil
@@ -82,10 +85,12 @@ func (n *Node) handMachine() {
 	}
 }
 
-// SnapshotAt makes a snapshot of a state of the machine's: that after the command at an index, which has been given to Apply. When it returns nil the
-// snapshot is durable, and the log is released. It does nothing if there is a later one. Only one call at a time is allowed.
+// SnapshotAt makes a snapshot of a state of the machine's: that after the command at an index,
+// which has been given to Apply. When it returns nil the snapshot is durable, and the log is
+// released. It does nothing if there is a later one. Only one call at a time is allowed.
 //
-// The error says that the index is not committed, is the context's, ErrStopped, or that of the file system.
+// The error says that the index is not committed, is the context's, ErrStopped, or that of the file
+// system.
 func (n *Node) SnapshotAt(ctx context.Context, index uint64, state []byte) error {
 	if committed := n.committed.Load(); index > committed {
 		return fmt.Errorf("raftkv: a snapshot at %d, and only %d is committed", index, committed)

@@ -1,12 +1,14 @@
-// Package node is one member of a replicated key-value store: raft, the log that it promises by, and the state that
-// the log adds up to. It speaks to its peers through a Transport and to the disk through the stele log and its snapshots.
+// Package node is one member of a replicated key-value store: raft, the log that it promises by,
+// and the state that the log adds up to. It speaks to its peers through a Transport and to the disk
+// through the stele log and its snapshots.
 //
-// Read ready.go first. Everything that must not be forgotten goes through the two functions there, and the order of their
-// lines is why the store is safe.
+// Read ready.go first. Everything that must not be forgotten goes through the two functions there,
+// and the order of their lines is why the store is safe.
 //
-// A Node has three goroutines of its own. One owns raft, and does nothing that waits for the disk. The log's own calls back when what
-// raft wanted to be remembered is durable. The third applies what is committed. Two more work now and then: one writes a snapshot, and one
-// frees what was compacted.
+// A Node has three goroutines of its own. One owns raft, and does nothing that waits for the disk.
+// The log's own calls back when what raft wanted to be remembered is durable. The third applies
+// what is committed. Two more work now and then: one writes a snapshot, and one frees what was
+// compacted.
 package node
 
 import (
@@ -72,7 +74,8 @@ type Node struct {
 	last         uint64     // the index of the last entry that the log was given; the loop's
 }
 
-// Start opens what is in Config.Dir, or makes it, and joins the cluster. The errors are those of the log and the snapshots.
+// Start opens what is in Config.Dir, or makes it, and joins the cluster. The errors are those of
+// the log and the snapshots.
 func Start(cfg Config) (*Node, error) {
 	cfg.setDefaults()
 	if cfg.Tick < 0 || cfg.HeartbeatTicks < 1 || cfg.ElectionTicks <= cfg.HeartbeatTicks { // of which raft would panic
@@ -105,7 +108,8 @@ func Start(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// Stop stops the Node and closes its log. What was acknowledged is durable already. The error is the log's.
+// Stop stops the Node and closes its log. What was acknowledged is durable already. The error is
+// the log's.
 func (n *Node) Stop() error {
 	n.halt()
 	n.applier.close()
@@ -113,8 +117,9 @@ func (n *Node) Stop() error {
 	return n.wal.Close()
 }
 
-// Receive takes a message from a peer, but for one with a snapshot, which is for ReceivedSnapshot. It waits while the Node has enough of them, so
-// that the peer's stream does too. The errors are ErrRemoved, ErrNonsense, ErrStopped and the context's.
+// Receive takes a message from a peer, but for one with a snapshot, which is for ReceivedSnapshot.
+// It waits while the Node has enough of them, so that the peer's stream does too. The errors are
+// ErrRemoved, ErrNonsense, ErrStopped and the context's.
 func (n *Node) Receive(ctx context.Context, m *raftpb.Message) error {
 	if n.members.Removed(m.GetFrom()) {
 		return ErrRemoved
@@ -133,7 +138,8 @@ func (n *Node) Unreachable(id uint64) {
 	n.inbox.call(func() { n.raft.ReportUnreachable(id) })
 }
 
-// Evicted tells a member that a peer knows it to be removed. It may not have heard of it itself, as nobody sends to it any more.
+// Evicted tells a member that a peer knows it to be removed. It may not have heard of it itself, as
+// nobody sends to it any more.
 func (n *Node) Evicted() { n.fail(ErrRemoved) }
 
 // Status is what a Node knows of itself.
@@ -158,8 +164,8 @@ func (n *Node) Status() Status {
 // Store returns the state, to be read. A read is linearizable if ReadIndex returned before.
 func (n *Node) Store() *mvcc.Store { return n.store }
 
-// Hash returns the checksum of the state up to a revision, or with 0 up to all that was decided before the call. The errors are those of
-// ReadIndex and of mvcc.View.Hash.
+// Hash returns the checksum of the state up to a revision, or with 0 up to all that was decided
+// before the call. The errors are those of ReadIndex and of mvcc.View.Hash.
 func (n *Node) Hash(ctx context.Context, rev int64) (mvcc.Hash, error) {
 	if err := n.ReadIndex(ctx); err != nil {
 		return mvcc.Hash{}, err
@@ -173,5 +179,6 @@ func (n *Node) Members() *member.Set { return n.members }
 // Quota returns how large the state may be, in bytes.
 func (n *Node) Quota() int64 { return n.cfg.Quota }
 
-// nextID returns an ID for a request. They count up from a random number, so that no two are under way with the same one.
+// nextID returns an ID for a request. They count up from a random number, so that no two are under
+// way with the same one.
 func (n *Node) nextID() uint64 { return n.ids.Add(1) }

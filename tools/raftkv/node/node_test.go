@@ -47,7 +47,8 @@ func TestALoneMemberKeepsWhatItAcknowledgedThroughEveryPowerCut(t *testing.T) {
 	}
 }
 
-// After a power cut the commit on the disk is behind what was acknowledged, and a lone member knows it only once it has decided something again.
+// After a power cut the commit on the disk is behind what was acknowledged, and a lone member knows
+// it only once it has decided something again.
 func TestALoneMemberThatWasRestartedReadsNothingOlderThanItAcknowledged(t *testing.T) {
 	s := newSim(t, 1, Config{})
 	n := s.start(1)
@@ -88,8 +89,8 @@ func TestALoneMemberThatWasRestartedReadsNothingOlderThanItAcknowledged(t *testi
 	}
 }
 
-// No message that promises something leaves before the disk keeps the promise: at each one the power is cut, with all lost
-// that may be, and the log is asked.
+// No message that promises something leaves before the disk keeps the promise: at each one the
+// power is cut, with all lost that may be, and the log is asked.
 func TestNoPromiseIsMadeBeforeItIsKept(t *testing.T) {
 	checkPromises(t, saboteur{}, func(complaints int64, votes, appends int64) {
 		if complaints != 0 || votes == 0 || appends < 20 {

@@ -41,9 +41,11 @@ func (p *proposal) size() int {
 	return len(p.data)
 }
 
-// Propose has a request written in the log and applied, and returns the answer, which is of the type that belongs
-// to the request. The request is decided and durable then. If the error is one of the request itself, mvcc's or ErrNoSpace, it was decided
-// that it takes no effect. With ErrTooMany and ErrTooLarge it was not even proposed. With any other error it may take effect, now or later, or never.
+// Propose has a request written in the log and applied, and returns the answer, which is of the
+// type that belongs to the request. The request is decided and durable then. If the error is one of
+// the request itself, mvcc's or ErrNoSpace, it was decided that it takes no effect. With ErrTooMany
+// and ErrTooLarge it was not even proposed. With any other error it may take effect, now or later,
+// or never.
 func (n *Node) Propose(ctx context.Context, r *pb.InternalRaftRequest) (proto.Message, error) {
 	if err := n.spacious(r); err != nil {
 		return nil, err
@@ -94,7 +96,8 @@ func (n *Node) await(ctx context.Context, p proposal) (proto.Message, error) {
 	return nil, err
 }
 
-// propose gives raft what it takes, and returns what has to wait for a leader, or for room in its log.
+// propose gives raft what it takes, and returns what has to wait for a leader, or for room in its
+// log.
 func (n *Node) propose(proposals []proposal) (held []proposal) {
 	status := n.raft.BasicStatus()
 	if len(proposals) == 0 || status.Lead == raft.None {
@@ -133,8 +136,8 @@ func (n *Node) propose(proposals []proposal) (held []proposal) {
 	return nil
 }
 
-// pending are the requests of this member that are not decided, and those that nobody waits for any more but that raft has not taken either: both
-// take memory.
+// pending are the requests of this member that are not decided, and those that nobody waits for any
+// more but that raft has not taken either: both take memory.
 type pending struct {
 	mu      sync.Mutex
 	waiting map[uint64]*waiter
@@ -246,8 +249,8 @@ func (p *pending) decide(id uint64, response proto.Message, err error) {
 	}
 }
 
-// lost answers the requests that were proposed to leaders before this term: those that are not decided by now will
-// not be, unless they are still on the way.
+// lost answers the requests that were proposed to leaders before this term: those that are not
+// decided by now will not be, unless they are still on the way.
 func (p *pending) lost(term uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -38,7 +38,8 @@ func TestRequestsThatNobodyWaitsForAreLetGoWithoutALeaderToo(t *testing.T) {
 	}
 }
 
-// What a peer sends is taken from its stream only as the loop gets on with it, so that peers cannot fill the memory with what they forward.
+// What a peer sends is taken from its stream only as the loop gets on with it, so that peers cannot
+// fill the memory with what they forward.
 func TestAPeerWaitsOnceTheLoopHasEnoughOfItsBytes(t *testing.T) {
 	var b inbox
 	b.init()
@@ -94,7 +95,8 @@ func TestARequestThatTheLogWouldNotTakeIsRefusedAndNobodyStops(t *testing.T) {
 	must(t, n.Err())
 }
 
-// The loop may hang on a disk that does. What it is to take is in memory as long, whoever still waits.
+// The loop may hang on a disk that does. What it is to take is in memory as long, whoever still
+// waits.
 func TestWhileNothingIsTakenNoMoreIsLetInThanMayWait(t *testing.T) {
 	const size, most = 1 << 10, 100 << 10
 	s := newSim(t, 1, Config{})

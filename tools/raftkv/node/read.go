@@ -10,8 +10,8 @@ import (
 	"go.etcd.io/raft/v3"
 )
 
-// ReadIndex returns once the state holds all that was decided before the call, wherever it was: a read of Store is then
-// linearizable. The errors are ErrTimeout, ErrStopped and the context's.
+// ReadIndex returns once the state holds all that was decided before the call, wherever it was: a
+// read of Store is then linearizable. The errors are ErrTimeout, ErrStopped and the context's.
 func (n *Node) ReadIndex(ctx context.Context) error {
 	if n.cfg.saboteur.staleReads {
 		return nil
@@ -32,8 +32,8 @@ func (n *Node) ReadIndex(ctx context.Context) error {
 	}
 }
 
-// reads are the reads that wait for raft. Those that come while it is being asked wait for the next question: it must be asked
-// after they came.
+// reads are the reads that wait for raft. Those that come while it is being asked wait for the next
+// question: it must be asked after they came.
 type reads struct {
 	mu     sync.Mutex
 	next   *round // gathers
@@ -49,7 +49,8 @@ type round struct {
 	err  error
 }
 
-// init has the numbers begin at random: an answer to a question of this member's earlier life must not pass for one to a question of this life.
+// init has the numbers begin at random: an answer to a question of this member's earlier life must
+// not pass for one to a question of this life.
 func (r *reads) init() { r.number = rand.Uint64() }
 
 func (r *reads) join() *round {
@@ -77,8 +78,8 @@ func (r *reads) ask(n *Node) {
 // questionSize is how long the number of a question is, in bytes.
 const questionSize = 8
 
-// put asks raft under a new number. Answers to what was asked before for the same reads count as well; those to what was asked for
-// others do not.
+// put asks raft under a new number. Answers to what was asked before for the same reads count as
+// well; those to what was asked for others do not.
 func (r *reads) put(n *Node) {
 	r.number++
 	r.ticks = 0
@@ -95,9 +96,10 @@ func (r *reads) tick(n *Node) {
 	}
 }
 
-// forgetful tells whether this member is the only voter and has not decided anything since it began to lead. Then its commit may be
-// older than what it acknowledged before it was restarted, since a commit is not made durable by itself; raft, which has a leader among several wait
-// for an entry of its own term, has a lone one answer reads at once.
+// forgetful tells whether this member is the only voter and has not decided anything since it began
+// to lead. Then its commit may be older than what it acknowledged before it was restarted, since a
+// commit is not made durable by itself; raft, which has a leader among several wait for an entry of
+// its own term, has a lone one answer reads at once.
 func (n *Node) forgetful() bool {
 	if !n.alone {
 		return false

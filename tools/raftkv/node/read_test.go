@@ -10,7 +10,8 @@ import (
 	"github.com/stele-wal/stele/fileutil/crashfs"
 )
 
-// A leader may still hold a question of a member's earlier life, and answers it when it next can: with the commit of back then.
+// A leader may still hold a question of a member's earlier life, and answers it when it next can:
+// with the commit of back then.
 func TestAReadTakesNoAnswerToAQuestionOfAnEarlierLife(t *testing.T) {
 	s := newFigure(t, 3, false)
 	s.startAll()

@@ -12,7 +12,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// ready does what raft asks for. A crash right after any of its lines leaves what the comment on the line says.
+// ready does what raft asks for. A crash right after any of its lines leaves what the comment on
+// the line says.
 func (n *Node) ready(rd raft.Ready) {
 	if rd.SoftState != nil {
 		n.leads(rd.SoftState.Lead) // nothing: who leads is not written anywhere
@@ -36,8 +37,8 @@ func (n *Node) ready(rd raft.Ready) {
 	}
 }
 
-// persist writes what raft must not forget, in order behind all it wrote before, and has the responses sent once it is
-// durable. It does not wait for that.
+// persist writes what raft must not forget, in order behind all it wrote before, and has the
+// responses sent once it is durable. It does not wait for that.
 func (n *Node) persist(m *raftpb.Message) {
 	state := walpb.HardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
 	entries := toLog(m.Entries)
@@ -48,14 +49,17 @@ func (n *Node) persist(m *raftpb.Message) {
 		n.last = entries[len(entries)-1].Index
 	}
 	if snapshot := m.GetSnapshot(); !raft.IsEmptySnap(snapshot) {
-		// The snapshot's file was durable before raft heard of it. A crash here leaves a file that no record names.
+		// The snapshot's file was durable before raft heard of it. A crash here leaves a file that
+		// no record names.
 		if err := n.wal.SaveSnapshot(record(snapshot)); err != nil {
 			n.fail(err) // the log before the snapshot, which still stands; the leader sends the snapshot again
 			return
 		}
-		// A crash here leaves a record beyond the commit. The log before it stands until the hard state below is there too.
+		// A crash here leaves a record beyond the commit. The log before it stands until the hard
+		// state below is there too.
 	} else if len(entries) == 0 && !n.promises(state) {
-		// Nothing here is a promise: a commit can be learnt again. So it need not be durable, only in order.
+		// Nothing here is a promise: a commit can be learnt again. So it need not be durable, only
+		// in order.
 		if !state.IsZero() {
 			if err := n.wal.Save(state, nil); err != nil {
 				n.fail(err) // an older commit, at worst
@@ -72,7 +76,8 @@ func (n *Node) persist(m *raftpb.Message) {
 			n.fail(err) // any part of the batch; as no response goes out, none of it was promised
 			return
 		}
-		// From here on the entries, the term and the vote survive a crash, and so does the snapshot in place of what was before it.
+		// From here on the entries, the term and the vote survive a crash, and so does the snapshot
+		// in place of what was before it.
 		n.remember(m)          // nothing new: memory follows the disk
 		n.deliver(m.Responses) // a promise, and the disk keeps it
 		n.deliver(n.acks.finish(k))
@@ -89,7 +94,8 @@ func (n *Node) persist(m *raftpb.Message) {
 	}
 }
 
-// promises tells whether a hard state says more than the last one that the log was given, apart from the commit.
+// promises tells whether a hard state says more than the last one that the log was given, apart
+// from the commit.
 func (n *Node) promises(s walpb.HardState) bool {
 	return !s.IsZero() && (s.Term != n.acks.term || s.Vote != n.acks.vote)
 }
@@ -137,7 +143,8 @@ func (n *Node) send(m *raftpb.Message) {
 	}
 	select {
 	case <-n.failed:
-		// What follows a failed write is promised by nobody. Only the order to take over may still go.
+		// What follows a failed write is promised by nobody. Only the order to take over may still
+		// go.
 		if m.GetType() != raftpb.MsgTimeoutNow {
 			return
 		}

@@ -12,7 +12,8 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
-// Reconfigure makes one change of the members and returns when it is in effect. The errors are member's, and those of Propose.
+// Reconfigure makes one change of the members and returns when it is in effect. The errors are
+// member's, and those of Propose.
 func (n *Node) Reconfigure(ctx context.Context, t raftpb.ConfChangeType, id uint64, c member.Change) error {
 	if err := n.members.Check(t, id, c); err != nil {
 		return err
@@ -45,8 +46,9 @@ type joint struct {
 	Steps   []Step `json:"steps"`
 }
 
-// ReconfigureJoint makes several changes of the members at once: in between, decisions need a majority of the old members and
-// one of the new. It returns when the new ones are in effect. The errors are those of Reconfigure; one of a step is of all.
+// ReconfigureJoint makes several changes of the members at once: in between, decisions need a
+// majority of the old members and one of the new. It returns when the new ones are in effect. The
+// errors are those of Reconfigure; one of a step is of all.
 func (n *Node) ReconfigureJoint(ctx context.Context, steps []Step) error {
 	request := n.nextID()
 	b, err := json.Marshal(joint{request, steps})
@@ -87,8 +89,8 @@ func (n *Node) checkAll(steps []Step) error {
 
 func contextOf(c member.Change) ([]byte, error) { return json.Marshal(c) }
 
-// Promotable tells a leader whether a learner has caught up with it. The errors are ErrNotLeader, ErrNotReady, ErrStopped and
-// member.ErrNotFound.
+// Promotable tells a leader whether a learner has caught up with it. The errors are ErrNotLeader,
+// ErrNotReady, ErrStopped and member.ErrNotFound.
 func (n *Node) Promotable(ctx context.Context, id uint64) error {
 	answer := make(chan error, 1)
 	n.inbox.call(func() {
@@ -193,8 +195,8 @@ func (n *Node) configure(index uint64, cc raftpb.ConfChangeI) error {
 		n.applier.mu.Lock()
 		n.applier.conf = conf
 		n.applier.mu.Unlock()
-		// From here on a restart knows of the change. A commit alone is durable only with what is saved next, and with who was removed the
-		// majority may be gone that could tell of it.
+		// From here on a restart knows of the change. A commit alone is durable only with what is
+		// saved next, and with who was removed the majority may be gone that could tell of it.
 		return n.wal.Sync()
 	case <-n.stop:
 		return ErrStopped

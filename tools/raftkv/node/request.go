@@ -17,8 +17,9 @@ import (
 // howToMove is what to do with a directory of etcd's.
 const howToMove = "start etcd on it, or give another --data-dir; etcdctl make-mirror copies the keys from one to the other"
 
-// notEtcds returns an error if a member's directory is etcd's. Nothing that etcd keeps in its database is in the log any more, so that a start would lose
-// it, and what leases and users guarded would be open.
+// notEtcds returns an error if a member's directory is etcd's. Nothing that etcd keeps in its
+// database is in the log any more, so that a start would lose it, and what leases and users guarded
+// would be open.
 func notEtcds(fsys fileutil.FS, dir string) error {
 	db := filepath.Join(dir, "snap", "db")
 	if _, err := fsys.Stat(db); errors.Is(err, fs.ErrNotExist) {
@@ -29,7 +30,8 @@ func notEtcds(fsys fileutil.FS, dir string) error {
 	return fmt.Errorf("raftkv: %s is etcd's database, and its directory a member of etcd: %s", db, howToMove)
 }
 
-// parseRequest decodes what a normal entry holds. The error is that it is no request, or one that a member cannot do, and which.
+// parseRequest decodes what a normal entry holds. The error is that it is no request, or one that a
+// member cannot do, and which.
 func parseRequest(data []byte) (*pb.InternalRaftRequest, error) {
 	r := new(pb.InternalRaftRequest)
 	if err := proto.Unmarshal(data, r); err != nil {
@@ -48,7 +50,8 @@ func parseRequest(data []byte) (*pb.InternalRaftRequest, error) {
 	return nil, fmt.Errorf("a request that raftkv cannot do, %s", kind)
 }
 
-// understand returns why a member cannot go on from these entries, or nil, and what the last of them that says so calls the member itself.
+// understand returns why a member cannot go on from these entries, or nil, and what the last of
+// them that says so calls the member itself.
 func (n *Node) understand(entries []walpb.Entry) (name string, err error) {
 	for _, e := range entries {
 		if e.Type != walpb.EntryNormal || len(e.Data) == 0 {

@@ -35,8 +35,8 @@ func Identity(dir string) (id, clusterID uint64, err error) {
 	return 0, 0, fmt.Errorf("raftkv: %s: %w", dir, wal.ErrNoLog)
 }
 
-// Seed makes a directory from which a member of a new cluster starts with a given state. All its members are to be
-// seeded with the same state and the same list.
+// Seed makes a directory from which a member of a new cluster starts with a given state. All its
+// members are to be seeded with the same state and the same list.
 func Seed(dir string, id, clusterID uint64, members []member.Member, view *mvcc.View) error {
 	const index, term = 1, 1
 	if err := notEtcds(fileutil.OS{}, dir); err != nil {

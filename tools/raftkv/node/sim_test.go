@@ -26,8 +26,8 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
-// A sim is a cluster in one process: real nodes and real logs, on disks that can lose power and a network that can
-// lose, delay and cut.
+// A sim is a cluster in one process: real nodes and real logs, on disks that can lose power and a
+// network that can lose, delay and cut.
 type sim struct {
 	t      testing.TB
 	cfg    Config // of every node
@@ -136,8 +136,8 @@ func (s *sim) tryStart(id uint64) (*simNode, error) {
 	return n, nil
 }
 
-// greet has a member say how its log stands to all that run, before anything is sent to it. Whatever was done to its disk, unless it
-// is another one it has all that it acknowledged.
+// greet has a member say how its log stands to all that run, before anything is sent to it.
+// Whatever was done to its disk, unless it is another one it has all that it acknowledged.
 func (s *sim) greet(n *simNode) {
 	s.mu.Lock()
 	others := slices.Collect(maps.Values(s.nodes))
@@ -286,7 +286,8 @@ func (s *sim) carry(key [2]uint64, l *link) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		// It is lost if it is not taken. Who is told that it was removed has not heard of that: the transport does the same.
+		// It is lost if it is not taken. Who is told that it was removed has not heard of that: the
+		// transport does the same.
 		if err := to.Receive(ctx, m); errors.Is(err, ErrRemoved) {
 			if from := s.get(key[0]); from != nil {
 				from.Evicted()

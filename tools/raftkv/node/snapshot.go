@@ -32,10 +32,12 @@ type Head struct {
 	State     []byte            `json:"-"`                 // that state
 }
 
-// maxHead is the limit on the length of an encoded Head, in bytes. Every member that was ever removed takes some 20 of them.
+// maxHead is the limit on the length of an encoded Head, in bytes. Every member that was ever
+// removed takes some 20 of them.
 const maxHead = 64 << 20
 
-// WriteState writes the content of a snapshot. The error says that ReadState would not read it, or is the writer's.
+// WriteState writes the content of a snapshot. The error says that ReadState would not read it, or
+// is the writer's.
 func WriteState(w io.Writer, h Head, v *mvcc.View) error {
 	b, err := json.Marshal(h)
 	if err != nil {
@@ -55,7 +57,8 @@ func WriteState(w io.Writer, h Head, v *mvcc.View) error {
 	return err
 }
 
-// ReadState reads the content of a snapshot. The error wraps mvcc.ErrMalformed, or is that of the reader.
+// ReadState reads the content of a snapshot. The error wraps mvcc.ErrMalformed, or is that of the
+// reader.
 func ReadState(r io.Reader) (h Head, v *mvcc.View, err error) {
 	br := bufio.NewReaderSize(r, 1<<16)
 	size, err := binary.ReadUvarint(br)
@@ -96,7 +99,8 @@ func (n *Node) head(index, term uint64) Head {
 	return Head{ClusterID: n.cfg.ClusterID, Index: index, Term: term, Members: n.members, Alarms: n.alarms.all()}
 }
 
-// snapshot makes a snapshot of the state, in the background. The applier calls it, so that the state is at its index.
+// snapshot makes a snapshot of the state, in the background. The applier calls it, so that the
+// state is at its index.
 func (n *Node) snapshot() {
 	if n.cfg.Machine != nil {
 		return // SnapshotAt does
@@ -237,9 +241,9 @@ func (n *Node) adopt(c *content) {
 	n.alarms.set(c.head.Alarms)
 }
 
-// ResumeSnapshot returns where to write a snapshot that a peer sends; some of it may be there from an earlier attempt. When
-// it was committed, ReceivedSnapshot says so. The errors are ErrAhead, after which there is only the message for ReceivedSnapshot, and those of
-// snap.Store.Resume.
+// ResumeSnapshot returns where to write a snapshot that a peer sends; some of it may be there from
+// an earlier attempt. When it was committed, ReceivedSnapshot says so. The errors are ErrAhead,
+// after which there is only the message for ReceivedSnapshot, and those of snap.Store.Resume.
 func (n *Node) ResumeSnapshot(b snap.Body) (*snap.Writer, error) {
 	if b.Index <= n.committed.Load() {
 		return nil, ErrAhead // and it may have the name of a body of our own
@@ -247,9 +251,10 @@ func (n *Node) ResumeSnapshot(b snap.Body) (*snap.Writer, error) {
 	return n.snapshots.Resume(b)
 }
 
-// ReceivedSnapshot gives raft a message with a snapshot whose body was committed, or is not needed; raft answers it in both cases. The errors
-// are ErrNotRestored, ErrRemoved, ErrNonsense, ErrStopped, and those of a body that is no state; without one the log stands at the snapshot
-// or after it.
+// ReceivedSnapshot gives raft a message with a snapshot whose body was committed, or is not needed;
+// raft answers it in both cases. The errors are ErrNotRestored, ErrRemoved, ErrNonsense,
+// ErrStopped, and those of a body that is no state; without one the log stands at the snapshot or
+// after it.
 func (n *Node) ReceivedSnapshot(m *raftpb.Message) error {
 	if n.members.Removed(m.GetFrom()) {
 		return ErrRemoved

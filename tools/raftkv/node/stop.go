@@ -5,7 +5,8 @@ import "fmt"
 // Failed is closed when the Node has stopped by itself; Err says why.
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
-// Stopped is closed when the Node has stopped or is about to, by itself or by Stop: it decides nothing any more.
+// Stopped is closed when the Node has stopped or is about to, by itself or by Stop: it decides
+// nothing any more.
 func (n *Node) Stopped() <-chan struct{} { return n.stop }
 
 // Err returns why the Node stopped by itself, or nil.
@@ -24,7 +25,8 @@ func (n *Node) fail(err error) {
 		n.failure = err
 		n.log.Error("the node stops", "error", err)
 		close(n.failed)
-		// A leader that cannot write must not go on leading. Nothing needs to be written for another to take over.
+		// A leader that cannot write must not go on leading. Nothing needs to be written for
+		// another to take over.
 		n.inbox.call(func() {
 			n.handOver()
 			n.halt()

@@ -5,15 +5,17 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// storage is raft's log in memory. It hands out a snapshot only if everyone who is a member now can be restored from it: raft would
-// send an older one over and over to a member that was added after it, which never takes it.
+// storage is raft's log in memory. It hands out a snapshot only if everyone who is a member now can
+// be restored from it: raft would send an older one over and over to a member that was added after
+// it, which never takes it.
 type storage struct {
 	*raft.MemoryStorage
 	changed uint64             // the index of the last change of members that raft has heard of; the loop's
 	demand  func(index uint64) // has a snapshot made of this index or a later one
 }
 
-// Snapshot returns the newest snapshot, or ErrSnapshotTemporarilyUnavailable while a later one has to be made. The loop calls it.
+// Snapshot returns the newest snapshot, or ErrSnapshotTemporarilyUnavailable while a later one has
+// to be made. The loop calls it.
 func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
 	newest, err := s.MemoryStorage.Snapshot()
 	if err == nil && newest.GetMetadata().GetIndex() < s.changed {
@@ -23,7 +25,8 @@ func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
 	return newest, err
 }
 
-// demand has the applier make a snapshot of an index or a later one, at most one in an election timeout. The loop calls it.
+// demand has the applier make a snapshot of an index or a later one, at most one in an election
+// timeout. The loop calls it.
 func (n *Node) demand(index uint64) {
 	if n.demanded == 0 {
 		n.demanded = n.cfg.ElectionTicks
@@ -31,8 +34,8 @@ func (n *Node) demand(index uint64) {
 	}
 }
 
-// failedSnapshots is how many election timeouts pass after a snapshot could not be made until it is tried again for a member that
-// needs one: what is missing is room on the disk, most likely.
+// failedSnapshots is how many election timeouts pass after a snapshot could not be made until it is
+// tried again for a member that needs one: what is missing is room on the disk, most likely.
 const failedSnapshots = 10
 
 // A pause is something that the loop is to do some ticks from now.

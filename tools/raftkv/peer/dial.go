@@ -44,7 +44,8 @@ func Dial(address string, config *tls.Config) (*grpc.ClientConn, error) {
 		}))
 }
 
-// conns are the connections to one member, one for each of its URLs. One of them is used until next is called. It is a grpc.ClientConnInterface.
+// conns are the connections to one member, one for each of its URLs. One of them is used until next
+// is called. It is a grpc.ClientConnInterface.
 type conns struct {
 	all []*grpc.ClientConn
 	at  atomic.Uint32
@@ -82,7 +83,8 @@ func (c *conns) Close() {
 	}
 }
 
-// Ask asks a member, at its URLs, which are separated by commas, one after the other, who belongs to its cluster.
+// Ask asks a member, at its URLs, which are separated by commas, one after the other, who belongs
+// to its cluster.
 func Ask(ctx context.Context, urls string, config *tls.Config) (info Info, err error) {
 	c, err := dialAll(strings.Split(urls, ","), config)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// metrics count what goes over the wire. Their names, and the labels that say with which member, are etcd's.
+// metrics count what goes over the wire. Their names, and the labels that say with which member,
+// are etcd's.
 type metrics struct {
 	active                                  *prometheus.GaugeVec
 	disconnected                            *prometheus.CounterVec
@@ -81,7 +82,8 @@ func (t *Transport) Collect(c chan<- prometheus.Metric) {
 	}
 }
 
-// measure asks the peer to answer at once, now and then, until ctx is done, and notes how long it takes.
+// measure asks the peer to answer at once, now and then, until ctx is done, and notes how long it
+// takes.
 func (p *peer) measure(ctx context.Context) {
 	defer p.t.wg.Done()
 	again := time.NewTicker(measureEvery)

@@ -1,8 +1,9 @@
-// Package peer carries raft's messages between the members of a cluster: over one gRPC stream from each member to each
-// other, and snapshots over a stream of their own, in chunks, so that a large one does not hold up the rest.
+// Package peer carries raft's messages between the members of a cluster: over one gRPC stream from
+// each member to each other, and snapshots over a stream of their own, in chunks, so that a large
+// one does not hold up the rest.
 //
-// Messages are lost when a stream breaks; raft expects that. They are never changed, reordered within a stream, or taken
-// from a member of another cluster.
+// Messages are lost when a stream breaks; raft expects that. They are never changed, reordered
+// within a stream, or taken from a member of another cluster.
 package peer
 
 import (

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// proxied names the environment variable in which a test that starts itself anew says where to dial: the environment's proxies are read once.
+// proxied names the environment variable in which a test that starts itself anew says where to
+// dial: the environment's proxies are read once.
 const proxied = "RAFTKV_TEST_DIAL"
 
 func TestAMemberIsDialledThroughTheProxyOfTheEnvironment(t *testing.T) {

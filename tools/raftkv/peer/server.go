@@ -48,8 +48,9 @@ type Server struct {
 	Members *member.Set
 }
 
-// NewGRPC returns a gRPC server that offers it. Without TLS: the listener has done that. A peer that is not heard of for a while is taken for lost, so
-// that what it was about to send is not waited for.
+// NewGRPC returns a gRPC server that offers it. Without TLS: the listener has done that. A peer
+// that is not heard of for a while is taken for lost, so that what it was about to send is not
+// waited for.
 func (s *Server) NewGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.WaitForHandlers(true), // Stop leaves nobody who writes a snapshot behind
@@ -85,7 +86,8 @@ func (s *Server) check(ctx context.Context) (from uint64, err error) {
 	return from, nil
 }
 
-// trusts returns why a caller may not speak who says that his log stands as it does. Who says nothing has all that he ever had.
+// trusts returns why a caller may not speak who says that his log stands as it does. Who says
+// nothing has all that he ever had.
 func (s *Server) trusts(ctx context.Context, from uint64) error {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if len(md.Get("last")) == 0 {
@@ -110,8 +112,8 @@ func number(md metadata.MD, key string) uint64 {
 	return 0
 }
 
-// belongs reports whether a caller is another member. This one may be behind, and not know it, or yet have to hear of it from this very
-// caller; then those that it knows are asked.
+// belongs reports whether a caller is another member. This one may be behind, and not know it, or
+// yet have to hear of it from this very caller; then those that it knows are asked.
 func (s *Server) belongs(ctx context.Context, id uint64) bool {
 	if id == 0 || id == s.T.self {
 		return false

@@ -60,7 +60,8 @@ func (p *peer) take() []*raftpb.Message {
 	return queue
 }
 
-// run keeps a stream open, also when there is nothing to say: it is how a member knows whom it can reach.
+// run keeps a stream open, also when there is nothing to say: it is how a member knows whom it can
+// reach.
 func (p *peer) run() {
 	defer p.t.wg.Done()
 	defer func() {
@@ -113,7 +114,8 @@ func (p *peer) run() {
 	}
 }
 
-// talk opens a stream and sends what is queued until it breaks. It returns whether the peer took the stream, and why it ended.
+// talk opens a stream and sends what is queued until it breaks. It returns whether the peer took
+// the stream, and why it ended.
 func (p *peer) talk() (connected bool, err error) {
 	ctx, cancel := context.WithCancel(p.t.standing(p.ctx))
 	defer cancel()
@@ -131,7 +133,8 @@ func (p *peer) talk() (connected bool, err error) {
 	defer p.ended()
 	p.t.wg.Add(1)
 	go p.measure(ctx)
-	// Whoever only sends hears of the end of a stream when he next sends, and then what he sent is lost.
+	// Whoever only sends hears of the end of a stream when he next sends, and then what he sent is
+	// lost.
 	ended := make(chan error, 1)
 	p.t.wg.Add(1)
 	go func() {

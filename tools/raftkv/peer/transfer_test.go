@@ -22,7 +22,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// snapshotOf makes a body of so many bytes durable in a member's store and returns the message that goes with it.
+// snapshotOf makes a body of so many bytes durable in a member's store and returns the message that
+// goes with it.
 func snapshotOf(t testing.TB, s *side, size int) (*raftpb.Message, []byte) {
 	t.Helper()
 	content := make([]byte, size)
@@ -88,7 +89,8 @@ func TestASnapshotArrivesWholeBeforeItsMessage(t *testing.T) {
 func TestATransferThatBreaksGoesOnFromABlock(t *testing.T) {
 	a, b := newSide(t, self, 0), newSide(t, other, 0)
 	b.end()
-	// When four chunks have come the connection breaks. More than a window is still to come then, so that it is in the middle.
+	// When four chunks have come the connection breaks. More than a window is still to come then,
+	// so that it is in the middle.
 	b.cut = func() bool { return total(b.transport.metrics.received) > 4*chunkSize }
 	b.listen(t)
 	a.transport.SetPeer(other, []string{b.url()})

@@ -45,15 +45,16 @@ type Transport struct {
 	asked  time.Time  // when they were asked last
 }
 
-// New returns a Transport for a member of a cluster. config is for https peers. limit is how many bytes of a snapshot are sent a second,
-// 0 for as many as go.
+// New returns a Transport for a member of a cluster. config is for https peers. limit is how many
+// bytes of a snapshot are sent a second, 0 for as many as go.
 func New(cluster, self uint64, config *tls.Config, limit int64, log *slog.Logger) *Transport {
 	t := &Transport{cluster: cluster, self: self, tls: config, limiter: snap.NewLimiter(limit), log: log, peers: map[uint64]*peer{}, metrics: newMetrics(self), served: make(chan struct{})}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
 
-// Serve says which member this is of. Only then it speaks to its peers, and asks it how its log stands. Serve is called once.
+// Serve says which member this is of. Only then it speaks to its peers, and asks it how its log
+// stands. Serve is called once.
 func (t *Transport) Serve(m Member) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -89,8 +90,9 @@ func (t *Transport) knows(id uint64) bool {
 	return t.peers[id] != nil
 }
 
-// vouched asks peers who belongs to the cluster until one says that id does, and has this member meet those it does not know. Any
-// number of strangers may call: they are asked once in a while, and for one caller at a time. Who is turned away calls again.
+// vouched asks peers who belongs to the cluster until one says that id does, and has this member
+// meet those it does not know. Any number of strangers may call: they are asked once in a while,
+// and for one caller at a time. Who is turned away calls again.
 func (t *Transport) vouched(ctx context.Context, id uint64) bool {
 	if !t.asking.TryLock() {
 		return false
@@ -209,7 +211,8 @@ func (t *Transport) SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, e
 	}()
 }
 
-// Promote asks a peer, the leader, to promote a learner. An error of the request is the text of its error.
+// Promote asks a peer, the leader, to promote a learner. An error of the request is the text of its
+// error.
 func (t *Transport) Promote(ctx context.Context, leader, id uint64) error {
 	t.mu.Lock()
 	p := t.peers[leader]

@@ -1,5 +1,5 @@
-// Package progress tells people how far something is: on a terminal in a line that changes, elsewhere, as in a file or the log of a CI, with a line for
-// each stage.
+// Package progress tells people how far something is: on a terminal in a line that changes,
+// elsewhere, as in a file or the log of a CI, with a line for each stage.
 package progress
 
 import (
@@ -9,7 +9,8 @@ import (
 	"sync"
 )
 
-// A Progress writes to one place. Its methods may be called concurrently. What cannot be written is lost: it is not what the program is for.
+// A Progress writes to one place. Its methods may be called concurrently. What cannot be written is
+// lost: it is not what the program is for.
 type Progress struct {
 	out      io.Writer
 	terminal bool
@@ -48,7 +49,8 @@ func (p *Progress) Show(format string, args ...any) {
 	p.shown = true
 }
 
-// Stage says which stage begins: it shows that on a terminal, and writes a line that stays elsewhere.
+// Stage says which stage begins: it shows that on a terminal, and writes a line that stays
+// elsewhere.
 func (p *Progress) Stage(format string, args ...any) {
 	if p.terminal {
 		p.Show(format, args...)

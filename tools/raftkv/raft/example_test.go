@@ -11,7 +11,8 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/raft"
 )
 
-// Three peers agree on three commands. A program of one's own calls Make once, for the peer that it is.
+// Three peers agree on three commands. A program of one's own calls Make once, for the peer that it
+// is.
 func Example() {
 	dir, err := os.MkdirTemp("", "raft")
 	if err != nil {

@@ -1,9 +1,11 @@
-// Package raft is Raft as the labs of MIT's 6.5840 (6.824 before) have it: Make, Start, GetState, Snapshot, Kill, and a channel of what was
-// applied. Beneath it are raftkv's node, a real log and a real network, so that what was applied survives crashes.
+// Package raft is Raft as the labs of MIT's 6.5840 (6.824 before) have it: Make, Start, GetState,
+// Snapshot, Kill, and a channel of what was applied. Beneath it are raftkv's node, a real log and a
+// real network, so that what was applied survives crashes.
 //
-// Other than in the labs: a command is bytes, since it goes to the disk and to other machines. Peers are URLs, and a directory takes the
-// place of the Persister. Snapshots are kept by Raft, which gives the newest to the channel first when it starts. Indexes rise, but not
-// always by one: Raft has entries of its own, at the beginning and whenever there is a new leader.
+// Other than in the labs: a command is bytes, since it goes to the disk and to other machines.
+// Peers are URLs, and a directory takes the place of the Persister. Snapshots are kept by Raft,
+// which gives the newest to the channel first when it starts. Indexes rise, but not always by one:
+// Raft has entries of its own, at the beginning and whenever there is a new leader.
 package raft
 
 import (
@@ -23,7 +25,8 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/peer"
 )
 
-// An ApplyMsg is a command that is committed, or a snapshot that takes the place of all commands up to its index.
+// An ApplyMsg is a command that is committed, or a snapshot that takes the place of all commands up
+// to its index.
 type ApplyMsg struct {
 	CommandValid bool
 	Command      []byte
@@ -58,11 +61,14 @@ type Options struct {
 	Logger   *slog.Logger  // the default is silence
 }
 
-// Make starts the peer that is number me of some peers, which are URLs like http://10.0.0.1:7000, the same list for each of them. What it
-// must not forget is in the directory dir, which it makes if it is not there. Committed commands go to applied, which must be read: each once in
-// a life of the peer, in order, after the newest snapshot if there is one. The channel is closed when the peer has ended.
+// Make starts the peer that is number me of some peers, which are URLs like http://10.0.0.1:7000,
+// the same list for each of them. What it must not forget is in the directory dir, which it makes
+// if it is not there. Committed commands go to applied, which must be read: each once in a life of
+// the peer, in order, after the newest snapshot if there is one. The channel is closed when the
+// peer has ended.
 //
-// The error says that a peer is no URL, that dir is of another peer or is damaged, or is of the file system or the network.
+// The error says that a peer is no URL, that dir is of another peer or is damaged, or is of the
+// file system or the network.
 func Make(peers []string, me int, dir string, applied chan<- ApplyMsg, opts *Options) (*Raft, error) {
 	var o Options
 	if opts != nil {
@@ -116,9 +122,11 @@ func Make(peers []string, me int, dir string, applied chan<- ApplyMsg, opts *Opt
 	return rf, nil
 }
 
-// Start begins agreement on a command and returns at once. The first result is the index that it will have if it is ever committed, the second
-// the current term, and the third whether this peer believes that it leads; if not, nothing was begun. A command that Start took may be lost if the
-// leader changes: it is committed once it has come out of the channel, at that index. One larger than 1.5 MiB is never taken.
+// Start begins agreement on a command and returns at once. The first result is the index that it
+// will have if it is ever committed, the second the current term, and the third whether this peer
+// believes that it leads; if not, nothing was begun. A command that Start took may be lost if the
+// leader changes: it is committed once it has come out of the channel, at that index. One larger
+// than 1.5 MiB is never taken.
 func (rf *Raft) Start(command []byte) (index, term uint64, isLeader bool) {
 	return rf.node.Begin(command)
 }
@@ -129,8 +137,9 @@ func (rf *Raft) GetState() (term uint64, isLeader bool) {
 	return s.Term, s.Leader == s.ID
 }
 
-// Snapshot says that the service has a snapshot of all up to an index that came out of the channel. Once Snapshot has returned nil it is
-// durable, and Raft forgets what is before it. The error says that nothing has come out at that index, that the peer was killed, or is that of the file system.
+// Snapshot says that the service has a snapshot of all up to an index that came out of the channel.
+// Once Snapshot has returned nil it is durable, and Raft forgets what is before it. The error says
+// that nothing has come out at that index, that the peer was killed, or is that of the file system.
 func (rf *Raft) Snapshot(index uint64, snapshot []byte) error {
 	rf.snapshots.RLock()
 	defer rf.snapshots.RUnlock()
@@ -149,12 +158,12 @@ func (rf *Raft) Snapshot(index uint64, snapshot []byte) error {
 	return err
 }
 
-// PersistBytes returns how many bytes of commands have come out of the channel since the newest snapshot: when they are too many it is time for
-// another.
+// PersistBytes returns how many bytes of commands have come out of the channel since the newest
+// snapshot: when they are too many it is time for another.
 func (rf *Raft) PersistBytes() int { return rf.apply.size() }
 
-// Kill ends the peer and closes the channel. What was acknowledged to others is durable. The error is that of the log, or why the peer had
-// ended by itself; Kill may be called more than once.
+// Kill ends the peer and closes the channel. What was acknowledged to others is durable. The error
+// is that of the log, or why the peer had ended by itself; Kill may be called more than once.
 func (rf *Raft) Kill() error {
 	rf.kill.Do(func() {
 		rf.cancel()

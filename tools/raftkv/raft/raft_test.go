@@ -15,7 +15,8 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/node"
 )
 
-// A cluster is some peers on the loopback interface, and for each what came out of its channel, from the beginning on.
+// A cluster is some peers on the loopback interface, and for each what came out of its channel,
+// from the beginning on.
 type cluster struct {
 	t     *testing.T
 	dir   string
@@ -135,7 +136,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// agree has a command committed, on any leader, and waits until it has come out everywhere. It is as the labs' one().
+// agree has a command committed, on any leader, and waits until it has come out everywhere. It is
+// as the labs' one().
 func (c *cluster) agree(command string) {
 	c.t.Helper()
 	eventually(c.t, command, func() bool {

@@ -1,8 +1,10 @@
-// Bitflips flips each bit of a log, one at a time, and counts what ours and etcd's package make of it.
+// Bitflips flips each bit of a log, one at a time, and counts what ours and etcd's package make of
+// it.
 //
 //	go run ./cmd/bitflips [-stride n]
 //
-// The two logs have the same content, three segments each, and were closed cleanly. There is no randomness in it.
+// The two logs have the same content, three segments each, and were closed cleanly. There is no
+// randomness in it.
 package main
 
 import (

@@ -1,9 +1,11 @@
-// Control runs the campaigns of package fuzz over etcd's own log package, and over ours, and prints what each made of the same states.
+// Control runs the campaigns of package fuzz over etcd's own log package, and over ours, and prints
+// what each made of the same states.
 //
 //	go run ./tools/interop/cmd/control [-stage rot|model|opened] [-every n] [-states n] [-seed n] [-json]
 //
-// The stage rot is damage to a log of the same content in both formats; model is what crashes left of logs with etcd's bytes; opened is what they left
-// of ours, opened by ours, and then by etcd. With -json each line is an object.
+// The stage rot is damage to a log of the same content in both formats; model is what crashes left
+// of logs with etcd's bytes; opened is what they left of ours, opened by ours, and then by etcd.
+// With -json each line is an object.
 package main
 
 import (

@@ -1,10 +1,12 @@
-// Unmarked damages etcd's logs at random, and counts what package wal makes of it: there are no witnesses in them and no mark beside
-// them, so of some damage nobody can know whether it was durable. It says of how much.
+// Unmarked damages etcd's logs at random, and counts what package wal makes of it: there are no
+// witnesses in them and no mark beside them, so of some damage nobody can know whether it was
+// durable. It says of how much.
 //
 //	go run ./tools/interop/cmd/unmarked [-times n] [-seed n] testdata/testlogs/etcd/3.*-small.tar.gz testdata/testlogs/etcd/3.7-kill9.tar.gz
 //
-// Each argument is an archive of one log or several. Each log is damaged as often as -times says in each of four ways: one bit is
-// flipped, a sector is zero, some pages are zero, a segment is cut off; always where something was written.
+// Each argument is an archive of one log or several. Each log is damaged as often as -times says in
+// each of four ways: one bit is flipped, a sector is zero, some pages are zero, a segment is cut
+// off; always where something was written.
 package main
 
 import (

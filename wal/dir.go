@@ -12,18 +12,23 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// segment is one .wal file: its place in the log, and, once opened, the file.
+// segment is a place in a log: the name of a .wal file, and what it says.
 type segment struct {
 	name  string
-	seq   uint64
-	index uint64
-	file  fileutil.File
-	size  int64
+	seq   uint64 // segments follow each other in this order, one after the other
+	index uint64 // that of its first entry, but for overwrites
+}
+
+// openSegment is a segment and its file.
+type openSegment struct {
+	segment
+	file fileutil.File
+	size int64 // of the file as far as it is read or written: what was measured, or reserved, last
 }
 
 // listing is what a log's directory holds, sorted by sequence number.
 type listing struct {
-	segments []segment
+	segments []openSegment
 	preceded bool     // segments before these were left out
 	stray    error    // the error of the first name that ends in .wal and is no segment's
 	spares   []string // what writers, ours or etcd, had in preparation: never read
@@ -44,7 +49,7 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 		if what := special(info.Mode()); what != "" || !ok {
 			return listing{}, foreign(filepath.Dir(path), name, what)
 		}
-		return listing{segments: []segment{{name: name, seq: seq, index: index}}}, nil
+		return listing{segments: []openSegment{{segment: segment{name, seq, index}}}}, nil
 	}
 	var l listing
 	// The mark first: a log that is being written is beyond it by the time the rest is read.
@@ -59,7 +64,7 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 		name, what := entry.Name(), special(entry.Type())
 		switch seq, index, ok := parseSegmentName(name); {
 		case ok && what == "":
-			l.segments = append(l.segments, segment{name: name, seq: seq, index: index})
+			l.segments = append(l.segments, openSegment{segment: segment{name, seq, index}})
 		case strings.HasSuffix(name, segmentSuffix):
 			if l.stray == nil {
 				l.stray = foreign(path, name, what)

@@ -11,7 +11,7 @@ import (
 // one write.
 type batch struct {
 	number uint64
-	seg    *segment
+	seg    *openSegment
 	base   int64  // the offset in the segment of buf[0], a multiple of pageSize
 	start  int64  // the offset in the segment at which the batch begins: what stands before is durable
 	buf    []byte // what the page at base holds already, and then the frames of the batch

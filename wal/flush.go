@@ -169,7 +169,7 @@ func (w *Writer) syncNames() error {
 }
 
 // sync makes durable what was written to a segment.
-func (w *Writer) sync(seg *segment) error {
+func (w *Writer) sync(seg *openSegment) error {
 	if sabotaged(noDataSync) {
 		return nil
 	}
@@ -191,7 +191,7 @@ func (w *Writer) sync(seg *segment) error {
 // name gives a spare the name of the segment that it becomes. The name and the head under it become
 // durable with the first batch in the segment. A crash before leaves a segment without a whole
 // head, which the end of the one before it shows to be unborn.
-func (w *Writer) name(seg *segment) error {
+func (w *Writer) name(seg *openSegment) error {
 	began := time.Now()
 	name := segmentName(seg.seq, seg.index)
 	if err := w.opts.FS.Rename(filepath.Join(w.dir, seg.name), filepath.Join(w.dir, name)); err != nil {

@@ -91,8 +91,8 @@ func create(dir string, names fileutil.Dir, file fileutil.File, metadata []byte,
 	if err := vacant(o.FS, dir); err != nil {
 		return nil, err
 	}
-	first := &segment{name: segmentName(0, 0), file: file, size: o.SegmentSize}
-	w := newWriter(dir, names, o, metadata, []*segment{first}, 0, nil)
+	first := &openSegment{segment: segment{name: segmentName(0, 0)}, file: file, size: o.SegmentSize}
+	w := newWriter(dir, names, o, metadata, []*openSegment{first}, 0, nil)
 	w.encoder.head(w.gathering, 0, metadata, walpb.HardState{})
 	w.encoder.snapshot(w.gathering, walpb.Snapshot{})
 	w.history.snapshot(walpb.Snapshot{})
@@ -230,7 +230,7 @@ func lockLog(fsys fileutil.FS, dir string) (listing, error) {
 	return l, nil
 }
 
-func sameNames(a, b []segment) bool {
+func sameNames(a, b []openSegment) bool {
 	for i := range a {
 		if i >= len(b) || a[i].name != b[i].name {
 			return false
@@ -331,7 +331,7 @@ func (f *fold) place(err error) error {
 
 // resume makes the Writer that goes on where a log ends.
 func resume(dir string, l listing, e end, sum fold, recs []recorded, o Options) (*Writer, error) {
-	segments := make([]*segment, len(l.segments))
+	segments := make([]*openSegment, len(l.segments))
 	for i := range l.segments {
 		segments[i] = &l.segments[i]
 	}

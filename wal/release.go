@@ -122,7 +122,7 @@ func finishRelease(dir string, l *listing, before leftover, gap error, o Options
 }
 
 // releasable returns the segments that Release may remove.
-func (w *Writer) releasable(index uint64) []*segment {
+func (w *Writer) releasable(index uint64) []*openSegment {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	newest := newestUsable(w.recorded, w.history.state.Commit)
@@ -141,7 +141,7 @@ func (w *Writer) releasable(index uint64) []*segment {
 }
 
 // removeCopies removes what Open and Repair kept of segments that are going.
-func (w *Writer) removeCopies(segments []*segment) error {
+func (w *Writer) removeCopies(segments []*openSegment) error {
 	l, err := list(w.opts.FS, w.dir)
 	if err != nil {
 		return err

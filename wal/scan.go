@@ -15,7 +15,7 @@ import (
 // scanner reads the frames of the segments of one log in order, and says what the log's end is.
 // Records, Check, Open and Repair all read with it, so that what a log means is decided once.
 type scanner struct {
-	segments []segment
+	segments []openSegment
 	preceded bool // by segments that are not to be read
 	mark     mark // which the log reaches, or its end is lost
 	window   window
@@ -159,7 +159,7 @@ func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
 // frame reads the frame at an offset of the current segment into r and returns its size. If there
 // is no good one, the size is 0 and bad says why; its kind is 0 at the very end of the file. count
 // is how many records the segment has so far.
-func (s *scanner) frame(seg *segment, offset int64, count int, r *Record) (size int64, bad fault, err error) {
+func (s *scanner) frame(seg *openSegment, offset int64, count int, r *Record) (size int64, bad fault, err error) {
 	left := s.window.size - offset
 	if left == 0 {
 		return 0, fault{}, nil
@@ -212,7 +212,7 @@ func (s *scanner) shrunk(err error) (int64, fault, error) {
 
 // record decodes the record of a frame, checks all that is known about it, and takes it into the
 // chain.
-func (s *scanner) record(seg *segment, word uint64, count int, b []byte, r *Record) (bad fault) {
+func (s *scanner) record(seg *openSegment, word uint64, count int, b []byte, r *Record) (bad fault) {
 	if err := r.Record.Unmarshal(b); err != nil {
 		return fault{BadRecord, err.Error()}
 	}
@@ -291,7 +291,7 @@ func headSum(r *walpb.Record, seed uint32, b []byte) (uint32, error) {
 // stop judges the place where the good frames of a segment end. It returns the error that the
 // records end with, or nil if the segment's end is a legal one. count is how many records the
 // segment has before it.
-func (s *scanner) stop(seg *segment, offset int64, count int, bad fault) (*CorruptError, error) {
+func (s *scanner) stop(seg *openSegment, offset int64, count int, bad fault) (*CorruptError, error) {
 	i := s.end.segment
 	last := i == len(s.segments)-1
 	head := count < headRecords(seg.seq)
@@ -412,7 +412,7 @@ func emptySnapshot(r *Record) bool {
 
 // readSeed returns the checksum that a segment says it goes on from. It is not ok if the segment's
 // first frame is not whole, which the scan of that segment will find.
-func readSeed(seg *segment) (seed uint32, ok bool, err error) {
+func readSeed(seg *openSegment) (seed uint32, ok bool, err error) {
 	k := newSeeker(seg, 0, 0, false)
 	k.heads.chunk = pageSize // there is one of these for each segment, and it takes only the first frame
 	f, ok, err := k.frame(&k.heads, 0)

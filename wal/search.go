@@ -51,7 +51,7 @@ type found struct {
 
 // newSeeker looks at every byte if frames are unpadded, as etcd 2 wrote them: one of eight of those
 // begins where a padded one may.
-func newSeeker(seg *segment, ident uint32, from int64, unpadded bool) *seeker {
+func newSeeker(seg *openSegment, ident uint32, from int64, unpadded bool) *seeker {
 	s := &seeker{size: seg.size, ident: ident, step: wordSize}
 	if unpadded || from%wordSize != 0 {
 		s.step = 1

@@ -15,7 +15,7 @@ import (
 type spare struct {
 	mu     sync.Mutex
 	making bool
-	made   *segment
+	made   *openSegment
 	failed bool // the last attempt; it has been reported
 	closed bool
 	count  int // of attempts, for the name: the one before may not have its final name yet
@@ -86,7 +86,7 @@ func (s *spare) run(w *Writer, name string) {
 }
 
 // take hands the spare over. The caller has seen it ready.
-func (s *spare) take() *segment {
+func (s *spare) take() *openSegment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	file := s.made
@@ -115,7 +115,7 @@ var errSpareSync = errors.New("sync of the spare")
 
 // makeSpare makes the file. Whatever stands under its name is removed first, not written to: etcd
 // opens such a file as it is, and takes the records in it for its own.
-func (w *Writer) makeSpare(name string) (*segment, error) {
+func (w *Writer) makeSpare(name string) (*openSegment, error) {
 	if err := w.removeIfThere(name); err != nil {
 		return nil, err
 	}
@@ -137,5 +137,5 @@ func (w *Writer) makeSpare(name string) (*segment, error) {
 		err = errors.Join(err, w.removeIfThere(name), file.Close())
 		return nil, fmt.Errorf("wal: %w", err)
 	}
-	return &segment{name: name, file: file, size: w.opts.SegmentSize}, nil
+	return &openSegment{segment: segment{name: name}, file: file, size: w.opts.SegmentSize}, nil
 }

@@ -43,8 +43,8 @@ type Writer struct {
 	closed   bool
 	history  history
 	encoder  encoder
-	segments []*segment // that have their names, in order
-	recorded []recorded // snapshot records from which the log might be replayed
+	segments []*openSegment // that have their names, in order
+	recorded []recorded     // snapshot records from which the log might be replayed
 
 	// One batch gathers while at most one other is being written and synced, so no byte of a batch
 	// is written before all of the batch before it is durable. Recovery relies on that: FORMAT.md,
@@ -75,7 +75,7 @@ const (
 
 // newWriter returns a Writer that goes on at the end of the last of the segments, which holds page,
 // the bytes of its last page.
-func newWriter(dir string, names fileutil.Dir, o Options, metadata []byte, segments []*segment, end int64, page []byte) *Writer {
+func newWriter(dir string, names fileutil.Dir, o Options, metadata []byte, segments []*openSegment, end int64, page []byte) *Writer {
 	w := &Writer{dir: dir, names: names, opts: o, metadata: metadata, segments: segments, ended: make(chan struct{})}
 	w.waiting[0].L, w.waiting[1].L = &w.mu, &w.mu
 	w.worker.init(w)

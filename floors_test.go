@@ -51,7 +51,7 @@ var floors = []floor{
 	// What proves the library, on all of it.
 	{"./fuzz/...", slices.Concat(library, []string{"./fuzz/..."})},
 
-	// Modules of their own: what they require, whoever imports the library does not get.
+	// Modules of their own: who imports the library does not get what they require.
 	{"./tools/waldump/...", slices.Concat(library, []string{"./tools/waldump/...", anyModule})},
 	{"./tools/raftkv/...", slices.Concat(library, []string{"./tools/raftkv/...", anyModule})},
 	// Interop has the campaigns judge etcd's package as they judge ours.
@@ -67,7 +67,7 @@ var kept = []struct {
 	imports string
 	forDirs []string
 }{
-	// What etcd's own log package takes and returns: whoever compares with it needs these types.
+	// What etcd's own log package takes and returns: a comparison with it needs these types.
 	{"go.etcd.io/raft/v3/raftpb", []string{"./tools/raftkv/...", "./tools/interop/...", "./tools/powercut/..."}},
 	{"go.etcd.io/raft/...", []string{"./tools/raftkv/..."}},
 	{"google.golang.org/grpc/...", []string{"./tools/raftkv/..."}},
@@ -233,7 +233,8 @@ func TestCheckersSeeWhatIsWrong(t *testing.T) {
 			"examples", examples,
 			map[string]string{
 				"walpb/a.go": ok, "walpb/a_test.go": "package x\nfunc Example() {\n\t// Output:\n}",
-				"wal/a.go": ok, "wal/a_test.go": "package x\nfunc Example() {\n\tprintln()\n}", // never runs
+				// This one never runs.
+				"wal/a.go": ok, "wal/a_test.go": "package x\nfunc Example() {\n\tprintln()\n}",
 				"snap/a.go": ok,
 				"fuzz/a.go": ok,
 			},

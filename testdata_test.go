@@ -42,7 +42,7 @@ func TestEtcdLogsAreWhatTheirRowsSay(t *testing.T) {
 				t.Errorf("%s: %s has %d bytes, the rows say %d", name, s.Name, len(b), s.Size)
 			}
 			if tail := b[s.End:]; bytes.Count(tail, []byte{0}) != len(tail) {
-				t.Errorf("%s: %s is not all zero behind its end at %d", name, s.Name, s.End)
+				t.Errorf("%s: %s is not all zero after its end at %d", name, s.Name, s.End)
 			}
 			segments[s.Name] = b
 		}
@@ -91,7 +91,7 @@ func TestEtcdLogsAreWhatTheirRowsSay(t *testing.T) {
 }
 
 // dataOf finds the data of a record that etcd wrote: type and checksum as varints, then the data,
-// each behind its key.
+// each after its key.
 func dataOf(record []byte) []byte {
 	for len(record) > 0 && record[0] != 0x1a {
 		_, n := binary.Uvarint(record[1:])

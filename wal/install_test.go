@@ -2,7 +2,6 @@ package wal_test
 
 import (
 	"errors"
-	"math"
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -159,33 +158,5 @@ func TestALogOfNothingButAnInstalledSnapshotGoesOnBehindIt(t *testing.T) {
 	must(t, w.Close())
 	if log, err := replay(l.FS, walpb.Snapshot{Index: 200, Term: 1}); err != nil || text(log.Entries) != "201/1" {
 		t.Errorf("%v, %v", log, err)
-	}
-}
-
-// 2^64-1 is an index. What is computed from it must not begin again at 0: neither the name of a
-// segment, nor what may come next.
-func TestTheLastIndexIsAnIndexLikeAnyOther(t *testing.T) {
-	l, w := create(t)
-	must(t, w.SaveSnapshot(walpb.Snapshot{Index: math.MaxUint64, Term: 1})) // of which nothing comes
-	last := uint64(0)
-	for len(l.segments()) < 3 {
-		last++
-		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-	}
-	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 3, Term: 1}))
-	must(t, w.Close())
-	if log, err := replay(l.FS, walpb.Snapshot{Index: 3, Term: 1}); err != nil || text(log.Entries) != text(entries(1, 4, last, 0)) {
-		t.Errorf("a snapshot of the last index is recorded; from 3 on: %v, %v", log, err)
-	}
-
-	l, w = create(t)
-	at := walpb.Snapshot{Index: math.MaxUint64 - 1, Term: 1}
-	must(t, w.SaveSnapshot(at))
-	must(t, w.Save(state(1, at.Index), nil))
-	must(t, w.Save(walpb.HardState{}, []walpb.Entry{{Index: math.MaxUint64, Term: 1}}))
-	must(t, w.Save(state(2, at.Index), []walpb.Entry{{Index: math.MaxUint64, Term: 2}})) // another leader's
-	must(t, w.Close())
-	if log, err := replay(l.FS, at); err != nil || text(log.Entries) != "18446744073709551615/2" {
-		t.Errorf("the last index, written twice: %v, %v", log, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"path"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -306,6 +307,36 @@ func TestAMarkThatCannotBeWrittenIsNoFailure(t *testing.T) {
 		if err != nil || len(log.Entries) != 19 {
 			t.Errorf("%v: %v", kind, err)
 		}
+	}
+}
+
+// The mark is the only proof of the last batch, so it is worth another try: the next one finds
+// room, or a descriptor.
+func TestTheMarkIsWrittenAgainOnceItCan(t *testing.T) {
+	for _, kind := range []crashfs.OpKind{crashfs.OpCreate, crashfs.OpWrite} {
+		l := newLab(crashfs.New())
+		var failing atomic.Bool
+		failing.Store(true)
+		l.onOp = func(op crashfs.Op) error {
+			if failing.Load() && path.Base(op.Name) == "synced" && op.Kind == kind {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		w, err := wal.Create(labDir, []byte("meta"), l.options())
+		must(t, err)
+		must(t, w.Save(state(1, 0), entries(1, 1, 1, 100)))
+		before, err := l.ReadFile(labDir + "/synced")
+		if kind == crashfs.OpCreate && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("the mark: %v", err)
+		}
+		failing.Store(false)
+		must(t, w.Save(state(1, 0), entries(1, 2, 2, 100)))
+		after, err := l.ReadFile(labDir + "/synced")
+		if err != nil || len(after) != 64 || slices.Equal(before, after) {
+			t.Errorf("%s of the mark failed once: now it has %d bytes, %v", kind, len(after), err)
+		}
+		must(t, w.Close())
 	}
 }
 

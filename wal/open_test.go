@@ -2,13 +2,18 @@ package wal_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
 	"path"
-	"slices"
+	"path/filepath"
+	"runtime"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -17,306 +22,339 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// tornOptions are those of the logs of tear.
-func tornOptions(on *crashfs.FS) *wal.Options { return &wal.Options{FS: on, SegmentSize: 64 << 10} }
-
-// tear appends entries to a log of one segment in a crashfs, and returns what a power cut leaves
-// that came before their sync and garbled the first of them: the files, where the torn tail begins,
-// and its bytes.
-func tear(t *testing.T, w *wal.Writer, l *lab, list []walpb.Entry) (f *crashfs.FS, at int64, tail []byte) {
-	t.Helper()
-	before := records(t, l.FS)
-	end := before[len(before)-1]
-	at = end.Offset + end.Size
-	l.onOp = func(op crashfs.Op) error {
-		if op.Kind == crashfs.OpSyncData && isSegment(op) && f == nil {
-			f = l.FS.Crash(crashfs.KeepAll)
-		}
-		return nil
+func TestBadDirectoriesAreNamedWithTheReason(t *testing.T) {
+	good, segments, _ := threeSegments(t)
+	random := make([]byte, 5000)
+	rand.NewChaCha8([32]byte{1}).Read(random)
+	huge := binary.LittleEndian.AppendUint64(nil, 1<<56-1)
+	with := func(change func(files map[string][]byte)) map[string][]byte {
+		files := maps.Clone(good)
+		change(files)
+		return files
 	}
-	must(t, w.Save(walpb.HardState{}, list))
-	l.onOp = nil
-	f = damage(f, segment0, func(b []byte) []byte {
-		b[at+60] ^= 1
-		tail = bytes.TrimRight(b[at:], "\x00")
-		return b
-	})
-	return f, at, bytes.Clone(tail)
-}
-
-// torn returns a log with a torn tail of several pages.
-func torn(t *testing.T) (f *crashfs.FS, at int64, tail []byte) {
-	t.Helper()
-	l, w := create(t, func(o *wal.Options) { o.SegmentSize = 64 << 10 })
-	must(t, w.Save(state(1, 0), entries(1, 1, 3, 100)))
-	f, at, tail = tear(t, w, l, entries(1, 4, 9, 4000))
-	must(t, w.Close())
-	return f, at, tail
-}
-
-// copies returns what is kept of torn tails, by name.
-func copies(f *crashfs.FS) map[string][]byte {
-	kept := map[string][]byte{}
-	for name, b := range f.Tree() {
-		if strings.HasSuffix(name, ".torn") {
-			kept[path.Base(name)] = b
-		}
+	add := func(name string, b []byte) map[string][]byte {
+		return with(func(f map[string][]byte) { f["log/"+name] = b })
 	}
-	return kept
-}
-
-// A crash may come while Open zeroes what it has copied. The next Open finds less, and must not put
-// that in the place of the whole.
-func TestACopyOfATornTailSurvivesACrashOfOpen(t *testing.T) {
-	f, _, tail := torn(t)
-	crashes := 0
-	f.SetHook(nil, func(op crashfs.Op) {
-		if !op.Kind.Changes() {
-			return
-		}
-		for i := range append([]crashfs.Place{{}}, f.Pending()...) {
-			for _, choose := range []crashfs.Chooser{crashfs.KeepAll, crashfs.DropAll, crashfs.DropOne(i), crashfs.KeepOne(i)} {
-				crashes++
-				crashed := f.Crash(choose)
-				w, err := wal.Open(labDir, tornOptions(crashed))
-				if err != nil {
-					t.Errorf("after %v: %v", op, err)
-					continue
-				}
-				must(t, w.Close())
-				whole := false
-				for _, b := range copies(crashed) {
-					whole = whole || bytes.Equal(b, tail)
-				}
-				if !whole {
-					t.Errorf("after %v no copy holds all that was removed", op)
-				}
-			}
-		}
-	})
-	w, err := wal.Open(labDir, tornOptions(f))
-	f.SetHook(nil, nil)
-	must(t, err)
-	must(t, w.Close())
-	if crashes < 20 {
-		t.Errorf("only %d crashes", crashes)
-	}
-}
-
-// A log may be torn twice at the same offset. Each copy has a name of its own, whether Open or a
-// repair makes it, and all go with the segment.
-func TestASecondTornTailAtAnOffsetDoesNotReplaceTheFirst(t *testing.T) {
-	for name, trim := range map[string]func(t *testing.T, f *crashfs.FS){
-		"open": func(t *testing.T, f *crashfs.FS) {},
-		"repair": func(t *testing.T, f *crashfs.FS) {
-			plan, err := wal.PlanRepair(labDir, tornOptions(f))
-			must(t, err)
-			if _, there := copies(f)[plan.Copy]; there || plan.Copy == "" {
-				t.Errorf("the plan is to copy to %q; there are %v", plan.Copy, names(f))
-			}
-			must(t, plan.Apply())
-			if _, there := copies(f)[plan.Copy]; !there {
-				t.Errorf("the plan was to copy to %q; there are %v", plan.Copy, names(f))
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f, at, tail := torn(t)
-			var tails [][]byte
-			var l *lab
-			var w *wal.Writer
-			for range 3 {
-				tails = append(tails, tail)
-				trim(t, f)
-				l = newLab(f)
-				var err error
-				w, err = wal.Open(labDir, l.options())
-				must(t, err)
-				must(t, l.settle(t))
-				if len(tails) == 3 {
-					break
-				}
-				var again int64
-				f, again, tail = tear(t, w, l, entries(1, 4, 4, 200*len(tails)))
-				must(t, w.Close())
-				if again != at {
-					t.Fatalf("the log was torn at %d, and now at %d", at, again)
-				}
-			}
-			kept := copies(f)
-			prefix := fmt.Sprintf("%s.%d", segment0, at)
-			for i, name := range []string{prefix + ".torn", prefix + ".1.torn", prefix + ".2.torn"} {
-				if !bytes.Equal(kept[name], tails[i]) {
-					t.Errorf("%s does not hold the torn tail number %d", name, i+1)
-				}
-			}
-			if len(kept) != 3 {
-				t.Errorf("%d copies", len(kept))
-			}
-
-			last := uint64(3)
-			for len(l.segments()) < 2 {
-				last++
-				l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-			}
-			must(t, w.Save(state(1, last), nil))
-			must(t, w.SaveSnapshot(walpb.Snapshot{Index: last, Term: 1}))
-			must(t, w.Release(last))
-			must(t, w.Close())
-			if len(copies(f)) > 0 || slices.Contains(l.segments(), segment0) {
-				t.Errorf("Release left %v", names(f))
-			}
-		})
-	}
-}
-
-// The space that Open needs for a copy may be what the spare of the Writer that died has taken.
-func TestOpenOnAFullDiskHasTheSpaceOfTheSpares(t *testing.T) {
-	f, _, tail := torn(t)
-	f.WriteFile(labDir+"/0.tmp", make([]byte, 64<<10))
-	l := newLab(f)
-	var room atomic.Bool
-	l.onOp = func(op crashfs.Op) error {
-		if op.Kind == crashfs.OpRemove && path.Base(op.Name) == "0.tmp" {
-			room.Store(true)
-		}
-		if op.Kind == crashfs.OpWrite && !isSegment(op) && !room.Load() {
-			return syscall.ENOSPC
-		}
-		return nil
-	}
-	w, err := wal.Open(labDir, &wal.Options{FS: l, SegmentSize: 64 << 10})
-	must(t, err)
-	must(t, w.Close())
-	for name, b := range copies(f) {
-		if !bytes.Equal(b, tail) {
-			t.Errorf("%s is not the torn tail", name)
-		}
-	}
-	if len(copies(f)) != 1 {
-		t.Errorf("there are %v", names(f))
-	}
-}
-
-// Who is told that a tail was trimmed may act on it. So nobody is before that is done and durable,
-// whatever fails.
-func TestNobodyIsToldOfATrimBeforeItIsDone(t *testing.T) {
-	log, at, tail := torn(t)
-	for _, noSync := range []bool{false, true} {
-		failed, ended := 0, false
-		for nth := int32(1); !ended; nth++ {
-			var said bytes.Buffer
-			var told []string
-			var count atomic.Int32
-			l := newLab(log.Clone())
-			l.onOp = func(op crashfs.Op) error {
-				if op.Kind.Changes() && path.Base(op.Name) != "0.tmp" && op.Name != markFile && op.Kind != crashfs.OpPreallocate && count.Add(1) == nth {
-					return syscall.EIO
-				}
-				return nil
-			}
-			o := &wal.Options{FS: l, SegmentSize: 64 << 10, NoSync: noSync, Logger: slog.New(slog.NewTextHandler(&said, nil))}
-			o.Observer.Trimmed = func(segment string, offset, n int64, _ string) {
-				told = append(told, fmt.Sprint(segment, " ", offset, " ", n))
-			}
-			w, err := wal.Open(labDir, o)
-			if err != nil {
-				failed++
-				if len(told) > 0 || strings.Contains(said.String(), "trimmed") {
-					t.Errorf("Open failed with %v, and told %v, %s", err, told, said.String())
-				}
-				continue
-			}
-			ended = true
-			count.Store(nth) // what follows goes well
-			must(t, w.Close())
-			if want := fmt.Sprint(segment0, " ", at, " ", len(tail)); len(told) != 1 || told[0] != want || strings.Count(said.String(), "trimmed") != 1 {
-				t.Errorf("Open told %v, want %s; and said %s", told, want, said.String())
-			}
-		}
-		if failed < 5 {
-			t.Errorf("only %d operations could fail", failed)
-		}
-	}
-}
-
-// Release removes the first segments, and leaves a snapshot record that makes them needless.
-// Without one they are lost, and with them what was committed.
-func TestLossOfTheFirstSegmentsIsReportedUnlessASnapshotReplacesThem(t *testing.T) {
+	one := func(b []byte) map[string][]byte { return map[string][]byte{"log/" + segment0: b} }
+	var corrupt *wal.CorruptError
 	for _, c := range []struct {
-		name     string
-		recorded func(last uint64) bool // when the snapshot is
-		index    uint64                 // of the snapshot, 0 for the last entry
-		needless bool
+		name  string
+		files map[string][]byte
+		is    error    // of Open, Check and Records
+		kind  wal.Kind // or, of a CorruptError
+		says  []string
 	}{
-		{"no snapshot", func(uint64) bool { return false }, 0, false},
-		{"a snapshot that is lost as well", func(last uint64) bool { return last == 6 }, 5, false},
-		{"a snapshot after whose index entries are lost", func(last uint64) bool { return last == 0 }, 2, false},
-		{"a snapshot of all that is lost", func(last uint64) bool { return last == 0 }, 0, true},
+		{name: "missing", files: map[string][]byte{"other/": nil}, is: fs.ErrNotExist, says: []string{"log"}},
+		{name: "a file", files: map[string][]byte{"log": []byte("a file")}, is: wal.ErrForeign, says: []string{"log"}},
+		{name: "empty", files: map[string][]byte{"log/": nil}, is: wal.ErrNoLog, says: []string{"log", "*.wal"}},
+		{name: "no log", files: map[string][]byte{"log/a.txt": nil, "log/0.tmp": random}, is: wal.ErrNoLog, says: []string{"log", "*.wal"}},
+		{name: "random bytes", files: one(random), kind: wal.BadLength, says: []string{segment0}},
+		{name: "2^56 bytes", files: one(huge), kind: wal.BadLength, says: []string{segment0, fmt.Sprint(int64(1<<56 - 1))}},
+		{name: "2^56 bytes, more follows", files: one(append(huge, random...)), kind: wal.BadLength, says: []string{segment0}},
+		{name: "empty file", files: one(nil), says: []string{segment0}},
+		{name: "zeros", files: one(make([]byte, 9000)), kind: wal.ZeroLength, says: []string{segment0}},
+		{name: "no metadata", files: one(forge(0, head()[0], head()[2])), kind: wal.BadHead, says: []string{segment0, "metadata"}},
+		{name: "no checksum", files: one(forge(0, head()[1:]...)), kind: wal.BadHead, says: []string{segment0, "crc"}},
+		{name: "stray", files: add("x.wal.orig.wal", []byte("x")), is: wal.ErrForeign, says: []string{"log", "x.wal.orig.wal"}},
+		{name: "backup of a segment", files: add("0000000000000000-0000000000000000.wal.orig.wal", good["log/"+segment0]), is: wal.ErrForeign, says: []string{"wal.orig.wal"}},
+		{name: "too few digits", files: add("1-5.wal", good["log/"+segment0]), is: wal.ErrForeign, says: []string{"1-5.wal"}},
+		{name: "upper case", files: add("000000000000000A-0000000000000001.wal", nil), is: wal.ErrForeign, says: []string{"000000000000000A"}},
+		{name: "longer suffix", files: add("0000000000000003-0000000000000001.walx.wal", nil), is: wal.ErrForeign, says: []string{".walx.wal"}},
+		{name: "a directory with a segment's name", files: add("0000000000000003-0000000000000001.wal/", nil), is: wal.ErrForeign, says: []string{"0000000000000003-0000000000000001.wal: not a segment but a directory"}},
+		{name: "nothing but a directory with a segment's name", files: map[string][]byte{"log/" + segment0 + "/a": nil}, is: wal.ErrForeign, says: []string{segment0, "directory: move it away"}},
+		{name: "one number twice", files: add("0000000000000001-0000000000000000.wal", good["log/"+segments[1]]), kind: wal.DoubleSegment, says: []string{"0000000000000001-"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l, w := create(t)
-			last := uint64(0)
-			record := func(when, index uint64) {
-				if c.recorded(when) {
-					must(t, w.SaveSnapshot(walpb.Snapshot{Index: index, Term: 1}))
+			f := crashfs.Load(c.files)
+			before := f.Tree()
+			for _, how := range []struct {
+				name string
+				do   func(*wal.Options) error
+			}{
+				{"Open", func(o *wal.Options) error {
+					w, err := wal.Open(labDir, o)
+					if err == nil {
+						w.Close()
+					}
+					return err
+				}},
+				{"Records", func(o *wal.Options) error {
+					var last error
+					for _, err := range wal.Records(labDir, 0, o) {
+						last = err
+					}
+					return last
+				}},
+				{"Replay", func(o *wal.Options) error {
+					_, err := wal.Replay(wal.Records(labDir, 0, o), walpb.Snapshot{})
+					return err
+				}},
+				{"Snapshots", func(o *wal.Options) error {
+					_, err := wal.Snapshots(wal.Records(labDir, 0, o))
+					return err
+				}},
+				{"PlanRepair", func(o *wal.Options) error {
+					_, err := wal.PlanRepair(labDir, o)
+					return err
+				}},
+			} {
+				l := newLab(f)
+				var m0, m1 runtime.MemStats
+				runtime.ReadMemStats(&m0)
+				err := how.do(l.options())
+				runtime.ReadMemStats(&m1)
+				if n := m1.TotalAlloc - m0.TotalAlloc; n > 32<<20 {
+					t.Errorf("%s allocated %d bytes", how.name, n)
 				}
-			}
-			for len(l.segments()) < 4 {
-				last++
-				l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-				record(last, c.index)
-			}
-			must(t, w.Save(state(1, last), nil))
-			if c.index > 0 {
-				record(0, c.index)
-			} else {
-				record(0, last)
-			}
-			must(t, w.Close())
-			segments, files := l.segments(), l.FS.Tree()
-			for n := 1; n <= 3; n++ {
-				delete(files, labDir+"/"+segments[n-1])
-				f := crashfs.Load(files)
-				if !c.needless {
-					lostFirst(t, f, segments[n])
+				switch {
+				case err == nil:
+					t.Errorf("%s: no error", how.name)
 					continue
+				case c.is != nil && !errors.Is(err, c.is):
+					t.Errorf("%s: %v, want %v", how.name, err, c.is)
+				case c.is == nil && (!errors.As(err, &corrupt) || corrupt.Kind != c.kind):
+					t.Errorf("%s: %v, want a CorruptError of kind %v", how.name, err, c.kind)
 				}
-				if r := check(t, f); r.Verdict != wal.Clean {
-					t.Errorf("the first %d lost: Check: %v %v", n, r.Verdict, r.Findings)
+				if c.is == wal.ErrNoLog && !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s: %v is not fs.ErrNotExist", how.name, err)
 				}
-				w, err := wal.Open(labDir, &wal.Options{FS: f, SegmentSize: 8 << 10})
-				if err != nil {
-					t.Errorf("the first %d lost: Open: %v", n, err)
-					continue
+				for _, s := range append(c.says, "wal: ") {
+					if !strings.Contains(err.Error(), s) {
+						t.Errorf("%s: %q does not say %q", how.name, err, s)
+					}
 				}
-				must(t, w.Close())
+				l.nothingLeft(t)
+				if d := onlyDiffer(before, f.Tree()); len(d) > 0 {
+					t.Errorf("%s changed %v", how.name, d)
+				}
 			}
+			l := newLab(f)
+			if r, err := wal.Check(labDir, l.options()); err == nil && r.Verdict < wal.Corrupt {
+				t.Errorf("Check: %v", r.Verdict)
+			} else if c.is != nil && !errors.Is(err, c.is) {
+				t.Errorf("Check: %v, want %v", err, c.is)
+			}
+			l.nothingLeft(t)
 		})
 	}
 }
 
-// lostFirst fails unless Open, Check and PlanRepair say that the segments before the first are
-// missing. One segment by itself is not a log that has lost others.
-func lostFirst(t *testing.T, f *crashfs.FS, first string) {
-	t.Helper()
-	o := &wal.Options{FS: f, SegmentSize: 8 << 10}
-	before := f.Tree()
-	_, openErr := wal.Open(labDir, o)
-	_, planErr := wal.PlanRepair(labDir, o)
-	for what, err := range map[string]error{"Open": openErr, "PlanRepair": planErr} {
-		var corrupt *wal.CorruptError
-		if !errors.As(err, &corrupt) || corrupt.Kind != wal.MissingSegment || corrupt.Segment != first {
-			t.Errorf("%s begins the log: %s: %v", first, what, err)
+// A file system that does not answer says nothing about the log: nothing may be concluded, renamed
+// or trimmed.
+func TestFileSystemErrorsAreReturnedAndNothingIsTouched(t *testing.T) {
+	good, segments, _ := threeSegments(t)
+	torn := damage(crashfs.Load(good), segments[2], func(b []byte) []byte {
+		copy(b[(len(bytes.TrimRight(b, "\x00"))+64)&^7:], "torn")
+		return b
+	})
+	for _, fault := range []error{syscall.EIO, syscall.EACCES, syscall.EMFILE} {
+		for _, kind := range []crashfs.OpKind{crashfs.OpStat, crashfs.OpReadDir, crashfs.OpOpen, crashfs.OpRead, crashfs.OpLock} {
+			for n := 0; ; n++ {
+				f := torn.Clone()
+				before := f.Tree()
+				l := newLab(f)
+				seen, trimming := 0, false
+				var mu sync.Mutex // an Open that succeeds makes a spare in the background
+				l.onOp = func(op crashfs.Op) error {
+					mu.Lock()
+					defer mu.Unlock()
+					trimming = trimming || op.Kind == crashfs.OpCreate
+					if op.Kind != kind || trimming || op.Name == filepath.Dir(labDir) { // the parent need not be ours
+						return nil
+					}
+					if seen++; seen-1 == n {
+						return fault
+					}
+					return nil
+				}
+				w, err := wal.Open(labDir, l.options())
+				if w != nil {
+					w.Close()
+				}
+				if seen <= n {
+					if n == 0 && kind != crashfs.OpStat {
+						t.Errorf("Open does no %s", kind)
+					}
+					break
+				}
+				var corrupt *wal.CorruptError
+				if !errors.Is(err, fault) || errors.As(err, &corrupt) {
+					t.Errorf("%s number %d failed with %v: Open says %v", kind, n, fault, err)
+				}
+				if d := onlyDiffer(before, f.Tree()); len(d) > 0 {
+					t.Errorf("%s number %d failed with %v: Open changed %v", kind, n, fault, d)
+				}
+				l.nothingLeft(t)
+				if n > 100 {
+					t.Fatal("endless")
+				}
+			}
 		}
 	}
-	if d := onlyDiffer(before, f.Tree()); len(d) > 0 {
-		t.Errorf("Open refused the log and yet changed %v", d)
+}
+
+// On a file system that can only be read the log can be read, and Open says why it does not open.
+func TestReadOnlyFileSystem(t *testing.T) {
+	good, _, last := threeSegments(t)
+	f := crashfs.Load(good)
+	l := newLab(f)
+	l.onOp = func(op crashfs.Op) error {
+		if op.Kind.Changes() {
+			return syscall.EROFS
+		}
+		return nil
 	}
-	if r := check(t, f); r.Verdict != wal.Missing || len(r.Findings) != 1 || r.Findings[0].Segment != first {
-		t.Errorf("%s begins the log: Check: %v %+v", first, r.Verdict, r.Findings)
+	if w, err := wal.Open(labDir, l.options()); !errors.Is(err, syscall.EROFS) || !strings.HasPrefix(err.Error(), "wal: ") {
+		t.Errorf("Open: %v, %v", w, err)
 	}
-	if r, err := wal.Check(labDir+"/"+first, o); err != nil || r.Verdict != wal.Clean {
-		t.Errorf("%s by itself: %v, %v", first, r.Verdict, err)
+	if w, err := wal.Create("other", nil, l.options()); !errors.Is(err, syscall.EROFS) || !strings.HasPrefix(err.Error(), "wal: ") {
+		t.Errorf("Create: %v, %v", w, err)
+	}
+	l.nothingLeft(t)
+	log, err := wal.Replay(wal.Records(labDir, 0, l.options()), walpb.Snapshot{})
+	if err != nil || text(log.Entries) != text(entries(1, 1, last, 0)) {
+		t.Errorf("Replay: %v, %v", log, err)
+	}
+	if r, err := wal.Check(labDir, l.options()); err != nil || r.Verdict != wal.Clean {
+		t.Errorf("Check: %v, %v", r, err)
+	}
+	if d := onlyDiffer(good, f.Tree()); len(d) > 0 {
+		t.Errorf("changed: %v", d)
+	}
+	l.nothingLeft(t)
+}
+
+func TestUnreadableDirectoryOfTheOperatingSystem(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("SKIPPED: root may read everything; run the tests as another user to see what EACCES does")
+	}
+	dir := filepath.Join(t.TempDir(), "log")
+	w, err := wal.Create(dir, nil, &wal.Options{SegmentSize: 1 << 16})
+	must(t, err)
+	must(t, w.Close())
+	for _, name := range []string{filepath.Join(dir, segment0), dir} {
+		must(t, os.Chmod(name, 0))
+		if _, err := wal.Open(dir, nil); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), name) {
+			t.Errorf("Open: %v", err)
+		}
+		if _, err := wal.Check(dir, nil); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("Check: %v", err)
+		}
+		must(t, os.Chmod(name, 0o700))
+	}
+}
+
+const deep = "base/member/wal"
+
+// unsyncedLog is a log of several segments of which nothing is durable, not even its directory.
+func unsyncedLog(t *testing.T) *crashfs.FS {
+	t.Helper()
+	disk := crashfs.New()
+	w, err := wal.Create(deep, nil, &wal.Options{FS: disk, SegmentSize: 4096, NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(40) {
+		if err := w.Save(walpb.HardState{Term: 1, Commit: i}, []walpb.Entry{{Index: i + 1, Term: 1, Data: make([]byte, 300)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return disk
+}
+
+// lasts fails the test unless a log has all of its 40 entries after a power cut.
+func lasts(t *testing.T, disk *crashfs.FS) {
+	t.Helper()
+	after := disk.Crash(crashfs.DropAll)
+	w, err := wal.Open(deep, &wal.Options{FS: after, SegmentSize: 4096})
+	if err != nil {
+		t.Fatalf("after a power cut: %v", err)
+	}
+	defer w.Close()
+	log, err := wal.Replay(wal.Records(deep, 0, &wal.Options{FS: after}), walpb.Snapshot{})
+	if err != nil || len(log.Entries) != 40 {
+		t.Errorf("after a power cut: %v, %v", log, err)
+	}
+}
+
+func TestOpenMakesDurableWhatNobodyHasSynced(t *testing.T) {
+	disk := unsyncedLog(t)
+	w, err := wal.Open(deep, &wal.Options{FS: disk, SegmentSize: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	lasts(t, disk)
+}
+
+func TestRepairMakesDurableWhatNobodyHasSynced(t *testing.T) {
+	disk := unsyncedLog(t)
+	beginFrame(t, disk)
+	plan, err := wal.PlanRepair(deep, &wal.Options{FS: disk})
+	if err != nil || plan.Verdict == wal.Clean {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	if err := plan.Apply(); err != nil {
+		t.Fatal(err)
+	}
+	lasts(t, disk)
+}
+
+// beginFrame writes the beginning of a frame behind the end of a log.
+func beginFrame(t *testing.T, disk *crashfs.FS) {
+	t.Helper()
+	names, err := disk.ReadDir(deep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := path.Join(deep, names[len(names)-1].Name())
+	b, err := disk.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := int64(len(bytes.TrimRight(b, "\x00"))+7) / 8 * 8
+	f, err := disk.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{100, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3}, end); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a failed sync could not write can be read until the cache is dropped.
+func TestOpenReadsWhatTheDiskHasAlsoWithoutSync(t *testing.T) {
+	for _, noSync := range []bool{false, true} {
+		disk := crashfs.New()
+		w, err := wal.Create(deep, nil, &wal.Options{FS: disk})
+		must(t, err)
+		must(t, w.Save(state(1, 0), entries(1, 1, 5, 100)))
+		disk.SetFault(func(op crashfs.Op) error {
+			if op.Kind == crashfs.OpSyncData {
+				return syscall.EIO
+			}
+			return nil
+		})
+		if err := w.Save(state(1, 0), entries(1, 6, 9, 2000)); !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+		w.Close()
+		disk.SetFault(nil)
+		o := &wal.Options{FS: disk, NoSync: noSync}
+		before, err := wal.Replay(wal.Records(deep, 0, o), walpb.Snapshot{})
+		if err != nil || len(before.Entries) != 9 {
+			t.Fatalf("what was not written can be read until the cache is dropped: %v, %v", before, err)
+		}
+		w, err = wal.Open(deep, o)
+		must(t, err)
+		after, err := wal.Replay(wal.Records(deep, 0, o), walpb.Snapshot{})
+		if err != nil || len(after.Entries) != 5 {
+			t.Errorf("NoSync %v: %v, %v", noSync, after, err)
+		}
+		must(t, w.Close())
 	}
 }

@@ -1,18 +1,11 @@
 package wal_test
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
-	"errors"
-	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +15,6 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
 	"github.com/stele-wal/stele/wal"
-	"github.com/stele-wal/stele/walpb"
 )
 
 // A lab is a crashfs with instruments. It knows every file by the name that the file has now, where
@@ -114,6 +106,17 @@ func (l *lab) did() []string {
 	}
 	l.ops = nil
 	return lines
+}
+
+// segments returns the names of the segments that are there.
+func (l *lab) segments() []string {
+	var list []string
+	for _, n := range names(l.FS) {
+		if filepath.Ext(n) == ".wal" {
+			list = append(list, n)
+		}
+	}
+	return list
 }
 
 func (l *lab) OpenFile(name string, flag int, perm fs.FileMode) (f fileutil.File, err error) {
@@ -252,61 +255,52 @@ func (f *labFile) Close() error {
 // isSegment tells whether an operation is on a segment under its final name.
 func isSegment(op crashfs.Op) bool { return strings.HasSuffix(op.Name, ".wal") }
 
-// tree returns what a directory of the operating system holds: for each name its mode, and of a
-// file its size and sum.
-func tree(t *testing.T, dir string) map[string]string {
+// isSpare tells whether an operation is on the segment in preparation.
+func isSpare(op crashfs.Op) bool { return strings.HasSuffix(op.Name, ".tmp") }
+
+// full makes the disk of a lab as large as what is on it.
+func (l *lab) full() { l.SetSize(l.Used()) }
+
+// A held lab holds every sync of a segment until it is told to let one go.
+type held struct {
+	*lab
+	w     *wal.Writer
+	gate  chan error // each sync takes one
+	syncs int
+}
+
+// hold makes a log in a synctest bubble. From then on its syncs wait.
+func hold(t *testing.T) *held {
 	t.Helper()
-	got := map[string]string{}
-	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	l, w := create(t)
+	h := &held{lab: l, w: w, gate: make(chan error)}
+	l.onOp = func(op crashfs.Op) error {
+		if op.Kind != crashfs.OpSyncData || !isSegment(op) {
+			return nil
 		}
-		info, err := e.Info()
-		if err != nil {
-			return err
+		err, open := <-h.gate
+		if open || err == nil {
+			h.syncs++
 		}
-		got[name] = info.Mode().String()
-		if !e.IsDir() {
-			b, err := os.ReadFile(name)
-			if err != nil {
-				return err
-			}
-			got[name] += fmt.Sprintf(" %d %x", len(b), sha256.Sum256(b))
+		return err
+	}
+	return h
+}
+
+// holdSpare makes the sync of each spare wait for what it is to return.
+func (l *lab) holdSpare() chan<- error {
+	var created atomic.Bool
+	outcome := make(chan error)
+	l.onOp = func(op crashfs.Op) error {
+		if op.Kind == crashfs.OpRename { // until then the first segment has the name of a spare
+			created.Store(true)
+		}
+		if created.Load() && isSpare(op) && op.Kind == crashfs.OpSyncData {
+			return <-outcome
 		}
 		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	return got
-}
-
-// names returns the names in a crashfs below labDir, sorted.
-func names(f *crashfs.FS) []string {
-	var list []string
-	for name := range f.Tree() {
-		if base, ok := strings.CutPrefix(name, labDir+"/"); ok && base != "" {
-			list = append(list, base)
-		}
-	}
-	slices.Sort(list)
-	return list
-}
-
-// onlyDiffer lists the names at which two trees differ.
-func onlyDiffer(a, b map[string][]byte) []string {
-	var differ []string
-	for _, name := range slices.Sorted(maps.Keys(a)) {
-		if other, ok := b[name]; !ok || !bytes.Equal(a[name], other) {
-			differ = append(differ, name)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(b)) {
-		if _, ok := a[name]; !ok {
-			differ = append(differ, name)
-		}
-	}
-	return differ
+	return outcome
 }
 
 // walGoroutines returns the stacks of goroutines that run, or were started by, code of package wal.
@@ -342,164 +336,18 @@ func (l *lab) nothingLeft(t *testing.T) {
 	noGoroutines(t)
 }
 
-// entries returns entries with the indexes from..to, all of a term, each with n bytes of data that
-// tell it from others.
-func entries(term, from, to uint64, n int) []walpb.Entry {
-	var list []walpb.Entry
-	for i := from; i <= to; i++ {
-		data := bytes.Repeat([]byte{byte('a' + i%26)}, n)
-		copy(data, fmt.Sprintf("%d/%d", i, term))
-		list = append(list, walpb.Entry{Term: term, Index: i, Data: data})
-	}
-	return list
-}
-
-// text returns entries as index/term, like "1/1 2/1".
-func text(list []walpb.Entry) string {
-	var b []string
-	for _, e := range list {
-		b = append(b, fmt.Sprintf("%d/%d", e.Index, e.Term))
-	}
-	return strings.Join(b, " ")
-}
-
-// state returns a hard state of a term with a commit.
-func state(term, commit uint64) walpb.HardState {
-	return walpb.HardState{Term: term, Vote: 1, Commit: commit}
-}
-
-func must(t testing.TB, err error) {
+// openFiles returns the names of the files below dir that this process has open.
+func openFiles(t *testing.T, dir string) []string {
 	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		t.Fatal(err)
+		t.Skipf("SKIPPED: descriptors cannot be counted here: %v", err)
 	}
-}
-
-// create makes a log in a new lab.
-func create(t *testing.T, change ...func(*wal.Options)) (*lab, *wal.Writer) {
-	t.Helper()
-	l := newLab(crashfs.New())
-	o := l.options()
-	for _, c := range change {
-		c(o)
-	}
-	w, err := wal.Create(labDir, []byte("meta"), o)
-	must(t, err)
-	t.Cleanup(func() { w.Close() })
-	must(t, l.settle(t))
-	return l, w
-}
-
-func plain(o *wal.Options) { o.PlainEtcd = true }
-
-// save saves, and waits for the spare if that filled a segment.
-func (l *lab) save(t *testing.T, w *wal.Writer, s walpb.HardState, list []walpb.Entry) {
-	t.Helper()
-	filled := l.filled.Load()
-	must(t, w.Save(s, list))
-	if l.filled.Load() > filled {
-		must(t, l.settle(t))
-	}
-}
-
-// replay replays the log of a file system from a snapshot.
-func replay(f fileutil.FS, from walpb.Snapshot) (*wal.Log, error) {
-	o := &wal.Options{FS: f}
-	return wal.Replay(wal.Records(labDir, from.Index, o), from)
-}
-
-// check runs Check on the log of a file system.
-func check(t *testing.T, f fileutil.FS) *wal.Report {
-	t.Helper()
-	r, err := wal.Check(labDir, &wal.Options{FS: f})
-	must(t, err)
-	return r
-}
-
-// records returns the records of an undamaged log.
-func records(t *testing.T, f fileutil.FS) []wal.Record {
-	t.Helper()
-	var list []wal.Record
-	for r, err := range wal.Records(labDir, 0, &wal.Options{FS: f}) {
-		must(t, err)
-		r.Data = bytes.Clone(r.Data)
-		list = append(list, r)
-	}
-	return list
-}
-
-// damage returns a file system in which one file of the log is what edit makes of it.
-func damage(f *crashfs.FS, name string, edit func([]byte) []byte) *crashfs.FS {
-	all := f.Tree()
-	all[labDir+"/"+name] = edit(bytes.Clone(all[labDir+"/"+name]))
-	return crashfs.Load(all)
-}
-
-// refused fails unless Open says that the log is corrupt, at a place of that segment, naming it,
-// and leaves everything as it was.
-func refused(t *testing.T, f *crashfs.FS, segment string, offset int64, kinds ...wal.Kind) *wal.CorruptError {
-	t.Helper()
-	before := f.Tree()
-	l := newLab(f)
-	w, err := wal.Open(labDir, l.options())
-	if err == nil {
-		w.Close()
-	}
-	var corrupt *wal.CorruptError
-	if !errors.As(err, &corrupt) {
-		t.Errorf("Open: %v, want a CorruptError in %s at %d", err, segment, offset)
-		return nil
-	}
-	if corrupt.Segment != segment || corrupt.Offset != offset {
-		t.Errorf("Open: %v, want %s at %d", err, segment, offset)
-	}
-	if len(kinds) > 0 && !slices.Contains(kinds, corrupt.Kind) {
-		t.Errorf("Open: kind %v, want one of %v", corrupt.Kind, kinds)
-	}
-	if s := err.Error(); !strings.Contains(s, segment) || !strings.Contains(s, corrupt.Kind.String()) {
-		t.Errorf("the text does not name the segment and the reason: %q", s)
-	}
-	if d := onlyDiffer(before, f.Tree()); len(d) > 0 {
-		t.Errorf("Open refused the log and yet changed %v", d)
-	}
-	l.nothingLeft(t)
-	if r := check(t, f); r.Verdict < wal.Corrupt {
-		t.Errorf("Check: %v", r.Verdict)
-	}
-	if _, err := replay(f, walpb.Snapshot{}); !errors.As(err, &corrupt) {
-		t.Errorf("Replay: %v, want a CorruptError", err)
-	}
-	return corrupt
-}
-
-// forge returns a segment as an etcd would have written it, with sound checksums around whatever
-// the records hold. A record of type CRC keeps the CRC that it has.
-func forge(seed uint32, list ...walpb.Record) []byte {
-	var b []byte
-	chain := seed
-	for _, r := range list {
-		if r.Type == walpb.TypeCRC {
-			chain = r.CRC
+	var open []string
+	for _, fd := range fds {
+		if name, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(name, dir) {
+			open = append(open, name)
 		}
-		chain = walpb.Checksum(chain, r.Data)
-		r.CRC = chain
-		body := r.Append(nil)
-		word := uint64(len(body))
-		pad := -len(body) & 7
-		if pad > 0 {
-			word |= 1<<63 | uint64(pad)<<56
-		}
-		b = binary.LittleEndian.AppendUint64(b, word)
-		b = append(append(b, body...), make([]byte, pad)...)
 	}
-	return b
+	return open
 }
-
-// head is what forge needs for the beginning of a log's first segment.
-func head() []walpb.Record {
-	return []walpb.Record{{Type: walpb.TypeCRC}, {Type: walpb.TypeMetadata, Data: []byte("meta")}, {Type: walpb.TypeSnapshot, Data: (&walpb.Snapshot{}).Append(nil)}}
-}
-
-const (
-	segment0 = "0000000000000000-0000000000000000.wal"
-)

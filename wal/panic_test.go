@@ -40,8 +40,10 @@ func (d *deserter) called() {
 func (d *deserter) Handle(context.Context, slog.Record) error { d.called(); return nil }
 
 func (d *deserter) Enabled(context.Context, slog.Level) bool { return true }
-func (d *deserter) WithAttrs([]slog.Attr) slog.Handler       { return d }
-func (d *deserter) WithGroup(string) slog.Handler            { return d }
+
+func (d *deserter) WithAttrs([]slog.Attr) slog.Handler { return d }
+
+func (d *deserter) WithGroup(string) slog.Handler { return d }
 
 // posts are where the Writer calls the caller's code while it works for a Save. Each puts d there.
 var posts = map[string]func(d *deserter, l *lab, o *wal.Options){
@@ -326,32 +328,6 @@ func secondTime(f func()) func(time.Duration) {
 		if n++; n > 1 {
 			f()
 		}
-	}
-}
-
-func TestTheZeroWriterSaysClosed(t *testing.T) {
-	var w wal.Writer
-	for what, err := range map[string]error{
-		"Save":         w.Save(state(1, 0), entries(1, 1, 1, 10)),
-		"Append":       w.Append(state(1, 0), entries(1, 1, 1, 10), nil),
-		"SaveSnapshot": w.SaveSnapshot(walpb.Snapshot{}),
-		"Sync":         w.Sync(),
-		"Release":      w.Release(1),
-		"Close":        w.Close(),
-		"second Close": w.Close(),
-	} {
-		if !errors.Is(err, wal.ErrClosed) {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-}
-
-func TestAPlanThatNobodyMadeDoesNotPanic(t *testing.T) {
-	if err := new(wal.Plan).Apply(); err != nil {
-		t.Errorf("the zero Plan is to do nothing: %v", err)
-	}
-	if err := (&wal.Plan{Dir: t.TempDir(), Verdict: wal.Torn}).Apply(); !errors.Is(err, wal.ErrNoLog) {
-		t.Errorf("a Plan for a log that is not there: %v", err)
 	}
 }
 

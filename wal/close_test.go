@@ -167,11 +167,7 @@ func TestCloseAcknowledgesWhatIsPending(t *testing.T) {
 func TestCloseWaitsForAFlushInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)
-		last := uint64(0)
-		for len(l.segments()) < 3 {
-			last++
-			l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-		}
+		last := l.fill(t, w, 3)
 		must(t, w.SaveSnapshot(walpb.Snapshot{Index: last - 1, Term: 1}))
 		must(t, w.Sync())
 		dir, data := make(chan error), make(chan error)

@@ -29,9 +29,7 @@ func TestCreateKeepsWhatItDidNotMake(t *testing.T) {
 	w, err := wal.Create(labDir, []byte("meta"), l.options())
 	must(t, err)
 	must(t, l.settle(t))
-	for i := uint64(1); l.cuts.Load() < 3; i++ {
-		l.save(t, w, state(1, i-1), entries(1, i, i, 1000))
-	}
+	l.fill(t, w, 4)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 5, Term: 1}))
 	must(t, w.Release(5))
 	must(t, w.Close())
@@ -116,12 +114,7 @@ func TestNamesAreSyncedAfterWhatTheyName(t *testing.T) {
 
 	// A cut: the old segment is whole and durable before the new one has its name, and the name is
 	// durable before the call that needed the segment returns.
-	var i uint64
-	for len(l.segments()) < 2 {
-		i++
-		l.did()
-		l.save(t, w, state(1, i-1), entries(1, i, i, 1000))
-	}
+	l.fill(t, w, 2)
 	ops = l.did()
 	renamed := position(t, ops, "rename spare "+second, 0)
 	inOrder(t, ops, "rename spare "+second, "write "+second, "syncdata "+second, "syncdir log")
@@ -138,10 +131,7 @@ func TestNamesAreSyncedAfterWhatTheyName(t *testing.T) {
 	}
 
 	// Released segments stay away.
-	for len(l.segments()) < 3 {
-		i++
-		l.save(t, w, state(1, i-1), entries(1, i, i, 1000))
-	}
+	i := l.fill(t, w, 3)
 	for range 2 {
 		i++
 		l.save(t, w, state(1, i-1), entries(1, i, i, 1000))

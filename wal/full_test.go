@@ -246,11 +246,7 @@ func TestAFullDiskDoesNotEndALogForWhatItCanDoWithout(t *testing.T) {
 				}
 				return nil
 			}
-			last := uint64(0)
-			for l.cuts.Load() < 2 {
-				last++
-				l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-			}
+			last := l.fill(t, w, 3)
 			closing.Store(true)
 			must(t, w.Close())
 			if failed == 0 || strings.Count(said.String(), "level=WARN") != failed {

@@ -17,10 +17,7 @@ import (
 // makes unnecessary.
 func releasable(t *testing.T, change ...func(*wal.Options)) (l *lab, last uint64) {
 	l, w := create(t, change...)
-	for len(l.segments()) < 6 {
-		last++
-		l.save(t, w, state(1, last), entries(1, last, last, 1000))
-	}
+	last = l.fill(t, w, 6)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Term: 1, Index: last, ConfState: []byte{8, 1}}))
 	must(t, w.Close())
 	return l, last
@@ -126,9 +123,7 @@ func TestMissingSegmentMattersUnlessASnapshotReplacesIt(t *testing.T) {
 
 	// Without a snapshot record behind the gap what is missing is the log.
 	l, w := create(t)
-	for i := uint64(1); len(l.segments()) < 3; i++ {
-		l.save(t, w, state(1, i-1), entries(1, i, i, 1000))
-	}
+	l.fill(t, w, 3)
 	must(t, w.Close())
 	files := l.Tree()
 	delete(files, "log/"+l.segments()[1])
@@ -156,12 +151,7 @@ func TestMissingSegmentMattersUnlessASnapshotReplacesIt(t *testing.T) {
 // committed.
 func TestMissingSegmentMattersIfItHeldEntriesAfterTheSnapshot(t *testing.T) {
 	l, w := create(t)
-	last := uint64(0)
-	for len(l.segments()) < 3 {
-		last++
-		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-	}
-	must(t, w.Save(state(1, last), nil))
+	l.fill(t, w, 3)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 2, Term: 1, ConfState: []byte{8, 1}}))
 	must(t, w.Close())
 	files := l.Tree()
@@ -223,11 +213,7 @@ func TestMissingSegmentsDoNotMatterIfALaterNameSaysSo(t *testing.T) {
 // A crash in a Release can bring back any of the segments that it removed.
 func TestSeveralGapsMatterNoMoreThanOne(t *testing.T) {
 	l, w := create(t)
-	last := uint64(0)
-	for len(l.segments()) < 6 {
-		last++
-		l.save(t, w, state(1, last), entries(1, last, last, 1000))
-	}
+	last := l.fill(t, w, 6)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: last, Term: 1}))
 	must(t, w.Close())
 	files := l.Tree()
@@ -280,11 +266,7 @@ func TestReplayGoesOnBehindAGapFromASnapshotThatIsRecordedTwice(t *testing.T) {
 // segments could tell, but the mark does. Without it, what is before the lost segment is whole.
 func TestLossOfASegmentIsReported(t *testing.T) {
 	l, w := create(t)
-	last := uint64(0)
-	for len(l.segments()) < 3 {
-		last++
-		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-	}
+	last := l.fill(t, w, 3)
 	must(t, w.Close())
 	for i, name := range l.segments() {
 		files := l.Tree()

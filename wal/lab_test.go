@@ -32,6 +32,7 @@ type lab struct {
 	spares chan error   // what Observer.Spare was told
 	cuts   atomic.Int32 // segments that got their names
 	filled atomic.Int32 // segments that were filled: a spare is made from then on
+	last   uint64       // the index of the entry that save saved last
 }
 
 // labDir is the directory of the log in a lab.

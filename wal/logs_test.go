@@ -79,9 +79,23 @@ func (l *lab) save(t *testing.T, w *wal.Writer, s walpb.HardState, list []walpb.
 	t.Helper()
 	filled := l.filled.Load()
 	must(t, w.Save(s, list))
+	if n := len(list); n > 0 {
+		l.last = list[n-1].Index
+	}
 	if l.filled.Load() > filled {
 		must(t, l.settle(t))
 	}
+}
+
+// fill saves entries of 1000 bytes, and commits each of them at once, until the log has n segments. It
+// goes on after what the lab saved before, and returns the index of the last entry.
+func (l *lab) fill(t *testing.T, w *wal.Writer, n int) (last uint64) {
+	t.Helper()
+	for len(l.segments()) < n {
+		next := l.last + 1
+		l.save(t, w, state(1, next), entries(1, next, next, 1000))
+	}
+	return l.last
 }
 
 // threeSegments returns the files of a log with three segments, entries 1 to last, and a snapshot
@@ -89,10 +103,7 @@ func (l *lab) save(t *testing.T, w *wal.Writer, s walpb.HardState, list []walpb.
 func threeSegments(t *testing.T, change ...func(*wal.Options)) (files map[string][]byte, segments []string, last uint64) {
 	t.Helper()
 	l, w := create(t, change...)
-	for len(l.segments()) < 3 {
-		last++
-		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-	}
+	last = l.fill(t, w, 3)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: last - 1, Term: 1}))
 	last++
 	l.save(t, w, state(1, last-1), entries(1, last, last, 1000))

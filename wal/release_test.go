@@ -18,11 +18,7 @@ import (
 
 func TestReleaseRemovesNothingBehindItsIndexThoughASnapshotIsNewer(t *testing.T) {
 	l, w := create(t)
-	last := uint64(0)
-	for len(l.segments()) < 4 {
-		last++
-		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-	}
+	last := l.fill(t, w, 4)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: last - 1, Term: 1}))
 	before := l.segments()
 	var seq, index uint64 // at which the second segment begins
@@ -45,11 +41,7 @@ func TestReleaseRemovesNothingBehindItsIndexThoughASnapshotIsNewer(t *testing.T)
 func TestReleaseReliesOnlyOnWhatIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)
-		last := uint64(0)
-		for len(l.segments()) < 4 {
-			last++
-			l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-		}
+		last := l.fill(t, w, 4)
 		must(t, w.Sync())
 		before := l.segments()
 		gate := make(chan struct{})
@@ -128,11 +120,7 @@ func TestCloseDoesNotWaitForAReleaseThatWaitsForIt(t *testing.T) {
 // makes that needless is durable; once it has returned, the segments stay away.
 func TestReleaseRemovesNothingThatACrashNeeds(t *testing.T) {
 	l, w := create(t)
-	last := uint64(0)
-	for len(l.segments()) < 4 {
-		last++
-		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-	}
+	last := l.fill(t, w, 4)
 	at := walpb.Snapshot{Index: last - 2, Term: 1}
 	must(t, w.SaveSnapshot(at))
 	crashes := 0
@@ -205,11 +193,7 @@ func TestFailedRemovalInReleaseLeavesTheWriterUsable(t *testing.T) {
 // the next, and leaves the segments; a copy that somebody has taken away is no error.
 func TestReleaseRemovesCopiesOrSaysWhyNot(t *testing.T) {
 	l, w := create(t)
-	last := uint64(0)
-	for len(l.segments()) < 3 {
-		last++
-		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-	}
+	last := l.fill(t, w, 3)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: last - 1, Term: 1}))
 	before := l.segments()
 	copies := []string{labDir + "/" + segment0 + ".16.1.torn", labDir + "/" + segment0 + ".16.torn", labDir + "/" + before[1] + ".0.torn"}

@@ -189,9 +189,7 @@ func TestMetadataIsCopied(t *testing.T) {
 	must(t, err)
 	must(t, l.settle(t))
 	copy(metadata, "XXXX")
-	for i := uint64(1); l.cuts.Load() < 2; i++ {
-		l.save(t, w, state(1, i-1), entries(1, i, i, 1000))
-	}
+	l.fill(t, w, 3)
 	must(t, w.Close())
 	log, err := replay(l.FS, walpb.Snapshot{})
 	if err != nil || string(log.Metadata) != "meta" {
@@ -249,11 +247,7 @@ func TestNothingAndEmptyAreKeptApart(t *testing.T) {
 func TestTheLastIndexIsAnIndexLikeAnyOther(t *testing.T) {
 	l, w := create(t)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: math.MaxUint64, Term: 1})) // of which nothing comes
-	last := uint64(0)
-	for len(l.segments()) < 3 {
-		last++
-		l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-	}
+	last := l.fill(t, w, 3)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 3, Term: 1}))
 	must(t, w.Close())
 	if log, err := replay(l.FS, walpb.Snapshot{Index: 3, Term: 1}); err != nil || text(log.Entries) != text(entries(1, 4, last, 0)) {

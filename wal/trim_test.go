@@ -257,12 +257,8 @@ func TestASecondTornTailAtAnOffsetDoesNotReplaceTheFirst(t *testing.T) {
 				t.Errorf("%d copies", len(kept))
 			}
 
-			last := uint64(3)
-			for len(l.segments()) < 2 {
-				last++
-				l.save(t, w, state(1, last-1), entries(1, last, last, 1000))
-			}
-			must(t, w.Save(state(1, last), nil))
+			l.last = 3
+			last := l.fill(t, w, 2)
 			must(t, w.SaveSnapshot(walpb.Snapshot{Index: last, Term: 1}))
 			must(t, w.Release(last))
 			must(t, w.Close())

@@ -65,7 +65,8 @@ func TestOfUsersAndLeasesItSaysWhatEtcdSaysThatHasNone(t *testing.T) {
 			text := ""
 			if err == nil {
 				m := answer.ProtoReflect()
-				m.Clear(m.Descriptor().Fields().ByName("header")) // which differs from cluster to cluster
+				// The header differs from cluster to cluster.
+				m.Clear(m.Descriptor().Fields().ByName("header"))
 				text = protojson.Format(answer)
 			}
 			answers[name][call] = fmt.Sprintf("%v %q %s", status.Code(err), status.Convert(err).Message(), text)

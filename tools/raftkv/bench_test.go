@@ -31,7 +31,7 @@ func TestBenchMeasuresEtcdAndRaftkvAndLeavesNothing(t *testing.T) {
 		}
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 

@@ -228,7 +228,7 @@ func (m *testMember) end(how syscall.Signal) error {
 	return m.err
 }
 
-// ends waits until a member has ended by itself, and returns how.
+// ends waits until a member has ended on its own, and returns how.
 func (c *testCluster) ends(name string) error {
 	c.t.Helper()
 	m := c.members[name]

@@ -14,10 +14,10 @@ import (
 )
 
 // compare has the members compared by the one that leads, until the node stops.
-func (s *server) compare(every time.Duration) {
+func (s *server) compare() {
 	ctx, cancel := s.living()
 	defer cancel()
-	ticker := time.NewTicker(every)
+	ticker := time.NewTicker(s.o.corruptCheck)
 	defer ticker.Stop()
 	for {
 		select {

@@ -43,7 +43,7 @@ func demoCommand() *cobra.Command {
 			return demo(ctx, cmd.OutOrStdout(), keep)
 		},
 	}
-	c.Flags().BoolVar(&keep, "keep", false, "leave the members' directories behind")
+	c.Flags().BoolVar(&keep, "keep", false, "keep the members' directories")
 	return c
 }
 
@@ -90,7 +90,7 @@ func demo(ctx context.Context, out io.Writer, keep bool) error {
 	if leader, err = l.killLeader(ctx, replicas); err != nil {
 		return err
 	}
-	p.Say("SIGKILL to %s, the leader, with %d writes of which it had told nobody yet", leader.name, l.flying.Load())
+	p.Say("SIGKILL to %s, the leader, with %d writes that it had not acknowledged yet", leader.name, l.flying.Load())
 	next, err := waitForLeader(ctx, replicas, leader)
 	if err != nil {
 		return err
@@ -244,8 +244,8 @@ func newLoad(ctx context.Context, replicas []*replica, clients int) *load {
 	return l
 }
 
-// put tells whether a write was acknowledged. If it was not it may have happened all the same, and
-// may be done again.
+// put reports whether a write was acknowledged. If it was not it may have happened all the same,
+// and may be done again.
 func (l *load) put(ctx context.Context, r *replica, key, value string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -302,7 +302,7 @@ func (l *load) progress(p *progress.Progress) (stop func()) {
 	}
 }
 
-// killLeader kills whoever leads, at a moment when it has writes to answer.
+// killLeader kills the leader, at a moment when it has writes to answer.
 func (l *load) killLeader(ctx context.Context, replicas []*replica) (*replica, error) {
 	leader, err := waitForLeader(ctx, replicas, nil)
 	if err != nil {
@@ -418,7 +418,7 @@ func describe(r wal.Record) string {
 	return ""
 }
 
-// compare reads everything from every member by itself, and counts what was acknowledged and is not
+// compare reads everything from each member on its own, and counts what was acknowledged and is not
 // there.
 func compare(ctx context.Context, replicas []*replica, acked map[string]string) (table string, lost int, err error) {
 	var b strings.Builder

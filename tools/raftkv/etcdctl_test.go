@@ -263,7 +263,8 @@ func (c *testCluster) anonymous(command, said string, known map[string]string) s
 		{`\| +`, `| `},
 		{` +\|`, ` |`},
 		{`-{3,}`, `-`},
-		{`(?s)^NAME:\n.*?\nError:`, `Error:`}, // how to use it, which an older one prints with a mistake
+		// How to use it, which an older one prints with a mistake.
+		{`(?s)^NAME:\n.*?\nError:`, `Error:`},
 		{`took = [0-9.µnms]+`, `took = some time`},
 		{`[0-9.]+ [kM]?B\b`, `some bytes`},
 		{`ETCD_INITIAL_CLUSTER="[^"]*"`, `ETCD_INITIAL_CLUSTER=...`},

@@ -57,7 +57,8 @@ func TestAMemberThatLostItsDiskIsRefusedUntilItIsAddedAgain(t *testing.T) {
 	n2 := c.members["n2"]
 	_ = n2.end(syscall.SIGKILL)
 	c.wipe("n2")
-	for _, existing := range []bool{false, true} { // the flags it had at first, and those of one that joins
+	// The flags it had at first, and those of one that joins.
+	for _, existing := range []bool{false, true} {
 		n2.existing = existing
 		c.forgets("n2")
 		if _, err := os.Stat(filepath.Join(n2.dir, "member")); err == nil {
@@ -96,7 +97,7 @@ func TestAWipedMemberDoesNotHelpToForgetWhatWasAcknowledged(t *testing.T) {
 			c.launch("n2")
 			_ = slow.Process.Signal(syscall.SIGCONT)
 		}},
-		{"nobody answers when it starts", func(c *testCluster, slow *exec.Cmd) {
+		{"no member answers when it starts", func(c *testCluster, slow *exec.Cmd) {
 			_ = c.members["n3"].end(syscall.SIGKILL)
 			c.start("n2") // as if it were a new cluster
 			c.launch("n3")
@@ -189,7 +190,7 @@ func TestAMemberThatOneDoesNotKnowYetWasNotRemoved(t *testing.T) {
 		is    error
 		says  string
 	}{
-		{"nobody answers", peer.Info{}, nil, ""},
+		{"no member answers", peer.Info{}, nil, ""},
 		{"one that has just begun", peer.Info{ClusterID: set.ClusterID(), Members: []member.Member{{ID: 5}}}, nil, ""},
 		{"a new cluster", peer.Info{ClusterID: set.ClusterID(), Members: all}, nil, ""},
 		{"another cluster", peer.Info{ClusterID: 5, Members: []member.Member{{ID: self.ID, Name: "n1"}}, Removed: []uint64{self.ID}}, nil, ""},

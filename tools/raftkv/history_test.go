@@ -23,7 +23,7 @@ type operation struct {
 	kind       byte // p: put; g: get; c: compare, and set if equal; d: delete
 	key        string
 	old, value string
-	unknown    bool // whether it took effect, nobody has said
+	unknown    bool // whether it took effect, no answer has said
 }
 
 type answer struct {
@@ -36,10 +36,12 @@ type answer struct {
 // content is what a key holds. Revisions say in which order the writes were made: the model is
 // stricter than a register's.
 type content struct {
-	value    string // "" if there is none
-	modified int64  // the revision that wrote it; -1 if the write's answer was lost and nobody has read it since
-	seen     int64  // the newest revision that an answer about this key had: what comes later is not older
-	after    int64  // what seen was when the write was made whose answer was lost
+	value string // "" if there is none
+	// The revision that wrote it; -1 if the write's answer was lost and it was not read since.
+	modified int64
+	// The newest revision that an answer about this key had: what comes later is not older.
+	seen  int64
+	after int64 // what seen was when the write was made whose answer was lost
 }
 
 var store = porcupine.Model{
@@ -66,7 +68,7 @@ var store = porcupine.Model{
 	},
 }
 
-// step tells whether an answer is right for what a key holds, and returns what it holds then.
+// step reports whether an answer is right for what a key holds, and returns what it holds then.
 func (s content) step(op operation, a answer) (bool, content) {
 	if op.unknown {
 		switch {
@@ -125,7 +127,7 @@ type history struct {
 
 func (h *history) now() int64 { return int64(time.Since(h.began)) }
 
-// value returns a value that nobody has written.
+// value returns a value that was never written.
 func (h *history) value() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -166,7 +168,7 @@ func (h *history) do(client int, conn *grpc.ClientConn, op operation, patience t
 	return a, err
 }
 
-// refused tells whether an error is of a request that no member has taken.
+// refused reports whether an error is of a request that no member has taken.
 func refused(err error) bool {
 	return status.Code(err) == codes.Unavailable && strings.Contains(err.Error(), "Error while dialing") || status.Code(err) == codes.ResourceExhausted
 }

@@ -152,7 +152,7 @@ func (o *options) members() (all []member.Member, self member.Member, err error)
 
 // meet asks who belongs to the cluster until this member's log says so. A crash may have left a log
 // that says only whose it is; then nothing but the flags tells whom to ask.
-func (s *server) meet(dialTLS *tls.Config) {
+func (s *server) meet() {
 	all, self, err := s.o.members()
 	if err != nil {
 		return // a member needs these flags only until its log tells
@@ -166,7 +166,7 @@ func (s *server) meet(dialTLS *tls.Config) {
 			if slices.Equal(m.PeerURLs, self.PeerURLs) {
 				continue
 			}
-			if info, err := whoBelongs(ctx, m, dialTLS); err == nil && info.ClusterID == s.node.Status().ClusterID {
+			if info, err := whoBelongs(ctx, m, s.set.dialTLS); err == nil && info.ClusterID == s.node.Status().ClusterID {
 				s.node.Meet(info.Members)
 			}
 		}
@@ -182,7 +182,8 @@ func (s *server) meet(dialTLS *tls.Config) {
 const retryEvery = time.Second
 
 // introduce tells the cluster this member's name and where clients reach it.
-func (s *server) introduce(clientURLs []string) {
+func (s *server) introduce() {
+	clientURLs := s.set.clients
 	ctx, cancel := s.living()
 	defer cancel()
 	if !s.taken(ctx) {

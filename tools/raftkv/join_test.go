@@ -18,7 +18,8 @@ func (c *testCluster) add(name string, learner bool, through ...string) {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_, err := pb.NewClusterClient(c.conn(c.leads(through...))).MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{c.members[name].peer}, IsLearner: learner})
-		return err == nil || strings.Contains(err.Error(), "peerURL exists") // an answer may have been lost
+		// An answer may have been lost.
+		return err == nil || strings.Contains(err.Error(), "peerURL exists")
 	})
 }
 

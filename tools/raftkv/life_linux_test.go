@@ -42,7 +42,7 @@ func (w *world) roomy() bool {
 	return true
 }
 
-// fullDisk is the misfortune of a member that can write no more: it ends by itself, the others go
+// fullDisk is the misfortune of a member that can write no more: it ends on its own, the others go
 // on, and it comes back once there is room.
 func fullDisk(name, says string, fill func(w *world, m *testMember) (empty func())) misfortune {
 	return misfortune{name, func(w *world) func() {

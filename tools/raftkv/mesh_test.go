@@ -12,8 +12,8 @@ import (
 )
 
 // A mesh is the network between the members of a cluster, of which the test decides what comes
-// through. Each member advertises a name to its peers that nobody knows but the mesh, and reaches
-// the others through a proxy of its own: so each direction between two is a link that can be told
+// through. Each member advertises a name to its peers that only the mesh knows, and reaches the
+// others through a proxy of its own: so each direction between two is a link that can be told
 // apart. Clients go past it.
 type mesh struct {
 	hosts map[string]string // where the member of a name listens

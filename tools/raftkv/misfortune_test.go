@@ -172,7 +172,7 @@ func (w *world) applied(name string) uint64 {
 	return s.RaftAppliedIndex
 }
 
-// led tells whether any member knows a leader.
+// led reports whether any member knows a leader.
 func (w *world) led() bool {
 	return slices.ContainsFunc(w.running(), func(name string) bool {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -273,7 +273,7 @@ var partitions = []misfortune{
 		w.outcomes(50)
 		return func() { w.both([]string{name}, w.others(name), heal) }
 	}},
-	{"a member whom nobody hears", func(w *world) func() {
+	{"a member that no other hears", func(w *world) func() {
 		name := w.victim()
 		links := w.net.between([]string{name}, w.others(name))
 		for _, l := range links {
@@ -292,7 +292,7 @@ var partitions = []misfortune{
 			}
 		}
 	}},
-	{"a member that hears nobody", func(w *world) func() {
+	{"a member that hears no other", func(w *world) func() {
 		name := w.victim()
 		links := w.net.between(w.others(name), []string{name})
 		for _, l := range links {
@@ -322,7 +322,7 @@ var partitions = []misfortune{
 		w.outcomes(80)
 		return func() { w.both(w.founders(), w.founders(), heal) }
 	}},
-	{"a member far behind, on a narrow network that breaks", func(w *world) func() {
+	{"a member that lags far, on a narrow network that breaks", func(w *world) func() {
 		name := w.victim()
 		_ = w.members[name].end(syscall.SIGKILL)
 		leader := w.leads(w.running()...)

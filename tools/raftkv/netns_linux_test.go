@@ -25,7 +25,8 @@ type namespaced struct {
 	id string // that tells its devices from those of others
 }
 
-func (n *namespaced) peers(name string) string { return "p" + n.id + name } // this machine's end of a wire
+// This machine's end of a wire.
+func (n *namespaced) peers(name string) string { return "p" + n.id + name }
 
 // newNamespaced moves the members of a cluster that has not started into namespaces of their own.
 func newNamespaced(c *testCluster) (*namespaced, error) {

@@ -78,7 +78,8 @@ func TestAfterALeaderDiesWritesGoOnWithinTwoElectionTimeouts(t *testing.T) {
 		if terms == 1 {
 			atOnce++
 		}
-		if limit := time.Duration(terms)*2*election + 2*election/10; took > limit { // a clock's step is a tenth
+		// A clock's step is a tenth.
+		if limit := time.Duration(terms)*2*election + 2*election/10; took > limit {
 			t.Errorf("writes went on after %v, which is more than %v", took, limit)
 		}
 		c.start(lead)
@@ -156,7 +157,7 @@ func TestAMemberThatIsToldToStopLosesNoOperationThatIsRetried(t *testing.T) {
 	}
 }
 
-// A member that is down when it is removed hears of it from the others when it comes back.
+// A member that is down when it is removed learns it from the others when it comes back.
 func TestAMemberThatWasRemovedWhileItWasDownStops(t *testing.T) {
 	c := newCluster(t, raftkv(), 3, 0)
 	c.start()

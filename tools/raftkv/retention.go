@@ -73,7 +73,8 @@ func (r retention) step() time.Duration {
 // past is what a member has seen of its revisions.
 type past struct {
 	retention
-	seen      []sight // the first is the newest of those that the period is over for, if it is for any
+	// The first is the newest of those that the period is over for, if it is for any.
+	seen      []sight
 	compacted sight
 }
 

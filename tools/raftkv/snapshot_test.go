@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// A follower that is too far behind for the log gets a snapshot, over a network on which no
-// connection lasts for even half of it.
+// A follower that lags too far for the log gets a snapshot, over a network on which no connection
+// lasts for even half of it.
 func TestASnapshotWhoseTransferBreaksGoesOnWhereItStopped(t *testing.T) {
 	c := newCluster(t, raftkv(), 3, 0, "--snapshot-count", "50", "--snapshot-catchup-entries", "5", "--wal-segment-bytes", "1048576")
 	m := newMesh(c)
 	c.start()
-	leader, behind := c.leader()
-	_ = c.members[behind].end(syscall.SIGKILL)
+	leader, lagging := c.leader()
+	_ = c.members[lagging].end(syscall.SIGKILL)
 	const keys, size = 110, 32 << 10
 	value := strings.Repeat("v", size)
 	for i := range keys {
@@ -23,12 +23,12 @@ func TestASnapshotWhoseTransferBreaksGoesOnWhereItStopped(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, l := range m.between(c.names(), []string{behind}) {
+	for _, l := range m.between(c.names(), []string{lagging}) {
 		l.set(func(r *rules) { r.each = 1 << 20 })
 	}
-	c.start(behind)
-	c.caughtUp(behind)
-	if !strings.Contains(c.members[behind].log.String(), "restored snapshot") {
+	c.start(lagging)
+	c.caughtUp(lagging)
+	if !strings.Contains(c.members[lagging].log.String(), "restored snapshot") {
 		t.Error("it caught up without a snapshot")
 	}
 	breaks := 0

@@ -30,7 +30,7 @@ func (t *tlsOptions) check() error {
 	case t.ca == "" && t.auth:
 		return fmt.Errorf("%s takes %s: who would have signed the certificates?", flag("client-cert-auth"), flag("trusted-ca-file"))
 	case t.ca == "" && t.allowedCN != "":
-		return fmt.Errorf("%s takes %s: without it nobody is asked for a certificate", flag("cert-allowed-cn"), flag("trusted-ca-file"))
+		return fmt.Errorf("%s takes %s: without it no peer is asked for a certificate", flag("cert-allowed-cn"), flag("trusted-ca-file"))
 	}
 	return nil
 }
@@ -81,7 +81,7 @@ func (t *tlsOptions) client(log *slog.Logger) (*tls.Config, error) {
 	return c, err
 }
 
-// keyPair is a certificate and its key in files that somebody may replace.
+// keyPair is a certificate and its key in files that an operator may replace.
 type keyPair struct {
 	cert, key string
 	log       *slog.Logger

@@ -11,7 +11,7 @@ import (
 )
 
 // handshake connects a client to a server in memory, and returns the common names of the
-// authorities behind what each showed the other.
+// authorities that signed what each showed the other.
 func handshake(t *testing.T, client, server *tls.Config) (fromServer, fromClient string, err error) {
 	t.Helper()
 	a, b := net.Pipe()
@@ -27,7 +27,8 @@ func handshake(t *testing.T, client, server *tls.Config) (fromServer, fromClient
 		b.Close()
 		served <- err
 	}()
-	_, err = c.Read(make([]byte, 1)) // with TLS 1.3 this is where a client hears that it was refused
+	// With TLS 1.3 this is where a client hears that it was refused.
+	_, err = c.Read(make([]byte, 1))
 	a.Close()
 	if err = errors.Join(err, <-served); err != nil {
 		return "", "", err

@@ -26,10 +26,11 @@ import (
 
 // Limits of a request.
 const (
-	DefaultMaxTxnOps  = 128
-	requestOverhead   = 512 << 10 // what gRPC takes beside the request, in bytes
-	maxStreams        = 1 << 20
-	workers           = 256             // calls that find a goroutine with a stack that has grown already; more get one of their own
+	DefaultMaxTxnOps = 128
+	requestOverhead  = 512 << 10 // what gRPC takes beside the request, in bytes
+	maxStreams       = 1 << 20
+	// Calls that find a goroutine with a stack that has grown already; more get one of their own.
+	workers           = 256
 	clientPingEvery   = 5 * time.Second // at most
 	serverPingEvery   = 2 * time.Hour
 	serverPingTimeout = 20 * time.Second
@@ -138,7 +139,8 @@ var translation = []struct{ ours, theirs error }{
 	{node.ErrTimeout, rpctypes.ErrGRPCTimeout},
 	{node.ErrLeaderLost, rpctypes.ErrGRPCTimeoutDueToLeaderFail},
 	{node.ErrNotLeader, rpctypes.ErrGRPCNotLeader},
-	{node.ErrNoTransfer, status.Error(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")}, // of which etcd has no code
+	// etcd has no constant of this one.
+	{node.ErrNoTransfer, status.Error(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")},
 	{node.ErrBadTransfer, rpctypes.ErrGRPCBadLeaderTransferee},
 	{node.ErrNotReady, rpctypes.ErrGRPCLearnerNotReady},
 	{node.ErrBadAlarm, status.Error(codes.InvalidArgument, node.ErrBadAlarm.Error())},

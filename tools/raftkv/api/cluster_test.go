@@ -36,18 +36,18 @@ func TestMembersComeAndGoAsEtcdHasIt(t *testing.T) {
 	_, err = s.cl.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: learner})
 	refused(t, "promote one that has nothing", err, rpctypes.ErrGRPCLearnerNotReady)
 	_, err = s.cl.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: 99})
-	refused(t, "promote nobody", err, rpctypes.ErrGRPCMemberNotFound)
+	refused(t, "promote a stranger", err, rpctypes.ErrGRPCMemberNotFound)
 	_, err = s.cl.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: 1})
 	refused(t, "promote a voter", err, rpctypes.ErrGRPCMemberNotLearner)
 	_, err = s.mt.MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: learner})
 	refused(t, "a learner to lead", err, rpctypes.ErrGRPCBadLeaderTransferee)
 	_, err = s.mt.MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: 99})
-	refused(t, "nobody to lead", err, rpctypes.ErrGRPCBadLeaderTransferee)
+	refused(t, "a stranger to lead", err, rpctypes.ErrGRPCBadLeaderTransferee)
 
 	_, err = s.cl.MemberUpdate(ctx, &pb.MemberUpdateRequest{ID: learner, PeerURLs: []string{"no"}})
 	refused(t, "update to no URL", err, rpctypes.ErrGRPCMemberBadURLs)
 	_, err = s.cl.MemberUpdate(ctx, &pb.MemberUpdateRequest{ID: 99, PeerURLs: []string{"http://127.0.0.1:5"}})
-	refused(t, "update nobody", err, rpctypes.ErrGRPCMemberNotFound)
+	refused(t, "update a stranger", err, rpctypes.ErrGRPCMemberNotFound)
 	_, err = s.cl.MemberUpdate(ctx, &pb.MemberUpdateRequest{ID: learner, PeerURLs: self().PeerURLs})
 	refused(t, "update to a URL that is taken", err, rpctypes.ErrGRPCPeerURLExist)
 	updated, err := s.cl.MemberUpdate(ctx, &pb.MemberUpdateRequest{ID: learner, PeerURLs: []string{"http://127.0.0.1:6"}})
@@ -64,7 +64,7 @@ func TestMembersComeAndGoAsEtcdHasIt(t *testing.T) {
 		}
 	}
 	_, err = s.cl.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: 99})
-	refused(t, "remove nobody", err, rpctypes.ErrGRPCMemberNotFound)
+	refused(t, "remove a stranger", err, rpctypes.ErrGRPCMemberNotFound)
 	if removed, err := s.cl.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: learner}); err != nil || len(removed.Members) != 1 {
 		t.Errorf("%v, %v", removed, err)
 	}

@@ -150,7 +150,7 @@ func (k *kv) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Compacti
 	return resp, nil
 }
 
-// reads tells whether a transaction changes nothing, and whether all its reads may be of an older
+// reads reports whether a transaction changes nothing, and whether all its reads may be of an older
 // state.
 func reads(r *pb.TxnRequest) (only, serializable bool) {
 	only, serializable = true, true

@@ -107,7 +107,7 @@ func TestRequestsThatMakeNoSenseAreRefusedAsEtcdRefusesThem(t *testing.T) {
 		{"txn: a key twice", txn(&pb.TxnRequest{Success: ops(opPut("d"), opPut("d"))}), rpctypes.ErrGRPCDuplicateKey},
 		{"txn: a key twice otherwise", txn(&pb.TxnRequest{Failure: ops(opPut("d"), opPut("d"))}), rpctypes.ErrGRPCDuplicateKey},
 		{"txn: a key in a deleted range", txn(&pb.TxnRequest{Success: ops(opPut("d"), opDelete("c", "e"))}), rpctypes.ErrGRPCDuplicateKey},
-		{"txn: a key behind a deleted range", txn(&pb.TxnRequest{Success: ops(opPut("e"), opDelete("c", "e"))}), nil},
+		{"txn: a key after a deleted range", txn(&pb.TxnRequest{Success: ops(opPut("e"), opDelete("c", "e"))}), nil},
 		{"txn: a key in a range without end", txn(&pb.TxnRequest{Success: ops(opDelete("c", "\x00"), opPut("d"))}), rpctypes.ErrGRPCDuplicateKey},
 		{"txn: a key also within", txn(&pb.TxnRequest{Success: ops(opPut("d"), opTxn(&pb.TxnRequest{Failure: ops(opPut("d"))}))}), rpctypes.ErrGRPCDuplicateKey},
 		{"txn: a key within a deleted range, within", txn(&pb.TxnRequest{Success: ops(opTxn(&pb.TxnRequest{Success: ops(opPut("d"))}), opDelete("c", "e"))}), rpctypes.ErrGRPCDuplicateKey},

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// free returns an address that nobody listens at.
+// free returns an address at which no process listens.
 func free(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -29,7 +29,8 @@ func free(t *testing.T) string {
 // What is no gRPC is served over HTTP/1.1, so a client that speaks both, as most do, must come to
 // that.
 func TestOverTLSOneURLServesGRPCAndClientsThatPreferHTTP2(t *testing.T) {
-	source := httptest.NewTLSServer(http.NotFoundHandler()) // has a certificate, and clients that trust it
+	// It has a certificate, and clients that trust it.
+	source := httptest.NewTLSServer(http.NotFoundHandler())
 	defer source.Close()
 	l, err := Listen("https://"+free(t), source.TLS)
 	if err != nil {

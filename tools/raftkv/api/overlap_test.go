@@ -107,7 +107,8 @@ func TestALargeTransactionIsCheckedInTime(t *testing.T) {
 		if _, err := touch(ops); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(began); took > 10*time.Second { // all with all takes longer than a minute
+		// Comparing all with all takes longer than a minute.
+		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("%s: %v", name, took)
 		} else {
 			t.Logf("%s: %v", name, took)

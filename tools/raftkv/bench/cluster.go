@@ -158,7 +158,7 @@ func (c *cluster) stop() error {
 	return os.RemoveAll(c.dir)
 }
 
-// freeURLs returns URLs on the loopback interface at which nobody listens.
+// freeURLs returns URLs on the loopback interface at which no process listens.
 func freeURLs(n int) ([]string, error) {
 	var urls []string
 	for range n {

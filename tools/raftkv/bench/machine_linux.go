@@ -48,7 +48,8 @@ func busy() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	fields := strings.Fields(string(b[:bytes.IndexByte(b, '\n')])) // cpu user nice system idle iowait irq softirq steal
+	// The line is: cpu user nice system idle iowait irq softirq steal.
+	fields := strings.Fields(string(b[:bytes.IndexByte(b, '\n')]))
 	return ticks(fields[1], fields[2], fields[3], fields[6], fields[7], fields[8])
 }
 
@@ -65,7 +66,7 @@ func own() (time.Duration, error) {
 	return sum, nil
 }
 
-// inMemory tells whether a directory is on a file system to which a sync means nothing.
+// inMemory reports whether a directory is on a file system to which a sync means nothing.
 func inMemory(dir string) bool {
 	var s syscall.Statfs_t
 	return syscall.Statfs(dir, &s) == nil && s.Type == tmpfs

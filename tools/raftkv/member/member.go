@@ -83,8 +83,8 @@ func NewSet(members ...Member) *Set {
 	return s
 }
 
-// ClusterID returns the ID of a cluster that is made of these members. It keeps it whoever comes
-// and goes.
+// ClusterID returns the ID of a cluster that begins with these members. The cluster keeps it while
+// members come and go.
 func (s *Set) ClusterID() uint64 {
 	var b []byte
 	for _, m := range s.List() {
@@ -109,7 +109,7 @@ func (s *Set) Get(id uint64) (Member, bool) {
 	return m, ok
 }
 
-// Removed tells whether a member was removed. An ID that was is never used again.
+// Removed reports whether a member was removed. An ID that was is never used again.
 func (s *Set) Removed(id uint64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

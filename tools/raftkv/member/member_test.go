@@ -46,15 +46,15 @@ func TestAChangeIsCheckedAgainstWhoIsThere(t *testing.T) {
 		{"a learner who was removed", addLearner, 9, at(9, "http://9:1"), ErrRemoved},
 		{"to promote the learner", addVoter, 3, promote, nil},
 		{"to promote a voter", addVoter, 1, promote, ErrNotLearner},
-		{"to promote nobody", addVoter, 4, promote, ErrNotFound},
+		{"to promote a stranger", addVoter, 4, promote, ErrNotFound},
 		{"to promote who was removed", addVoter, 9, promote, ErrRemoved},
 		{"to remove a voter", remove, 1, Change{}, nil},
 		{"to remove the learner", remove, 3, Change{}, nil},
-		{"to remove nobody", remove, 4, Change{}, ErrNotFound},
+		{"to remove a stranger", remove, 4, Change{}, ErrNotFound},
 		{"to remove who was removed", remove, 9, Change{}, ErrRemoved},
 		{"other URLs", update, 2, at(2, "http://2:2", "http://2:3"), nil},
 		{"another's URL", update, 2, at(2, "http://1:1"), ErrURLExists},
-		{"other URLs of nobody", update, 4, at(4, "http://4:1"), ErrNotFound},
+		{"other URLs of a stranger", update, 4, at(4, "http://4:1"), ErrNotFound},
 		{"other URLs of who was removed", update, 9, at(9, "http://9:1"), ErrRemoved},
 	} {
 		s := three()
@@ -77,14 +77,15 @@ func TestAChangeIsCheckedAgainstWhoIsThere(t *testing.T) {
 func TestChangesAddUp(t *testing.T) {
 	s := three()
 	s.SetAttributes(3, "three", []string{"http://3:9"})
-	s.SetAttributes(4, "nobody", nil)
+	s.SetAttributes(4, "stranger", nil)
 	s.Apply(addVoter, 3, promote)
 	s.Apply(addLearner, 4, at(4, "http://4:1"))
 	s.Apply(update, 2, at(2, "http://2:7"))
 	s.Apply(remove, 1, Change{})
 	want := []Member{
 		{ID: 2, PeerURLs: []string{"http://2:7"}},
-		{ID: 3, PeerURLs: []string{"http://3:1"}, Name: "three", ClientURLs: []string{"http://3:9"}}, // a promotion changes nothing else
+		// A promotion changes nothing else.
+		{ID: 3, PeerURLs: []string{"http://3:1"}, Name: "three", ClientURLs: []string{"http://3:9"}},
 		{ID: 4, PeerURLs: []string{"http://4:1"}, IsLearner: true},
 	}
 	if got := s.List(); !reflect.DeepEqual(got, want) {

@@ -23,7 +23,8 @@ func ParseURL(s string) (*url.URL, error) {
 	}
 	u, err := url.Parse(s)
 	if err != nil {
-		return bad("it must be a host and a port") // what is wrong with it is easier to see than to say
+		// What is wrong with it is easier to see than to say.
+		return bad("it must be a host and a port")
 	}
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return bad("raftkv listens and connects over http and https only")

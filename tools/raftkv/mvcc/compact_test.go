@@ -14,8 +14,7 @@ import (
 )
 
 // Two stores are given the same requests. One has each compaction swept before the next request,
-// and one is swept a little between requests: nobody can tell them apart, by any answer, hash or
-// snapshot.
+// and one is swept a little between requests: no answer, hash or snapshot shows which is which.
 func TestNothingShowsHowFarACompactionIsSwept(t *testing.T) {
 	most := 0
 	for seed := range uint64(30) {

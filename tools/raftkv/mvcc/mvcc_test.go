@@ -24,7 +24,8 @@ func filled(seed uint64) *Store {
 		case 1:
 			_ = s.Compact(s.Rev() - int64(rng.IntN(10))) // compacted already, sometimes
 		default:
-			_, _ = s.Put(&pb.PutRequest{Key: key, Value: fmt.Append(nil, i)}) // without a lease it cannot fail
+			// Without a lease it cannot fail.
+			_, _ = s.Put(&pb.PutRequest{Key: key, Value: fmt.Append(nil, i)})
 		}
 	}
 	s.Sweep(nil)

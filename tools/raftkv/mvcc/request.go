@@ -307,7 +307,7 @@ func (c *change) answerTxn(r *pb.TxnRequest, path []bool) (resp *pb.TxnResponse,
 	return resp, n
 }
 
-// holds tells whether a comparison holds for every key in its range. A key that is not there is
+// holds reports whether a comparison holds for every key in its range. A key that is not there is
 // compared as if all of it were 0, except that its value equals nothing.
 func (v *View) holds(c *pb.Compare) bool {
 	found, all := false, true

@@ -81,8 +81,8 @@ func (v *View) Hash(rev int64) (Hash, error) {
 
 // The bytes of a state: the magic; the revision, the compacted one plus one, and the number of
 // versions as uvarints; then of each version its revision, its place in the revision times two plus
-// whether it deletes, and the length and bytes of its key-value message. Whoever stores them adds a
-// checksum.
+// whether it deletes, and the length and bytes of its key-value message. There is no checksum in
+// them: what stores them adds one.
 const magic = "raftkv state 1\n"
 
 // maxMessage is the limit on the length of an encoded key and its value, in bytes.
@@ -177,7 +177,7 @@ func ReadView(r *bufio.Reader) (*View, error) {
 	return &v, nil
 }
 
-// before tells whether a version was made earlier than another: a revision may put a key and then
+// before reports whether a version was made earlier than another: a revision may put a key and then
 // delete it.
 func (v version) before(next version) bool {
 	return v.rev < next.rev || v.rev == next.rev && v.sub < next.sub

@@ -2,9 +2,8 @@
 // compaction, in memory, in order. It answers as etcd does, revision by revision, and its hash is
 // etcd's. It knows neither raft nor gRPC.
 //
-// A change of one key makes a new version and never touches an old one. So whoever holds a View has
-// a state that stays as it is while the Store goes on, at no cost but the memory of what changed
-// since.
+// A change of one key makes a new version and never touches an old one. So a View is a state that
+// stays as it is while the Store goes on, at no cost but the memory of what changed since.
 package mvcc
 
 import (
@@ -35,15 +34,16 @@ type Store struct {
 // A View is a state at one revision and, back to the last compaction, at those before. It does not
 // change. Its methods may be called concurrently.
 type View struct {
-	keys      *btree.Map[string, []version] // the versions of a key, oldest first, never empty
-	rev       int64                         // of the last change; 1 before any
-	compacted int64                         // what only reads below could find is gone, or unreachable: see left; -1 before any compaction
-	size      int64                         // in bytes, of all versions that are there
-	live      int64                         // in bytes, of those that a read at rev finds
+	keys *btree.Map[string, []version] // the versions of a key, oldest first, never empty
+	rev  int64                         // of the last change; 1 before any
+	// What only reads below could find is gone, or unreachable: see left; -1 before any compaction.
+	compacted int64
+	size      int64 // in bytes, of all versions that are there
+	live      int64 // in bytes, of those that a read at rev finds
 }
 
-// version is a key as one revision left it. Slices of versions only ever grow behind what a View
-// can see.
+// version is a key as one revision left it. Slices of versions only ever grow past what a View can
+// see.
 type version struct {
 	kv      *mvccpb.KeyValue // never changed
 	sub     int64            // its place among the changes of its revision
@@ -104,8 +104,10 @@ type Stats struct {
 	Rev       int64 // of the last change
 	Compacted int64 // revisions below are gone
 	Keys      int   // also deleted ones that are not compacted
-	Size      int64 // in bytes, of all versions; those that a compaction has made unreachable count until they are swept
-	Live      int64 // in bytes, of the newest versions
+	// In bytes, of all versions; those that a compaction has made unreachable count until they are
+	// swept.
+	Size int64
+	Live int64 // in bytes, of the newest versions
 }
 
 // Stats returns what the Store holds.

@@ -18,9 +18,9 @@ import (
 // ends the process, and some of them would do so again after every restart.
 var ErrNonsense = errors.New("raftkv: no member sends this")
 
-// maxTermAhead is how far ahead of ours a term may be. A member that was away may find any number
-// of elections held, but not so many; and as a new term has to be durable, nobody gets to the last
-// there is in steps of it.
+// maxTermAhead is how far ahead of ours a term may be. A member that was away may find that many
+// elections were held, but not as many as this; and since each new term has to be durable, the
+// highest term there is cannot be reached in steps of this size.
 const maxTermAhead = 1 << 32
 
 // admit returns why a message from a peer must not reach raft, an ErrNonsense, or nil. What depends

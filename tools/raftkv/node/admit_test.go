@@ -61,7 +61,7 @@ func nonsenses(from, to, term, last uint64) map[string]*raftpb.Message {
 		"a vote in the last term there is":         message(raftpb.MsgVote, func(m *raftpb.Message) { m.Term = new(uint64(math.MaxUint64)) }),
 		"no term":                                  message(raftpb.MsgHeartbeat, func(m *raftpb.Message) { m.Term = nil }),
 		"a message of one's own":                   message(raftpb.MsgApp, func(m *raftpb.Message) { m.From = &to }),
-		"a message of nobody":                      message(raftpb.MsgApp, func(m *raftpb.Message) { m.From = nil }),
+		"a message without sender":                 message(raftpb.MsgApp, func(m *raftpb.Message) { m.From = nil }),
 		"a snapshot among the messages":            message(raftpb.MsgSnap, asIs),
 		"a type that there is not":                 message(77, asIs),
 		"an entry in the place of another":         entries(asIs, entry(term, 1, raftpb.EntryNormal, nil)),
@@ -162,7 +162,7 @@ func TestASnapshotThatIsNoneDoesNotReachRaft(t *testing.T) {
 	if err := n.ReceivedSnapshot(m); err == nil {
 		t.Error("what is no state was taken")
 	}
-	// Nobody starts from any of them.
+	// No member starts from any of them.
 	s.agree()
 	for id := range uint64(2) {
 		s.crash(id+1, crashfs.KeepAll)

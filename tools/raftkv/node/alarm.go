@@ -70,8 +70,8 @@ func (a *alarms) set(list []*pb.AlarmMember) {
 	a.list = list
 }
 
-// unknown returns why an alarm cannot be raised: of whom or of what nobody knows, there could be
-// any number. etcd takes them all.
+// unknown returns why an alarm cannot be raised: there is no such member, or no such kind. There
+// could be any number of those. etcd takes them all.
 func (n *Node) unknown(r *pb.AlarmRequest) error {
 	if r.Action != pb.AlarmRequest_ACTIVATE || r.Alarm == pb.AlarmType_NONE {
 		return nil

@@ -23,9 +23,10 @@ type applier struct {
 	waiting     []awaited
 
 	// The goroutine's own.
-	machine      *Head    // what the machine is to be given in place of its state
-	changed      []func() // answer who changed the members, once raft has heard that the change is applied
-	since, bytes uint64   // entries applied since the newest snapshot, and their size
+	machine *Head // what the machine is to be given in place of its state
+	// Calls that answer who changed the members, once raft has heard that the change is applied.
+	changed      []func()
+	since, bytes uint64 // entries applied since the newest snapshot, and their size
 	sized        sized
 	leaderTerm   uint64
 }
@@ -153,7 +154,7 @@ func (n *Node) apply(m *raftpb.Message) {
 		if err := n.applyEntry(e); errors.Is(err, ErrStopped) {
 			return // raft has not heard of it: it is applied again after a restart
 		} else if err != nil {
-			n.fail(fmt.Errorf("raftkv: entry %d/%d: %w", e.GetIndex(), e.GetTerm(), err))
+			n.fail(fmt.Errorf("raftkv: entry %d/%d: %w", e.GetTerm(), e.GetIndex(), err))
 			return
 		}
 		if f := n.cfg.Observer.Applied; f != nil {
@@ -255,7 +256,8 @@ func (n *Node) applyRequest(r *pb.InternalRaftRequest) (proto.Message, error) {
 		n.members.SetAttributes(attr.GetMember_ID(), attr.GetMemberAttributes().GetName(), attr.GetMemberAttributes().GetClientUrls())
 		return &pb.EmptyResponse{}, nil
 	}
-	return nil, errors.New("raftkv: this request is not supported") // parseRequest lets none of that kind through
+	// parseRequest lets none of that kind through.
+	return nil, errors.New("raftkv: this request is not supported")
 }
 
 // or turns a nil response of some type into none.
@@ -266,7 +268,7 @@ func or[M proto.Message](m M, err error) (proto.Message, error) {
 	return m, nil
 }
 
-// writes tells whether a transaction may add to the state.
+// writes reports whether a transaction may add to the state.
 func writes(r *pb.TxnRequest) bool {
 	for _, ops := range [][]*pb.RequestOp{r.GetSuccess(), r.GetFailure()} {
 		for _, op := range ops {

@@ -10,7 +10,7 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
-// lone returns a member that leads, has applied something and makes no snapshot by itself.
+// lone returns a member that leads, has applied something and makes no snapshot on its own.
 func lone(t *testing.T) *simNode {
 	s := newSim(t, 1, Config{SnapshotEntries: 1 << 40})
 	n := s.start(1)
@@ -21,7 +21,7 @@ func lone(t *testing.T) *simNode {
 	return n
 }
 
-// entry returns the message in which raft gives an entry so far behind the last one applied.
+// entry returns the message in which raft gives an entry so far after the last one applied.
 func (n *simNode) entry(t raftpb.EntryType, ahead uint64, data []byte) *raftpb.Message {
 	index, term := n.Status().Applied+ahead, n.Status().Term
 	return &raftpb.Message{Entries: []*raftpb.Entry{{Index: &index, Term: &term, Type: &t, Data: data}}}

@@ -13,19 +13,22 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
-// Config is what a Node is made of.
+// Config is what a Node is made of. A zero value of a field without a comment on it is the default.
 type Config struct {
 	ID        uint64
 	ClusterID uint64
-	Dir       string // where its log and snapshots are
-	Name      string // what the member is called; a directory of one with another name is refused; empty fits all
+	Dir       string // the log and the snapshots are in it
+	Name      string // a directory of a member with another name is refused; empty fits all
+
+	// Members are those that the cluster begins with if Bootstrap is set. Otherwise they are only
+	// the first to answer; the log says who the members are.
 	Members   []member.Member
-	Bootstrap bool // the log of a new cluster begins with Members; otherwise they are learnt from the log
+	Bootstrap bool
 
 	FS        fileutil.FS // nil is the operating system's
 	WAL       wal.Options // FS and Logger are set by Start
 	Transport Transport
-	Machine   Machine // nil for the key-value store
+	Machine   Machine // nil is the key-value store
 	Logger    *slog.Logger
 	Observer  Observer
 
@@ -35,14 +38,19 @@ type Config struct {
 	ElectionTicks  int
 	NoPreVote      bool
 
-	SnapshotEntries uint64 // a snapshot is made after so many entries; 0 is no limit
-	SnapshotBytes   uint64 // or after so many bytes of them, or half as many as the newest snapshot has if that is more
-	CatchUpEntries  uint64 // that stay in memory behind a snapshot, for slow followers, at most
-	CatchUpBytes    uint64 // and how many bytes of them
-	KeepSnapshots   int
-	MaxRequest      int   // in bytes; no more than the log takes in a record counts
-	Quota           int64 // of the state, in bytes
-	RequestTimeout  time.Duration
+	// A snapshot is made after this many entries, 0 is no limit; or once they have this many bytes,
+	// or half as many as the newest snapshot if that is more.
+	SnapshotEntries uint64
+	SnapshotBytes   uint64
+
+	// At most this many entries and bytes stay in memory after a snapshot, for slow followers.
+	CatchUpEntries uint64
+	CatchUpBytes   uint64
+
+	KeepSnapshots  int
+	MaxRequest     int   // in bytes; lowered to what the log takes in a record
+	Quota          int64 // of the state, in bytes; negative is none
+	RequestTimeout time.Duration
 
 	saboteur saboteur
 }
@@ -109,7 +117,8 @@ func (c *Config) setDefaults() {
 	if c.MaxRequest == 0 {
 		c.MaxRequest = 3 << 19
 	}
-	c.MaxRequest = min(c.MaxRequest, c.maxRecord()-recordOverhead) // a larger one would be the end of every member
+	// A larger one would be the end of every member.
+	c.MaxRequest = min(c.MaxRequest, c.maxRecord()-recordOverhead)
 	if c.Quota == 0 {
 		c.Quota = 2 << 30
 	}

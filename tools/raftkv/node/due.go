@@ -29,7 +29,8 @@ func (n *Node) due() bool {
 	}
 	if newest := n.newest.Load(); newest != a.sized.index {
 		a.sized = sized{index: newest}
-		if body, err := n.snapshots.OpenBody(newest); err == nil { // without one there is nothing to wait for
+		// Without one there is nothing to wait for.
+		if body, err := n.snapshots.OpenBody(newest); err == nil {
 			a.sized.bytes = uint64(body.Size())
 			body.Close()
 		}
@@ -38,7 +39,7 @@ func (n *Node) due() bool {
 }
 
 // forget has raft's memory let go of the entries up to a snapshot, but for the last ones: a member
-// that is only a little behind is sent those, and no snapshot.
+// that lags by no more is sent those, and no snapshot.
 func (n *Node) forget(index uint64) error {
 	first, err := n.storage.FirstIndex()
 	if err != nil || first > index {

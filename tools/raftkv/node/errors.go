@@ -4,26 +4,29 @@ import (
 	"errors"
 )
 
-// Errors of requests. Unless it says otherwise, an error leaves open whether the request takes
-// effect.
+// Errors of requests that take no effect.
 var (
-	ErrStopped     = errors.New("raftkv: the node is stopped")                               // it may have been accepted
-	ErrLeaderLost  = errors.New("raftkv: the leader changed before the request was decided") // it may be decided yet
-	ErrTimeout     = errors.New("raftkv: request timed out")
-	ErrTooMany     = errors.New("raftkv: too many requests")    // it takes no effect
-	ErrTooLarge    = errors.New("raftkv: request is too large") // it takes no effect
-	ErrNoSpace     = errors.New("raftkv: no space")             // it takes no effect
-	ErrNotLeader   = errors.New("raftkv: not the leader")       // it takes no effect
-	ErrNoTransfer  = errors.New("raftkv: request timed out, leader transfer took too long")
-	ErrBadTransfer = errors.New("raftkv: bad leader transferee")                      // it takes no effect
-	ErrNotReady    = errors.New("raftkv: the learner is not in sync with the leader") // it takes no effect
-	ErrBadAlarm    = errors.New("raftkv: unknown alarm")                              // it takes no effect
-	ErrUnhealthy   = errors.New("raftkv: not enough started members")                 // it takes no effect
+	ErrTooMany     = errors.New("raftkv: too many requests")
+	ErrTooLarge    = errors.New("raftkv: request is too large")
+	ErrNoSpace     = errors.New("raftkv: no space")
+	ErrNotLeader   = errors.New("raftkv: not the leader")
+	ErrBadTransfer = errors.New("raftkv: bad leader transferee")
+	ErrNotReady    = errors.New("raftkv: the learner is not in sync with the leader")
+	ErrBadAlarm    = errors.New("raftkv: unknown alarm")
+	ErrUnhealthy   = errors.New("raftkv: not enough started members")
 )
 
 // ErrCorrupt is of a write while members hold different things: it takes no effect, so that no more
 // is built on what may be wrong.
 var ErrCorrupt = errors.New("raftkv: corrupt cluster")
+
+// Errors of requests that may take effect, now or later, or never.
+var (
+	ErrStopped    = errors.New("raftkv: the node is stopped")
+	ErrLeaderLost = errors.New("raftkv: the leader changed before the request was decided")
+	ErrTimeout    = errors.New("raftkv: request timed out")
+	ErrNoTransfer = errors.New("raftkv: request timed out, leader transfer took too long")
+)
 
 // ErrNotRestored is of a snapshot that raft does not go on from: it does not have this member, or
 // is of a leader that is none any more.

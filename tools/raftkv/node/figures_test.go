@@ -15,7 +15,7 @@ import (
 )
 
 // The figures of the Raft paper, on real logs: each member is given the log that the figure shows,
-// behind the entries that make the cluster, and starts from it.
+// after the entries that make the cluster, and starts from it.
 
 // figure writes a log on a member's disk: what its cluster begins with, and an entry of each term.
 func (s *sim) figure(id, term uint64, terms ...uint64) {
@@ -72,7 +72,7 @@ func (s *sim) tickOnce(id uint64) {
 
 func newFigure(t *testing.T, n int, noPreVote bool) *sim {
 	// The clock moves on with every look at a condition, so an election must be many of its steps:
-	// whoever leads has to hear from the others within one.
+	// the leader has to hear from the others within one.
 	s := newSim(t, n, Config{NoPreVote: noPreVote, ElectionTicks: 100})
 	s.ticks = map[uint64]chan time.Time{}
 	return s
@@ -151,7 +151,7 @@ func TestFigure8dAnEntryOfAnEarlierTermMayBeOverwrittenThoughAMajorityHasIt(t *t
 		s.figure(4, 3, 1)
 		s.figure(5, 3, 1, 3)
 		// (c): the first member leads term 4 and has the entry of term 2 on a majority. Its own of
-		// term 4 reaches nobody.
+		// term 4 reaches no other.
 		s.edit = func(m *raftpb.Message) {
 			if m.GetType() != raftpb.MsgApp {
 				return
@@ -179,15 +179,15 @@ func TestFigure8dAnEntryOfAnEarlierTermMayBeOverwrittenThoughAMajorityHasIt(t *t
 		if got := s.get(1).Status().Committed; got >= 5+2 {
 			t.Errorf("an entry of an earlier term was committed by counting its replicas: commit %d", got)
 		}
-		// (d): the first member crashes, and the fifth is elected by those who have less.
-		// (Its followers too, as their clocks stand still here: they would wait for it for ever.)
+		// (d): the first member crashes, and the fifth is elected by those who have less. (Its
+		// followers too, as their clocks stand still here: they would wait for it for ever.)
 		for id := uint64(1); id <= 3; id++ {
 			s.crash(id, crashfs.DropAll)
 		}
 		s.mu.Lock()
 		s.edit = nil
 		s.mu.Unlock()
-		s.partition(1) // also from what it has sent and nobody has got yet
+		s.partition(1) // also from what it has sent and none has got yet
 		s.start(2)
 		s.start(3)
 		s.start(4)

@@ -53,8 +53,8 @@ func (n *Node) Trusts(ctx context.Context, id uint64, s Standing) error {
 	acknowledged := make(chan uint64, 1)
 	n.inbox.call(func() {
 		var match uint64
-		// In the term of a leader nobody's log loses what it has acknowledged to him. Who is of a
-		// later term may have been told otherwise.
+		// In the term of a leader no member's log loses what it has acknowledged to that leader. A
+		// member in a later term may have been told otherwise.
 		if st := n.raft.BasicStatus(); st.RaftState == raft.StateLeader && s.Term <= st.GetTerm() {
 			n.raft.WithProgress(func(member uint64, _ raft.ProgressType, pr tracker.Progress) {
 				if member == id {

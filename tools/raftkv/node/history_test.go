@@ -64,7 +64,7 @@ var register = porcupine.Model{
 			return o.value == state.(string), state
 		}
 		switch {
-		case i.kind == 'm' && state.(string) == i.old: // a cas of which nobody heard
+		case i.kind == 'm' && state.(string) == i.old: // a cas that no client heard the answer of
 			return true, i.value
 		case i.kind == 'm':
 			return true, state
@@ -98,12 +98,13 @@ func (r *recorder) client(s *sim, id int, rng *rand.Rand, stop <-chan struct{}, 
 		ids := s.current()
 		n := s.get(ids[rng.IntN(len(ids))])
 		if n == nil {
-			time.Sleep(time.Millisecond) // its power is off: there is nobody to ask
+			time.Sleep(time.Millisecond) // its power is off: it cannot be asked
 			continue
 		}
 		i := input{kind: "ppggc"[rng.IntN(5)], key: fmt.Sprint("k", rng.IntN(3)), value: fmt.Sprint(serial.Add(1)), old: last}
 		if i.kind == 'c' && i.old == "" {
-			i.kind = 'p' // a comparison with a value that is not there never holds; the model knows only values
+			// A comparison with a value that is not there never holds; the model knows only values.
+			i.kind = 'p'
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		var (
@@ -220,7 +221,7 @@ var misfortunes = []misfortune{
 			s.start(id)
 		}
 	}},
-	{"a member that is far behind", func(s *sim, rng *rand.Rand) func() {
+	{"a member that lags far", func(s *sim, rng *rand.Rand) func() {
 		id := victim(s, rng)
 		s.crash(id, choose(rng))
 		before := s.leader().Status().Applied
@@ -461,13 +462,15 @@ func TestSaboteursAreCaught(t *testing.T) {
 			for id := uint64(1); id <= 3; id++ {
 				s.get(id).disk.SetFault(func(op crashfs.Op) error {
 					if op.Kind == crashfs.OpSyncData {
-						time.Sleep(20 * time.Millisecond) // what was acknowledged meanwhile is not there yet
+						// What was acknowledged meanwhile is not there yet.
+						time.Sleep(20 * time.Millisecond)
 					}
 					return nil
 				})
 			}
 			s.leader()
-			time.Sleep(50 * time.Millisecond) // for the clients to write something; if they do not, another history will show it
+			// Time for the clients to write; if they do not, another history will show it.
+			time.Sleep(50 * time.Millisecond)
 			for id := uint64(1); id <= 3; id++ {
 				s.crash(id, crashfs.DropAll)
 			}

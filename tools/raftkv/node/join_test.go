@@ -32,7 +32,7 @@ func (s *sim) afterSnapshot() *simNode {
 	return lead
 }
 
-// newMember returns a member that nobody knows, and gives it a disk.
+// newMember returns a member that no other knows, and gives it a disk.
 func (s *sim) newMember(learner bool) member.Member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,17 +191,17 @@ func TestASnapshotThatIsNotNeededAnyMoreIsAnswered(t *testing.T) {
 	s := newSim(t, 3, Config{SnapshotEntries: 50, CatchUpEntries: 5})
 	s.startAll()
 	lead := s.leader()
-	behind := lead.id%3 + 1
-	s.crash(behind, crashfs.KeepAll)
+	lagging := lead.id%3 + 1
+	s.crash(lagging, crashfs.KeepAll)
 	lead = s.afterSnapshot()
 	// Nothing that it answers arrives, until the snapshot has been sent twice.
 	s.mu.Lock()
 	for _, m := range s.all {
-		s.cut[[2]uint64{behind, m.ID}] = true
+		s.cut[[2]uint64{lagging, m.ID}] = true
 	}
 	s.mu.Unlock()
-	n := s.start(behind)
-	m := &raftpb.Message{Type: raftpb.MsgSnap.Enum(), From: &lead.id, To: &behind, Term: new(lead.Status().Term)}
+	n := s.start(lagging)
+	m := &raftpb.Message{Type: raftpb.MsgSnap.Enum(), From: &lead.id, To: &lagging, Term: new(lead.Status().Term)}
 	var err error
 	m.Snapshot, err = lead.storage.Snapshot()
 	must(t, err)
@@ -215,7 +215,7 @@ func TestASnapshotThatIsNotNeededAnyMoreIsAnswered(t *testing.T) {
 	s.agree()
 }
 
-// With the other voter its say is gone, so the one that remains has to know by itself that it was
+// With the other voter its say is gone, so the one that remains has to know on its own that it was
 // removed.
 func TestARemovalThatWasAnsweredSurvivesAPowerCutWithoutTheRemoved(t *testing.T) {
 	s := newSim(t, 2, Config{})

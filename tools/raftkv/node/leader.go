@@ -33,8 +33,8 @@ func (n *Node) MoveLeader(ctx context.Context, to uint64) error {
 	}
 }
 
-// Retire makes another member the leader, if this one is, and returns once it is, or ctx is done,
-// or nobody can be.
+// Retire makes another member the leader, if this one is, and returns once another leads, or none
+// can, or ctx is done.
 func (n *Node) Retire(ctx context.Context) {
 	moving := make(chan bool, 1)
 	n.inbox.call(func() { moving <- n.handOver() })
@@ -98,7 +98,7 @@ func (n *Node) leads(id uint64) {
 // leadership is who leads, as far as this member knows.
 type leadership struct {
 	mu      sync.Mutex
-	id      uint64        // raft.None if nobody is known to
+	id      uint64        // raft.None if no leader is known
 	changed chan struct{} // closed when id changes
 }
 
@@ -110,7 +110,7 @@ func (l *leadership) get() uint64 {
 	return l.id
 }
 
-// watch returns who leads, and what is closed when it is somebody else.
+// watch returns who leads, and a channel that is closed when that changes.
 func (l *leadership) watch() (id uint64, changed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -48,7 +48,7 @@ func (n *Node) run() {
 			call()
 		}
 		if n.alone && n.raft.BasicStatus().RaftState == raft.StateFollower {
-			_ = n.raft.Campaign() // there is nobody to wait for
+			_ = n.raft.Campaign() // there is no other voter to wait for
 		}
 		n.held = n.propose(n.pending.awaited(append(n.held, proposals...)))
 		n.reads.ask(n)

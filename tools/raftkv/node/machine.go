@@ -96,7 +96,8 @@ func (n *Node) SnapshotAt(ctx context.Context, index uint64, state []byte) error
 		return fmt.Errorf("raftkv: a snapshot at %d, and only %d is committed", index, committed)
 	}
 	applied := make(chan struct{})
-	n.applier.once(index, func() { close(applied) }) // the machine may be faster than what gives it the commands
+	// The machine may be faster than what gives it the commands.
+	n.applier.once(index, func() { close(applied) })
 	select {
 	case <-applied:
 	case <-n.stop:

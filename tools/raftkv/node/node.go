@@ -31,54 +31,68 @@ import (
 
 // A Node is a running member. Start makes one. Its methods may be called concurrently.
 type Node struct {
-	cfg       Config
-	log       *slog.Logger
+	cfg Config // with its defaults
+	log *slog.Logger
+
+	// What is durable, and what it adds up to.
 	wal       *wal.Writer
-	storage   *storage
 	snapshots *snap.Store
-	raft      *raft.RawNode // the loop's alone
+	storage   *storage // raft's view of both, in memory: never ahead of the disk
 	store     *mvcc.Store
-	members   *member.Set
-	ids       atomic.Uint64
+	members   *member.Set // as of the last entry applied, as are store and alarms
+	alarms    alarms
 
-	inbox   inbox
-	acks    acks
-	reads   reads
-	pending pending
-	applier applier
-	sweeper sweeper
-	alarms  alarms
-	reached reached
+	// What goes from one goroutine to another.
+	inbox   inbox   // to the loop
+	applier applier // from the loop, and the state's goroutine
+	sweeper sweeper // from the applier
+	acks    acks    // what waits for the log
+	reads   reads   // that wait for raft
+	pending pending // requests that wait to be decided
+	reached reached // members that the transport knows
 
+	loop
+
+	// Any goroutine may read these. Each only grows, but for fresh and received.
 	lead      leadership
-	term      atomic.Uint64
-	committed atomic.Uint64
-	applied   atomic.Uint64
-	newest    atomic.Uint64           // the index of the newest snapshot
-	fresh     atomic.Bool             // as in Standing
-	received  atomic.Pointer[content] // a snapshot that raft has been given, read already
+	term      atomic.Uint64 // of raft: it may not be durable yet
+	committed atomic.Uint64 // the index that raft knows to be committed
+	applied   atomic.Uint64 // the index of the last entry in the state
+	newest    atomic.Uint64 // the index of the newest snapshot
+	ids       atomic.Uint64 // the last ID of a request
+	fresh     atomic.Bool   // as in Standing
+	// received is the content of a snapshot that raft was given and that is not the state yet.
+	received atomic.Pointer[content]
 
-	snapshotting atomic.Bool
+	snapshotting atomic.Bool    // a snapshot is being made in the background
 	background   sync.WaitGroup // the goroutines
-	stop         chan struct{}
+	stop         chan struct{}  // closed when the loop is to end
 	stopOnce     sync.Once
-	failed       chan struct{}
+	failed       chan struct{} // closed once failure is set
 	failOnce     sync.Once
-	failure      error
-	held         []proposal // until there is a leader, or room in its log; the loop's
-	leaving      int        // ticks until a removed member stops; the loop's
-	alone        bool       // this member is the only voter; the loop's
-	pauses       []pause    // the loop's
-	demanded     int        // ticks until another snapshot may be demanded; the loop's
-	warned       int        // ticks until another message that was passed over is worth a warning; the loop's
-	last         uint64     // the index of the last entry that the log was given; the loop's
+	failure      error // why the Node stopped without Stop
+}
+
+// loop is what belongs to the goroutine of run alone: once Start has returned no other reads it.
+type loop struct {
+	raft  *raft.RawNode
+	held  []proposal // those that wait for a leader, or for room in its log
+	last  uint64     // the index of the last entry that the log was given
+	alone bool       // this member is the only voter
+
+	// In ticks; 0 is none.
+	leaving  int     // until a removed member stops
+	demanded int     // until another snapshot may be demanded
+	warned   int     // until another message that was passed over is worth a warning
+	pauses   []pause // what is to be done later
 }
 
 // Start opens what is in Config.Dir, or makes it, and joins the cluster. The errors are those of
 // the log and the snapshots.
 func Start(cfg Config) (*Node, error) {
 	cfg.setDefaults()
-	if cfg.Tick < 0 || cfg.HeartbeatTicks < 1 || cfg.ElectionTicks <= cfg.HeartbeatTicks { // of which raft would panic
+	// Raft would panic.
+	if cfg.Tick < 0 || cfg.HeartbeatTicks < 1 || cfg.ElectionTicks <= cfg.HeartbeatTicks {
 		return nil, fmt.Errorf("raftkv: Tick %v, HeartbeatTicks %d, ElectionTicks %d: the last must be more than the one before, and none negative",
 			cfg.Tick, cfg.HeartbeatTicks, cfg.ElectionTicks)
 	}
@@ -138,8 +152,8 @@ func (n *Node) Unreachable(id uint64) {
 	n.inbox.call(func() { n.raft.ReportUnreachable(id) })
 }
 
-// Evicted tells a member that a peer knows it to be removed. It may not have heard of it itself, as
-// nobody sends to it any more.
+// Evicted tells a member that a peer knows it to be removed. The member itself may not know, as the
+// others do not send to it any more.
 func (n *Node) Evicted() { n.fail(ErrRemoved) }
 
 // Status is what a Node knows of itself.

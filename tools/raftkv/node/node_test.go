@@ -47,8 +47,8 @@ func TestALoneMemberKeepsWhatItAcknowledgedThroughEveryPowerCut(t *testing.T) {
 	}
 }
 
-// After a power cut the commit on the disk is behind what was acknowledged, and a lone member knows
-// it only once it has decided something again.
+// After a power cut the commit on the disk is older than what was acknowledged, and a lone member
+// knows it only once it has decided something again.
 func TestALoneMemberThatWasRestartedReadsNothingOlderThanItAcknowledged(t *testing.T) {
 	s := newSim(t, 1, Config{})
 	n := s.start(1)
@@ -171,19 +171,19 @@ func TestAHandoverIsWaitedForAsLongAsTheClientWaits(t *testing.T) {
 func TestAFollowerFarBehindGetsASnapshotAndTheSameState(t *testing.T) {
 	s := newSim(t, 3, Config{SnapshotEntries: 50, CatchUpEntries: 5})
 	s.startAll()
-	behind := s.leader().id%3 + 1
-	s.crash(behind, crashfs.KeepAll)
+	lagging := s.leader().id%3 + 1
+	s.crash(lagging, crashfs.KeepAll)
 	for i := range 300 {
 		if _, err := s.leader().put(timeout(t), fmt.Sprint("k", i%40), fmt.Sprint(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n := s.start(behind)
+	n := s.start(lagging)
 	s.eventually("the follower to have a snapshot", func() bool { return n.Status().Snapshot > 200 })
 	s.agree()
 	// What it got is on its disk: it does not need the others to start again.
-	s.crash(behind, crashfs.DropAll)
-	again := s.start(behind)
+	s.crash(lagging, crashfs.DropAll)
+	again := s.start(lagging)
 	if got := again.Status().Applied; got < 200 {
 		t.Errorf("after a power cut it starts at index %d", got)
 	}
@@ -194,16 +194,16 @@ func TestWhoWasRemovedBeforeASnapshotIsNoPeerBehindIt(t *testing.T) {
 	s := newSim(t, 4, Config{SnapshotEntries: 50, CatchUpEntries: 5})
 	s.startAll()
 	lead := s.leader()
-	behind, gone := lead.id%4+1, (lead.id+1)%4+1
-	s.eventually("the follower to have begun", func() bool { return len(s.get(behind).Members().List()) == 4 })
-	s.crash(behind, crashfs.KeepAll)
+	lagging, gone := lead.id%4+1, (lead.id+1)%4+1
+	s.eventually("the follower to have begun", func() bool { return len(s.get(lagging).Members().List()) == 4 })
+	s.crash(lagging, crashfs.KeepAll)
 	must(t, lead.Reconfigure(timeout(t), raftpb.ConfChangeRemoveNode, gone, member.Change{}))
 	for i := range 300 {
 		if _, err := s.leader().put(timeout(t), "k", fmt.Sprint(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n := s.start(behind)
+	n := s.start(lagging)
 	s.eventually("the follower to have a snapshot", func() bool { return n.Status().Snapshot > 200 && n.Status().Applied > 200 })
 	for id := uint64(1); id <= 4; id++ {
 		if _, forgot := n.gone.Load(id); forgot != (id == gone) {

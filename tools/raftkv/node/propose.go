@@ -15,11 +15,14 @@ import (
 
 // Limits on what may be under way at once.
 const (
-	maxPending     = 16 << 10  // proposals of ours that are not decided, or wait for raft to take them though nobody waits for them
-	maxWaiting     = 256 << 20 // bytes of them
-	maxInbox       = 4 << 10   // messages of peers that are not taken
-	maxInboxBytes  = 64 << 20  // of their entries, unless it is one message: what peers forward is theirs to choose
-	maxBatch       = 1 << 20   // bytes of proposals in one message
+	// Proposals of ours that are not decided, or that raft has not taken yet although their callers
+	// have gone.
+	maxPending = 16 << 10
+	maxWaiting = 256 << 20 // bytes of them
+	maxInbox   = 4 << 10   // messages of peers that are not taken
+	// Bytes of their entries, unless it is one message: what peers forward is theirs to choose.
+	maxInboxBytes  = 64 << 20
+	maxBatch       = 1 << 20 // bytes of proposals in one message
 	maxUncommitted = 256 << 20
 )
 
@@ -113,7 +116,7 @@ func (n *Node) propose(proposals []proposal) (held []proposal) {
 			}
 			count++
 			if !n.pending.proposed(p.id, term) {
-				continue // whoever asked has gone: better not to do it at all
+				continue // its caller has gone: better not to do it at all
 			}
 			if p.change != nil {
 				if err := n.raft.ProposeConfChange(p.change); errors.Is(err, raft.ErrProposalDropped) {
@@ -136,8 +139,8 @@ func (n *Node) propose(proposals []proposal) (held []proposal) {
 	return nil
 }
 
-// pending are the requests of this member that are not decided, and those that nobody waits for any
-// more but that raft has not taken either: both take memory.
+// pending are the requests of this member that are not decided, and those whose callers have gone
+// before raft took them: both take memory.
 type pending struct {
 	mu      sync.Mutex
 	waiting map[uint64]*waiter
@@ -150,7 +153,7 @@ type waiter struct {
 	size   int
 	term   uint64 // in which it was proposed, 0 if it was not
 	queued bool   // raft has not taken it
-	gone   bool   // nobody waits: it is only here because it is queued
+	gone   bool   // its caller does not wait any more: it is only here because it is queued
 }
 
 type outcome struct {
@@ -179,7 +182,7 @@ func (p *pending) add(id uint64, size int) (*waiter, error) {
 	return w, nil
 }
 
-// drop says that nobody waits for a request.
+// drop says that the caller of a request does not wait any more.
 func (p *pending) drop(id uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -188,7 +191,7 @@ func (p *pending) drop(id uint64) {
 	}
 }
 
-// leave says that nobody waits for a request, and forgets it unless it is queued.
+// leave notes that the caller of a request does not wait, and forgets it unless it is queued.
 func (p *pending) leave(id uint64, w *waiter) {
 	w.gone = true
 	if !w.queued {
@@ -201,7 +204,7 @@ func (p *pending) forget(id uint64, w *waiter) {
 	p.bytes -= w.size
 }
 
-// proposed notes in which term a request is proposed, and tells whether anyone still waits for it.
+// proposed notes in which term a request is proposed, and reports whether its caller still waits.
 func (p *pending) proposed(id, term uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -226,7 +229,7 @@ func (p *pending) taken(proposals []proposal) {
 	}
 }
 
-// awaited returns those of the queued requests that anyone waits for, and forgets the others.
+// awaited returns those of the queued requests whose callers wait, and forgets the others.
 func (p *pending) awaited(queued []proposal) []proposal {
 	p.mu.Lock()
 	defer p.mu.Unlock()

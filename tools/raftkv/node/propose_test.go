@@ -10,7 +10,7 @@ import (
 	"github.com/stele-wal/stele/tools/raftkv/member"
 )
 
-// abandoned proposes a write for which nobody waits.
+// abandoned proposes a write whose caller does not wait.
 func (n *simNode) abandoned(size int) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -51,7 +51,7 @@ func TestAPeerWaitsOnceTheLoopHasEnoughOfItsBytes(t *testing.T) {
 	}
 	for range 2 { // also after all was taken
 		if err := from(maxInboxBytes + 1); err != nil {
-			t.Errorf("a large one by itself: %v", err)
+			t.Errorf("a large one alone: %v", err)
 		}
 		if err := from(1); !errors.Is(err, context.Canceled) {
 			t.Errorf("one more does not wait: %v", err)
@@ -82,7 +82,8 @@ func TestARequestThatTheLogWouldNotTakeIsRefusedAndNobodyStops(t *testing.T) {
 	if _, err := n.put(timeout(t), "k", long); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("put: %v", err)
 	}
-	c := member.Change{Member: member.Member{ID: 2, PeerURLs: []string{long[:2<<20]}}} // each of them is six in JSON
+	// Each of these bytes is six in JSON.
+	c := member.Change{Member: member.Member{ID: 2, PeerURLs: []string{long[:2<<20]}}}
 	if err := n.Reconfigure(timeout(t), raftpb.ConfChangeAddNode, 2, c); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a change of the members: %v", err)
 	}
@@ -95,8 +96,8 @@ func TestARequestThatTheLogWouldNotTakeIsRefusedAndNobodyStops(t *testing.T) {
 	must(t, n.Err())
 }
 
-// The loop may hang on a disk that does. What it is to take is in memory as long, whoever still
-// waits.
+// The loop may hang on a disk that does. Its input stays in memory as long, also that of callers
+// that no longer wait.
 func TestWhileNothingIsTakenNoMoreIsLetInThanMayWait(t *testing.T) {
 	const size, most = 1 << 10, 100 << 10
 	s := newSim(t, 1, Config{})

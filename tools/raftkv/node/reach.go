@@ -29,7 +29,7 @@ func (n *Node) Meet(members []member.Member) {
 	}
 }
 
-// reach has the transport know the members, all of them and nobody else.
+// reach has the transport know exactly the members.
 func (n *Node) reach() {
 	n.reached.mu.Lock()
 	defer n.reached.mu.Unlock()

@@ -96,10 +96,10 @@ func (r *reads) tick(n *Node) {
 	}
 }
 
-// forgetful tells whether this member is the only voter and has not decided anything since it began
-// to lead. Then its commit may be older than what it acknowledged before it was restarted, since a
-// commit is not made durable by itself; raft, which has a leader among several wait for an entry of
-// its own term, has a lone one answer reads at once.
+// forgetful reports whether this member is the only voter and has not decided anything since it
+// began to lead. Then its commit may be older than what it acknowledged before it was restarted,
+// since a commit alone is not made durable; raft, which has a leader among several wait for an
+// entry of its own term, has a lone one answer reads at once.
 func (n *Node) forgetful() bool {
 	if !n.alone {
 		return false

@@ -29,15 +29,16 @@ func TestAReadTakesNoAnswerToAQuestionOfAnEarlierLife(t *testing.T) {
 	}
 	s.tick(1, "the follower to have it", func() bool { return f.Status().Applied == lead.Status().Applied })
 
-	var held atomic.Uint64         // questions that the leader has asked the others about
-	unheard, behind := true, false // what they say to that is lost; what is appended does not reach the follower
+	var held atomic.Uint64 // questions that the leader has asked the others about
+	// What they say to that is lost; what is appended does not reach the follower.
+	unheard, cutOff := true, false
 	s.mu.Lock()
 	s.edit = func(m *raftpb.Message) {
 		switch {
 		case m.GetType() == raftpb.MsgHeartbeat && len(m.Context) == 8:
 			held.Store(binary.LittleEndian.Uint64(m.Context))
-		case m.GetType() == raftpb.MsgHeartbeatResp && len(m.Context) > 0 && unheard, m.GetType() == raftpb.MsgApp && m.GetTo() == 2 && behind:
-			m.Type = raftpb.MsgHup.Enum() // which nobody takes from a peer
+		case m.GetType() == raftpb.MsgHeartbeatResp && len(m.Context) > 0 && unheard, m.GetType() == raftpb.MsgApp && m.GetTo() == 2 && cutOff:
+			m.Type = raftpb.MsgHup.Enum() // which no member takes from a peer
 		}
 	}
 	s.mu.Unlock()
@@ -51,7 +52,7 @@ func TestAReadTakesNoAnswerToAQuestionOfAnEarlierLife(t *testing.T) {
 	s.crash(2, crashfs.KeepAll)
 	<-ended
 	s.mu.Lock()
-	behind = true
+	cutOff = true
 	s.mu.Unlock()
 	if _, err := lead.put(timeout(t), "k", "new"); err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func TestAReadTakesNoAnswerToAQuestionOfAnEarlierLife(t *testing.T) {
 		t.Error("it reads a state without what was acknowledged before it asked")
 	}
 	s.mu.Lock()
-	behind = false
+	cutOff = false
 	s.mu.Unlock()
 	s.tick(1, "the follower to have all", func() bool { return f.Status().Applied == lead.Status().Applied })
 	if v := <-got; v != "new" {

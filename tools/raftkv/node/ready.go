@@ -28,16 +28,16 @@ func (n *Node) ready(rd raft.Ready) {
 	for _, m := range rd.Messages {
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
-			n.persist(m) // any part of what is to be remembered, from the front; nobody has been promised it
+			n.persist(m) // any part of what is to be remembered, from the front; none is promised
 		case raft.LocalApplyThread:
-			n.applier.push(m) // the entries, durable here and committed; they are applied again after a restart
+			n.applier.push(m) // entries, durable here and committed: applied again after a restart
 		default:
-			n.send(m) // what the message says was durable before raft made it: all that needs to wait is in persist's responses
+			n.send(m) // what it says was durable before raft made it; the rest waits in persist
 		}
 	}
 }
 
-// persist writes what raft must not forget, in order behind all it wrote before, and has the
+// persist writes what raft must not forget, in order after all it wrote before, and has the
 // responses sent once it is durable. It does not wait for that.
 func (n *Node) persist(m *raftpb.Message) {
 	state := walpb.HardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
@@ -52,7 +52,7 @@ func (n *Node) persist(m *raftpb.Message) {
 		// The snapshot's file was durable before raft heard of it. A crash here leaves a file that
 		// no record names.
 		if err := n.wal.SaveSnapshot(record(snapshot)); err != nil {
-			n.fail(err) // the log before the snapshot, which still stands; the leader sends the snapshot again
+			n.fail(err) // the log before the snapshot; the leader sends the snapshot again
 			return
 		}
 		// A crash here leaves a record beyond the commit. The log before it stands until the hard
@@ -66,7 +66,7 @@ func (n *Node) persist(m *raftpb.Message) {
 				return
 			}
 		}
-		n.deliver(n.acks.behind(m.Responses)) // as durable as before: they wait for what the log was given earlier
+		n.deliver(n.acks.hold(m.Responses)) // as durable as before: they wait for earlier batches
 		return
 	}
 	n.promised(state)
@@ -94,7 +94,7 @@ func (n *Node) persist(m *raftpb.Message) {
 	}
 }
 
-// promises tells whether a hard state says more than the last one that the log was given, apart
+// promises reports whether a hard state says more than the last one that the log was given, apart
 // from the commit.
 func (n *Node) promises(s walpb.HardState) bool {
 	return !s.IsZero() && (s.Term != n.acks.term || s.Vote != n.acks.vote)
@@ -114,7 +114,7 @@ func (n *Node) remember(m *raftpb.Message) {
 			return
 		}
 		n.newest.Store(s.GetMetadata().GetIndex())
-		n.applier.restore(s) // before any entry that follows it: raft gives those only after the response
+		n.applier.restore(s) // before any later entry: raft gives those only after the response
 	}
 	if err := n.storage.Append(m.Entries); err != nil {
 		n.fail(err)
@@ -143,7 +143,7 @@ func (n *Node) send(m *raftpb.Message) {
 	}
 	select {
 	case <-n.failed:
-		// What follows a failed write is promised by nobody. Only the order to take over may still
+		// After a failed write nothing more may be promised. Only the order to take over may still
 		// go.
 		if m.GetType() != raftpb.MsgTimeoutNow {
 			return
@@ -164,7 +164,7 @@ func (n *Node) send(m *raftpb.Message) {
 			return
 		}
 		n.log.Warn("a peer did not take a snapshot", "peer", peer, "index", index, "took", took, "error", err)
-		// Once raft hears of it, it sends another.
+		// Once raft knows that, it sends another.
 		n.inbox.call(func() {
 			n.after(n.cfg.ElectionTicks, func() { n.raft.ReportSnapshot(to, raft.SnapshotFailure) })
 		})
@@ -201,8 +201,8 @@ func (a *acks) finish(k *ack) []*raftpb.Message {
 	return k.after
 }
 
-// behind has messages wait for all that the log was given, and returns those that need not wait.
-func (a *acks) behind(messages []*raftpb.Message) []*raftpb.Message {
+// hold has messages wait for all that the log was given, and returns those that need not wait.
+func (a *acks) hold(messages []*raftpb.Message) []*raftpb.Message {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.last == nil || a.last.durable {

@@ -40,7 +40,8 @@ func TestALogWithRequestsThatAMemberCannotDoIsRefusedByName(t *testing.T) {
 		{request(&pb.InternalRaftRequest{AuthUserAdd: &pb.AuthUserAddRequest{Name: "root", Options: &authpb.UserAddOptions{}}}), "auth_user_add"},
 		{request(&pb.InternalRaftRequest{ClusterVersionSet: &membershippb.ClusterVersionSetRequest{Ver: "3.7.0"}}), "cluster_version_set"},
 		{field(request(&pb.InternalRaftRequest{}), 5000, "of a later etcd"), "not known"},
-		{field(field(protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 7), 2, "PUT"), 3, "/0/members"), "not a request"}, // of etcd's old API
+		// A request of etcd's old API.
+		{field(field(protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 7), 2, "PUT"), 3, "/0/members"), "not a request"},
 		{[]byte("what another program writes"), "not a request"},
 	} {
 		s := newSim(t, 1, Config{})
@@ -94,7 +95,8 @@ func TestADirectoryIsNotStartedUnderAnotherName(t *testing.T) {
 		must(t, err)
 		other := member.Member{ID: 2}
 		_, err = n.Propose(timeout(t), &pb.InternalRaftRequest{ClusterMemberAttrSet: &membershippb.ClusterMemberAttrSetRequest{
-			Member_ID: other.ID, MemberAttributes: &membershippb.Attributes{Name: "m2"}, // of another, which is none of this one's business
+			// It is of another, and no business of this one.
+			Member_ID: other.ID, MemberAttributes: &membershippb.Attributes{Name: "m2"},
 		}})
 		must(t, err)
 		for i := range 20 {

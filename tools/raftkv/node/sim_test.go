@@ -95,7 +95,8 @@ func (s *sim) close() {
 	s.mu.Unlock()
 	for _, n := range nodes {
 		n.alive.Store(false)
-		_ = n.Stop() // a node whose disk was made to fail says so; the tests look at that where it matters
+		// A node whose disk was made to fail says so; the tests look at that where it matters.
+		_ = n.Stop()
 	}
 	close(s.done)
 	s.wg.Wait()
@@ -178,7 +179,7 @@ func (s *sim) crash(id uint64, choose crashfs.Chooser) {
 	}
 	n.alive.Store(false) // from here on nothing it says is heard
 	s.disks[id] = n.disk.Crash(choose)
-	_ = n.Stop() // on a disk that nobody will look at
+	_ = n.Stop() // on a disk that no one will look at
 }
 
 func (s *sim) get(id uint64) *simNode {
@@ -342,7 +343,7 @@ func (n *simNode) SendSnapshot(m *raftpb.Message, open func() (*snap.Reader, err
 func (n *simNode) SetPeer(uint64, []string) {}
 func (n *simNode) RemovePeer(id uint64)     { n.gone.Store(id, true) }
 
-// errUnheard is of an answer that nobody heard, because the power was off by then.
+// errUnheard is of an answer that no client heard, because the power was off by then.
 var errUnheard = errors.New("the node lost power")
 
 func (n *simNode) put(ctx context.Context, key, value string) (int64, error) {
@@ -356,7 +357,7 @@ func (n *simNode) put(ctx context.Context, key, value string) (int64, error) {
 	return out.(*pb.PutResponse).Header.Revision, nil
 }
 
-// cas writes value if the key has another one now, and tells whether it had.
+// cas writes value if the key has another one now, and reports whether it had.
 func (n *simNode) cas(ctx context.Context, key, old, value string) (bool, error) {
 	out, err := n.Propose(ctx, &pb.InternalRaftRequest{Txn: &pb.TxnRequest{
 		Compare: []*pb.Compare{{Key: []byte(key), Target: pb.Compare_VALUE, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_Value{Value: []byte(old)}}},

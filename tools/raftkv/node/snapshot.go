@@ -28,8 +28,9 @@ type Head struct {
 	Term      uint64            `json:"term"`
 	Members   *member.Set       `json:"members"`
 	Alarms    []*pb.AlarmMember `json:"alarms,omitempty"`
-	Machine   bool              `json:"machine,omitempty"` // what follows is the state of a Machine, and not keys
-	State     []byte            `json:"-"`                 // that state
+	// What follows is the state of a Machine, and not keys.
+	Machine bool   `json:"machine,omitempty"`
+	State   []byte `json:"-"` // that state
 }
 
 // maxHead is the limit on the length of an encoded Head, in bytes. Every member that was ever
@@ -68,7 +69,8 @@ func ReadState(r io.Reader) (h Head, v *mvcc.View, err error) {
 	if size > maxHead {
 		return h, nil, fmt.Errorf("%w: a head of %d bytes", mvcc.ErrMalformed, size)
 	}
-	b, err := io.ReadAll(io.LimitReader(br, int64(size))) // a length is not believed before its bytes are there
+	// A length is not believed before its bytes are there.
+	b, err := io.ReadAll(io.LimitReader(br, int64(size)))
 	if err == nil && len(b) < int(size) {
 		err = io.ErrUnexpectedEOF
 	}
@@ -164,7 +166,8 @@ func (n *Node) keep(s walpb.Snapshot, h Head, view *mvcc.View) error {
 	if err != nil {
 		return err // the same, and segments
 	}
-	return n.wal.Release(oldest) // and no further: should the newest be damaged, a restart begins at an older one
+	// No further: if the newest is damaged, a restart begins at an older one.
+	return n.wal.Release(oldest)
 }
 
 // replace makes a snapshot, received and recorded, the state.

@@ -58,13 +58,14 @@ func TestAnAlarmIsOfAMemberAndOfAKindThatIsKnown(t *testing.T) {
 		return err
 	}
 	if err := raise(pb.AlarmRequest_ACTIVATE, 2, pb.AlarmType_CORRUPT); !errors.Is(err, member.ErrNotFound) {
-		t.Errorf("of nobody: %v", err)
+		t.Errorf("of a stranger: %v", err)
 	}
 	if err := raise(pb.AlarmRequest_ACTIVATE, 1, 77); !errors.Is(err, ErrBadAlarm) {
 		t.Errorf("of no kind: %v", err)
 	}
 	must(t, raise(pb.AlarmRequest_ACTIVATE, 1, pb.AlarmType_CORRUPT))
-	must(t, raise(pb.AlarmRequest_DEACTIVATE, 2, pb.AlarmType_CORRUPT)) // who is gone may have left one
+	// A member that is gone may have left an alarm.
+	must(t, raise(pb.AlarmRequest_DEACTIVATE, 2, pb.AlarmType_CORRUPT))
 	if got := n.Alarms(); len(got) != 1 || got[0].MemberID != 1 {
 		t.Errorf("%v", got)
 	}

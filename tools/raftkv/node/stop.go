@@ -2,14 +2,14 @@ package node
 
 import "fmt"
 
-// Failed is closed when the Node has stopped by itself; Err says why.
+// Failed is closed when the Node has stopped without Stop; Err says why.
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
-// Stopped is closed when the Node has stopped or is about to, by itself or by Stop: it decides
+// Stopped is closed when the Node has stopped or is about to, for whatever reason: it decides
 // nothing any more.
 func (n *Node) Stopped() <-chan struct{} { return n.stop }
 
-// Err returns why the Node stopped by itself, or nil.
+// Err returns why the Node stopped without Stop, or nil.
 func (n *Node) Err() error {
 	select {
 	case <-n.failed:

@@ -10,7 +10,8 @@ import (
 // it, which never takes it.
 type storage struct {
 	*raft.MemoryStorage
-	changed uint64             // the index of the last change of members that raft has heard of; the loop's
+	// The index of the last change of members that raft has heard of; the loop's.
+	changed uint64
 	demand  func(index uint64) // has a snapshot made of this index or a later one
 }
 
@@ -20,7 +21,8 @@ func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
 	newest, err := s.MemoryStorage.Snapshot()
 	if err == nil && newest.GetMetadata().GetIndex() < s.changed {
 		s.demand(s.changed)
-		return nil, raft.ErrSnapshotTemporarilyUnavailable // raft asks again when it next hears from the member
+		// Raft asks again when it next hears from the member.
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	return newest, err
 }

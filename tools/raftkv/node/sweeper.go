@@ -1,7 +1,7 @@
 package node
 
-// sweeper frees what compactions have made unreachable, in a goroutine of its own, so that nobody
-// waits for it.
+// sweeper frees what compactions have made unreachable, in a goroutine of its own, so that no
+// request waits for it.
 type sweeper struct{ signal chan struct{} }
 
 func (s *sweeper) init() { s.signal = make(chan struct{}, 1) }

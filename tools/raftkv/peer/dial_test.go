@@ -14,8 +14,8 @@ func listener(t *testing.T) net.Listener {
 	return l
 }
 
-// nobody returns an address at which nobody listens.
-func nobody(t *testing.T) string {
+// unused returns an address at which no process listens.
+func unused(t *testing.T) string {
 	t.Helper()
 	l := listener(t)
 	defer l.Close()
@@ -24,8 +24,8 @@ func nobody(t *testing.T) string {
 
 func TestAPeerIsReachedAtWhicheverOfItsURLsAnswers(t *testing.T) {
 	a, b := newSide(t, self, 0), newSide(t, other, 0)
-	elsewhere := nobody(t)
-	a.transport.SetPeer(other, []string{"http://" + nobody(t), "http://" + elsewhere, b.url(), "http://" + nobody(t)})
+	elsewhere := unused(t)
+	a.transport.SetPeer(other, []string{"http://" + unused(t), "http://" + elsewhere, b.url(), "http://" + unused(t)})
 	talking(t, a, b, other)
 	b.end()
 	wait(t, "the loss to be noticed", a.unreachable)
@@ -45,11 +45,11 @@ func TestOneUselessURLIsAnErrorOfAll(t *testing.T) {
 
 func TestAMemberIsAskedAtWhicheverOfItsURLsAnswers(t *testing.T) {
 	b := newSide(t, other, 0)
-	info, err := Ask(t.Context(), "http://"+nobody(t)+","+b.url(), nil)
+	info, err := Ask(t.Context(), "http://"+unused(t)+","+b.url(), nil)
 	if err != nil || info.ClusterID != testCluster {
 		t.Errorf("%+v, %v", info, err)
 	}
-	if _, err := Ask(t.Context(), "http://"+nobody(t)+",http://"+nobody(t), nil); err == nil {
-		t.Error("nobody answers")
+	if _, err := Ask(t.Context(), "http://"+unused(t)+",http://"+unused(t), nil); err == nil {
+		t.Error("there was an answer")
 	}
 }

@@ -305,7 +305,7 @@ func TestWhoIsNotAMemberOfThisClusterGetsNoStream(t *testing.T) {
 		{"no version", "version", "", codes.FailedPrecondition, "version 1"},
 		{"a member that was removed", "from", "3", codes.PermissionDenied, "removed from the cluster"},
 		{"a member that there is not", "from", "dead", codes.PermissionDenied, "has heard of a member dead"},
-		{"nobody", "from", "", codes.PermissionDenied, "a member 0"},
+		{"no sender", "from", "", codes.PermissionDenied, "a member 0"},
 		{"the member itself", "from", "2", codes.PermissionDenied, "a member 2"},
 	} {
 		var kv []string
@@ -340,7 +340,7 @@ func TestAMemberWhoseLogIsShorterThanItAcknowledgedHearsOfIt(t *testing.T) {
 	a.standing, b.acknowledged = node.Standing{Last: 20, Term: 1}, 20
 	a.transport.SetPeer(other, []string{b.url()})
 	talking(t, a, b, other)
-	b.end() // nobody looks at it meanwhile
+	b.end() // nothing looks at it meanwhile
 	b.acknowledged = 21
 	b.listen(t)
 	wait(t, "the news", a.evicted)
@@ -401,7 +401,8 @@ func TestAMessageInAnothersNameEndsTheStream(t *testing.T) {
 		{message(self, other, 1), true},
 		{message(third, other, 1), false},
 		{message(self, third, 1), false},
-		{&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(uint64(third)), To: new(uint64(other))}, true}, // a proposal that is passed on
+		// A proposal that is passed on.
+		{&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(uint64(third)), To: new(uint64(other))}, true},
 	} {
 		ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "version", version, "cluster", "c1", "from", "1", "to", "2"), 20*time.Second)
 		stream, err := conn.NewStream(ctx, &service.Streams[0], "/raftkv.Peer/Messages")
@@ -422,7 +423,7 @@ func TestAMessageInAnothersNameEndsTheStream(t *testing.T) {
 	}
 }
 
-// A member that is behind may be led by one that it has not heard of.
+// A member that lags may be led by one that it does not know yet.
 func TestAMemberThatIsNotKnownYetIsAskedFor(t *testing.T) {
 	a, b, c := newSide(t, self, 0), newSide(t, other, 0), newSide(t, third, 0)
 	b.members.Replace(member.NewSet(member.Member{ID: self}, member.Member{ID: other}))
@@ -506,14 +507,14 @@ func TestAMemberThatLeavesIsToldWhatWaits(t *testing.T) {
 	case <-p.signal: // that it leaves is all the stream hears
 	default:
 	}
-	a.transport.Send(message(self, other, n)) // to nobody
+	a.transport.Send(message(self, other, n)) // to a member that is not there
 	close(b.block)
 	for i := range uint64(n) {
 		if m := wait(t, "a message", b.received); m.GetIndex() != i {
 			t.Fatalf("message %d came in the place of %d", m.GetIndex(), i)
 		}
 	}
-	a.transport.wg.Wait() // the stream has ended by itself
+	a.transport.wg.Wait() // the stream has ended on its own
 	select {
 	case m := <-b.received:
 		t.Errorf("message %d was sent to who is no member", m.GetIndex())
@@ -530,7 +531,7 @@ func TestAPeerThatMovesIsFoundAtItsNewURL(t *testing.T) {
 	talking(t, a, b, other)
 	a.transport.SetPeer(other, []string{c.url()})
 	talking(t, a, c, other)
-	b.end() // its end is nobody's loss
+	b.end() // its end is no loss
 	talking(t, a, c, other)
 	select {
 	case id := <-a.unreachable:

@@ -53,7 +53,7 @@ type Server struct {
 // waited for.
 func (s *Server) NewGRPC() *grpc.Server {
 	g := grpc.NewServer(
-		grpc.WaitForHandlers(true), // Stop leaves nobody who writes a snapshot behind
+		grpc.WaitForHandlers(true), // Stop waits for those that write a snapshot
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
@@ -112,8 +112,8 @@ func number(md metadata.MD, key string) uint64 {
 	return 0
 }
 
-// belongs reports whether a caller is another member. This one may be behind, and not know it, or
-// yet have to hear of it from this very caller; then those that it knows are asked.
+// belongs reports whether a caller is another member. This one may lag and not know it, or may be
+// about to learn of it from this very caller; then those that it knows are asked.
 func (s *Server) belongs(ctx context.Context, id uint64) bool {
 	if id == 0 || id == s.T.self {
 		return false
@@ -167,9 +167,10 @@ func address(ctx context.Context) string {
 
 // Info is what a member tells one that joins.
 type Info struct {
-	ClusterID uint64          `json:"clusterID"`
-	Members   []member.Member `json:"members"` // one that has just begun may not know all of them yet
-	Removed   []uint64        `json:"removed,omitempty"`
+	ClusterID uint64 `json:"clusterID"`
+	// One that has just begun may not know all of them yet.
+	Members []member.Member `json:"members"`
+	Removed []uint64        `json:"removed,omitempty"`
 }
 
 func serveMembers(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {

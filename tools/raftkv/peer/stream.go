@@ -31,8 +31,9 @@ type peer struct {
 	queue  []*raftpb.Message
 	queued int           // bytes of the entries in it
 	signal chan struct{} // there is something in queue
-	gone   chan struct{} // closed when the member is none any more: what is in queue is the last it is told
-	active atomic.Int64  // since when a stream is open, in Unix nanoseconds; 0 if none is
+	// Closed when the member is none any more: what is in queue is the last it is told.
+	gone   chan struct{}
+	active atomic.Int64 // since when a stream is open, in Unix nanoseconds; 0 if none is
 }
 
 // errLeft says that a peer is no member any more and was told all.
@@ -133,8 +134,8 @@ func (p *peer) talk() (connected bool, err error) {
 	defer p.ended()
 	p.t.wg.Add(1)
 	go p.measure(ctx)
-	// Whoever only sends hears of the end of a stream when he next sends, and then what he sent is
-	// lost.
+	// A sender that never receives learns of the end of a stream when it next sends, and then what
+	// it sent is lost.
 	ended := make(chan error, 1)
 	p.t.wg.Add(1)
 	go func() {

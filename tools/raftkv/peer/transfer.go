@@ -22,8 +22,8 @@ import (
 )
 
 // A transfer goes so: the sender says which body it is of, how large and with which checksum; the
-// receiver answers from where on he wants it; the sender sends that in chunks, each behind its
-// CRC-32, and ends; the receiver answers when it is durable and raft has taken it.
+// receiver answers from which offset on it wants it; the sender sends that in chunks, each preceded
+// by its CRC-32, and ends; the receiver answers when it is durable and raft has taken it.
 
 // offer is what a transfer begins with.
 type offer struct {

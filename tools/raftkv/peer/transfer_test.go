@@ -144,7 +144,7 @@ func TestASnapshotThatNobodyTakesIsReported(t *testing.T) {
 	a := newSide(t, self, 0)
 	m, _ := snapshotOf(t, a, 10)
 	if err := transfer(t, a, m); err == nil {
-		t.Error("a snapshot to nobody is said to have arrived")
+		t.Error("a snapshot to a stranger is said to have arrived")
 	}
 	b := newSide(t, other, 0)
 	a.transport.SetPeer(other, []string{b.url()})
@@ -221,7 +221,8 @@ func TestASnapshotThatIsNotWhatItSaysIsRefused(t *testing.T) {
 		{"a flipped bit", codes.Unavailable, "came damaged", func(_ *offer, c []byte) ([]byte, []byte) { c[5] ^= 4; return nil, c }},
 		{"too few bytes", codes.Unavailable, "a snapshot of 8 bytes", func(o *offer, c []byte) ([]byte, []byte) { o.Size++; return nil, c }},
 		{"too many bytes", codes.Unavailable, "a snapshot of 6 bytes", func(o *offer, c []byte) ([]byte, []byte) { o.Size--; return nil, c }},
-		{"another checksum", codes.Unavailable, "with checksum", func(o *offer, c []byte) ([]byte, []byte) { return nil, c }}, // Sum is 0
+		// Sum is 0.
+		{"another checksum", codes.Unavailable, "with checksum", func(o *offer, c []byte) ([]byte, []byte) { return nil, c }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newSide(t, other, 0)

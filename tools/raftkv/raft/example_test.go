@@ -42,7 +42,7 @@ func Example() {
 	}
 
 	for _, command := range []string{"x=1", "y=2", "x=3"} {
-		// Whoever leads takes it; until somebody does, all are asked again.
+		// The leader takes it; until there is one, all are asked again.
 		var index uint64
 		for index == 0 {
 			for _, rf := range rafts {
@@ -59,14 +59,6 @@ func Example() {
 			fmt.Printf("%d: %s %v\n", me, m.Command, m.CommandIndex == index)
 		}
 	}
-	// Output:
-	// 0: x=1 true
-	// 1: x=1 true
-	// 2: x=1 true
-	// 0: y=2 true
-	// 1: y=2 true
-	// 2: y=2 true
-	// 0: x=3 true
-	// 1: x=3 true
-	// 2: x=3 true
+	// Output: 0: x=1 true 1: x=1 true 2: x=1 true 0: y=2 true 1: y=2 true 2: y=2 true 0: x=3 true
+	// 1: x=3 true 2: x=3 true
 }

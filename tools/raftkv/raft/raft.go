@@ -56,9 +56,10 @@ type Raft struct {
 
 // Options are what a caller may choose. A nil *Options and every zero field mean the default.
 type Options struct {
-	Listener net.Listener  // where to listen; the default is what this peer's URL says
-	Tick     time.Duration // between heartbeats, and a tenth of an election timeout; the default is 100 ms
-	Logger   *slog.Logger  // the default is silence
+	Listener net.Listener // where to listen; the default is what this peer's URL says
+	// Between heartbeats, and a tenth of an election timeout; the default is 100 ms.
+	Tick   time.Duration
+	Logger *slog.Logger // the default is silence
 }
 
 // Make starts the peer that is number me of some peers, which are URLs like http://10.0.0.1:7000,
@@ -113,7 +114,9 @@ func Make(peers []string, me int, dir string, applied chan<- ApplyMsg, opts *Opt
 	rf.server = (&peer.Server{T: rf.transport, Member: reached, Members: rf.node.Members()}).NewGRPC()
 	go func() {
 		defer close(rf.served)
-		_ = rf.server.Serve(l) // it ends when the server is stopped; should the listener break, nobody is heard, and others go on
+		// It ends when the server is stopped. If the listener breaks, this peer hears no other, and
+		// the others go on.
+		_ = rf.server.Serve(l)
 	}()
 	go func() {
 		<-rf.node.Stopped() // also if it has failed
@@ -163,11 +166,11 @@ func (rf *Raft) Snapshot(index uint64, snapshot []byte) error {
 func (rf *Raft) PersistBytes() int { return rf.apply.size() }
 
 // Kill ends the peer and closes the channel. What was acknowledged to others is durable. The error
-// is that of the log, or why the peer had ended by itself; Kill may be called more than once.
+// is that of the log, or why the peer had ended before; Kill may be called more than once.
 func (rf *Raft) Kill() error {
 	rf.kill.Do(func() {
 		rf.cancel()
-		rf.snapshots.Lock() // nobody makes one any more
+		rf.snapshots.Lock() // none is made any more
 		rf.err = errors.Join(rf.node.Err(), rf.node.Stop())
 		rf.server.Stop()
 		<-rf.served

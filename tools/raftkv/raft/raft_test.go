@@ -239,9 +239,9 @@ func TestPeersAgreeAndGoOnWhenTheLeaderIsKilledAndComesBack(t *testing.T) {
 func TestAPeerStartsFromItsSnapshotAndOneFarBehindIsSentOne(t *testing.T) {
 	c := newCluster(t, 3, 100)
 	c.agree("first")
-	behind := (c.leader() + 1) % 3
-	c.kill(behind)
-	const more = 5100 // more than are kept for those that are behind
+	lagging := (c.leader() + 1) % 3
+	c.kill(lagging)
+	const more = 5100 // more than are kept for those that lag
 	for i := 0; i < more; {
 		leader := c.peers[c.leader()]
 		if _, _, isLeader := leader.rf.Start(fmt.Append(nil, i)); isLeader {
@@ -252,7 +252,7 @@ func TestAPeerStartsFromItsSnapshotAndOneFarBehindIsSentOne(t *testing.T) {
 	if bytes := c.peers[c.leader()].rf.PersistBytes(); bytes > 100*4 {
 		t.Errorf("after a snapshot every hundred commands there are %d bytes of them", bytes)
 	}
-	c.start(behind)
+	c.start(lagging)
 	c.agree("second")
 	c.same(more + 2)
 	snapshots := func(i int) (n int) {
@@ -266,10 +266,10 @@ func TestAPeerStartsFromItsSnapshotAndOneFarBehindIsSentOne(t *testing.T) {
 		}
 		return n
 	}
-	if snapshots(behind) == 0 {
-		t.Error("the one that was behind caught up without a snapshot")
+	if snapshots(lagging) == 0 {
+		t.Error("the one that lagged caught up without a snapshot")
 	}
-	other := (behind + 1) % 3
+	other := (lagging + 1) % 3
 	c.kill(other)
 	c.start(other)
 	c.agree("third")

@@ -63,7 +63,7 @@ func TestLockIsNotHeldDuringASync(t *testing.T) {
 	})
 }
 
-// R26. Nobody hears of anything before it is durable, nor out of order.
+// R26. No callback is called before what it waits for is durable, nor out of order.
 func TestAppendsAreAcknowledgedInOrderAndNotEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hold(t)
@@ -182,7 +182,7 @@ func TestMethodsMayBeCalledConcurrently(t *testing.T) {
 			s := walpb.Snapshot{Index: index, Term: 1}
 			last.Unlock()
 			if s.Index == 0 {
-				return // nobody has come to save anything yet
+				return // nothing has been saved yet
 			}
 			expected("SaveSnapshot", w.SaveSnapshot(s))
 			expected("Release", w.Release(s.Index))

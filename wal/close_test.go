@@ -210,8 +210,8 @@ func TestCloseWaitsForAFlushInFlight(t *testing.T) {
 }
 
 // A Save that waits for room, and is turned away because the Writer is being closed, must not take
-// with it the signal that somebody is to write what has gathered.
-func TestCloseIsNotForgottenBehindACallerThatLeaves(t *testing.T) {
+// with it the signal to write what has gathered.
+func TestCloseIsNotForgottenWhenACallerLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hold(t)
 		first, turnedAway, closed := make(chan error, 1), make(chan error, 1), make(chan error, 1)

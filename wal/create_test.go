@@ -45,7 +45,7 @@ func TestCreateKeepsWhatItDidNotMake(t *testing.T) {
 	}
 }
 
-// D27. etcd removes a directory called like the log's with .tmp behind it, without a word.
+// D27. etcd removes a directory called like the log's and .tmp, without a word.
 func TestDirectoryBesideTheLogIsLeftAlone(t *testing.T) {
 	f := crashfs.Load(map[string][]byte{"log.tmp/precious": []byte("x")})
 	w, err := wal.Create(labDir, nil, &wal.Options{FS: f})
@@ -103,7 +103,7 @@ func TestNamesAreSyncedAfterWhatTheyName(t *testing.T) {
 		}
 	}
 
-	// An existing directory may have been made a moment ago by somebody who did not sync it.
+	// An existing directory may have been made a moment ago by a process that did not sync it.
 	l = newLab(crashfs.New())
 	must(t, l.Mkdir(labDir, 0o700))
 	l.did()

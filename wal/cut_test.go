@@ -33,7 +33,8 @@ func TestFirstCutAfterReopenCarriesHardStateAndIndex(t *testing.T) {
 			}
 			must(t, w.Close())
 			l = newLab(l.FS.Clone())
-			w, err := wal.Open(labDir, l.options()) // whose segments are smaller: the log is cut at once
+			// The segments of these options are smaller, so the log is cut at once.
+			w, err := wal.Open(labDir, l.options())
 			must(t, err)
 			must(t, l.settle(t))
 			must(t, w.Save(vote, nil)) // nothing new, but it ends the segment

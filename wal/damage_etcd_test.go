@@ -47,30 +47,30 @@ const (
 var defects = []defect{
 	{
 		name: "00-good-small", verdict: wal.Clean, segment: segment0,
-		entries: "1/1 2/1 3/1 4/1 5/1 6/1", state: state(1, 5),
-		etcd: "1/1 2/1 3/1 4/1 5/1 6/1", etcdDid: "reads it",
+		entries: "1/1 1/2 1/3 1/4 1/5 1/6", state: state(1, 5),
+		etcd: "1/1 1/2 1/3 1/4 1/5 1/6", etcdDid: "reads it",
 	}, {
 		name: "01-good-multiseg", verdict: wal.Clean, segment: third01,
-		entries: "1/1 2/1 3/1 4/1 5/1 6/1 7/1 8/1 9/1", state: state(1, 8),
-		etcd: "1/1 2/1 3/1 4/1 5/1 6/1 7/1 8/1 9/1", etcdDid: "reads it",
+		entries: "1/1 1/2 1/3 1/4 1/5 1/6 1/7 1/8 1/9", state: state(1, 8),
+		etcd: "1/1 1/2 1/3 1/4 1/5 1/6 1/7 1/8 1/9", etcdDid: "reads it",
 	}, {
-		// D1: entry 5/1 was voided by 3/2, which the snapshot covers.
+		// D1: entry 1/5 was voided by 2/3, which the snapshot covers.
 		name: "10-resurrect-local-snapshot-22442", at: walpb.Snapshot{Index: 4, Term: 2}, verdict: wal.Clean, segment: segment0,
 		entries: "", state: walpb.HardState{Term: 2, Vote: 2, Commit: 4},
-		etcd: "5/1", etcdDid: "brings a dead entry back",
+		etcd: "1/5", etcdDid: "brings a dead entry back",
 	}, {
 		// D3
 		name: "12-snapshot-never-recorded", at: walpb.Snapshot{Index: 3, Term: 1}, verdict: wal.Clean, segment: segment0,
 		replay: wal.ErrSnapshotNotFound,
-		etcd:   "4/1 5/1", etcdDid: "says snapshot not found when reading, and nothing when opening to append",
+		etcd:   "1/4 1/5", etcdDid: "says snapshot not found when reading, and nothing when opening to append",
 	}, {
 		// D4
 		name: "20-zero-length-word-midlog", verdict: wal.Corrupt, segment: segment0, offset: 1376, kind: wal.ZeroLength, resumes: 2032,
-		entries: "1/1 2/1", state: state(1, 1),
-		etcd: "1/1 2/1", etcdDid: "calls it the end, and zeroes the entries behind it when it opens to append",
+		entries: "1/1 1/2", state: state(1, 1),
+		etcd: "1/1 1/2", etcdDid: "calls it the end, and zeroes the entries after it when it opens to append",
 	}, {
 		name: "23-payload-bitflip-midlog", verdict: wal.Corrupt, segment: segment0, offset: 1376, kind: wal.BadChecksum, resumes: 2008,
-		entries: "1/1 2/1", state: state(1, 1),
+		entries: "1/1 1/2", state: state(1, 1),
 		etcd: "", etcdDid: "reports the mismatch, and gives none of the entries before it",
 	}, {
 		// D2b
@@ -80,29 +80,29 @@ var defects = []defect{
 	}, {
 		// D6
 		name: "30-type-entry-to-state", verdict: wal.Corrupt, segment: segment0, offset: 224, kind: wal.Contradiction, resumes: 256,
-		entries: "1/5 2/5 3/5", state: walpb.HardState{Term: 5, Vote: 2, Commit: 3},
-		etcd: "1/5 2/5 3/5", etcdDid: "verifies it, and reads a commit of 4 without entry 4",
+		entries: "5/1 5/2 5/3", state: walpb.HardState{Term: 5, Vote: 2, Commit: 3},
+		etcd: "5/1 5/2 5/3", etcdDid: "verifies it, and reads a commit of 4 without entry 4",
 	}, {
 		name: "34-type-entry-to-7", verdict: wal.Corrupt, segment: segment0, offset: 224, kind: wal.Contradiction,
-		entries: "1/5 2/5 3/5", state: walpb.HardState{Term: 5, Vote: 2, Commit: 3},
+		entries: "5/1 5/2 5/3", state: walpb.HardState{Term: 5, Vote: 2, Commit: 3},
 		etcd: "", etcdDid: "refuses it, naming a pointer for the type",
 	}, {
 		name: "50-torn-tail-short-file", verdict: wal.TornUnproven, segment: segment0, offset: 232, kind: wal.BadLength,
-		entries: "1/1 2/1 3/1", state: state(1, 1), torn: 9,
-		etcd: "1/1 2/1 3/1", etcdDid: "refuses to open it until it is repaired, then reads it",
+		entries: "1/1 1/2 1/3", state: state(1, 1), torn: 9,
+		etcd: "1/1 1/2 1/3", etcdDid: "refuses to open it until it is repaired, then reads it",
 	}, {
 		name: "51-torn-tail-zero-sector", verdict: wal.TornUnproven, segment: segment0, offset: 9232, kind: wal.BadChecksum,
-		entries: "1/1 2/1 3/1", state: state(1, 2), torn: 3056,
-		etcd: "1/1 2/1 3/1", etcdDid: "refuses to open it until it is repaired, then reads it",
+		entries: "1/1 1/2 1/3", state: state(1, 2), torn: 3056,
+		etcd: "1/1 1/2 1/3", etcdDid: "refuses to open it until it is repaired, then reads it",
 	}, {
 		// D9, the first crash: the log itself is whole, and the spares are not to be trusted.
 		name: "60-stale-tmp-first-crash", verdict: wal.Clean, segment: segment0,
-		entries: "1/1 2/1 3/1", state: state(1, 2),
-		etcd: "1/1 2/1 3/1", etcdDid: "takes 0.tmp, which holds records, for its next segment",
+		entries: "1/1 1/2 1/3", state: state(1, 2),
+		etcd: "1/1 1/2 1/3", etcdDid: "takes 0.tmp, which holds records, for its next segment",
 	}, {
 		// D9, the second: the record at 40 is of the head of that stale spare.
 		name: "61-stale-tmp-second-crash", verdict: wal.TornUnproven, segment: second61, offset: 40, kind: wal.BadChecksum,
-		entries: "1/1 2/1 3/1 4/1", state: state(1, 2), torn: 24,
+		entries: "1/1 1/2 1/3 1/4", state: state(1, 2), torn: 24,
 		etcd: "", etcdDid: "can neither read nor repair what it wrote itself",
 	},
 }
@@ -112,9 +112,9 @@ func TestDefectsTableIsComplete(t *testing.T) {
 	for _, d := range defects {
 		listed = append(listed, d.name)
 		// What we say of etcd is what was recorded of it.
-		_, section, ok := strings.Cut(testlogs.Behaviour, fmt.Sprintf("## %s (open at snapshot %d/%d)\n", d.name, d.at.Index, d.at.Term))
+		_, section, ok := strings.Cut(testlogs.Behaviour, fmt.Sprintf("## %s (open at snapshot %d/%d)\n", d.name, d.at.Term, d.at.Index))
 		if !ok {
-			t.Errorf("%s: not opened at %d/%d by etcd", d.name, d.at.Index, d.at.Term)
+			t.Errorf("%s: not opened at %d/%d by etcd", d.name, d.at.Term, d.at.Index)
 		}
 		if want := "   OpenForRead+ReadAll: ents=[" + d.etcd + "]"; !strings.HasPrefix(section, want) {
 			t.Errorf("%s: etcd did not read %q but %.100s", d.name, d.etcd, section)

@@ -124,12 +124,14 @@ func TestChangedTypeIsNeverBelieved(t *testing.T) {
 			must(t, w.Close())
 			list := records(t, l.FS)
 			if name == "ours" {
-				list = list[:len(list)-1] // the witness that Close leaves: nothing proves that it was there, and nothing is lost with it
+				// The witness that Close leaves: nothing proves that it was there, and nothing is
+				// lost with it.
+				list = list[:len(list)-1]
 			}
 			for _, r := range list {
 				for to := byte(0); to <= 8; to++ {
 					f := damage(l.FS, segment0, func(b []byte) []byte {
-						b[r.Offset+9] = to // the frame's length word, the tag of type, and then the type
+						b[r.Offset+8+1] = to // after the length word and the tag of the type
 						return b
 					})
 					if walpb.Type(to) == r.Type {
@@ -198,7 +200,8 @@ func TestNonsenseUnderSoundChecksumsIsReported(t *testing.T) {
 	for _, typ := range []walpb.Type{walpb.TypeEntry, walpb.TypeState, walpb.TypeSnapshot} {
 		for _, data := range junk {
 			f := crashfs.Load(map[string][]byte{"log/" + segment0: forge(0, append(head(), walpb.Record{Type: typ, Data: data})...)})
-			if typ == walpb.TypeEntry || len(data) > 0 { // a hard state or a snapshot of nothing is one of zeros
+			// A hard state or a snapshot of nothing is one of zeros.
+			if typ == walpb.TypeEntry || len(data) > 0 {
 				if r := check(t, f); r.Verdict == wal.Clean {
 					t.Errorf("%v of % x: clean", typ, data)
 				}
@@ -213,7 +216,7 @@ func TestNonsenseUnderSoundChecksumsIsReported(t *testing.T) {
 }
 
 // D28. etcd looks neither at four bits of the length word nor at padding, and as long as the chain
-// is zero, as it is behind empty metadata, not at a checksum record either.
+// is zero, as it is after empty metadata, not at a checksum record either.
 func TestEveryBitOfAFrameCounts(t *testing.T) {
 	nothing := []walpb.Record{{Type: walpb.TypeCRC}, {Type: walpb.TypeMetadata}}
 	f := crashfs.Load(map[string][]byte{"log/" + segment0: forge(0, append(nothing, walpb.Record{Type: walpb.TypeCRC, CRC: 5}, head()[2])...)})

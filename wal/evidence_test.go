@@ -40,8 +40,8 @@ func manyHeads(size int) []byte {
 	return v
 }
 
-// A value that somebody chose is in a batch that a power cut tears. Whatever it looks like, the log
-// opens, without help and at once.
+// A value that a client chose is in a batch that a power cut tears. Whatever it looks like, the log
+// opens, at once and with no manual step.
 func TestNoValueKeepsALogFromOpening(t *testing.T) {
 	entry, state := &walpb.Entry{Term: 1, Index: 9, Data: []byte("x")}, &walpb.HardState{Term: 1}
 	piece := forge(7, walpb.Record{Type: walpb.TypeEntry, Data: entry.Append(nil)}, walpb.Record{Type: walpb.TypeState, Data: state.Append(nil)},
@@ -148,7 +148,8 @@ func TestIndexesProveALaterBatch(t *testing.T) {
 		if list[first].Type != walpb.TypeState || list[first].Offset%512 < 64 {
 			continue
 		}
-		for _, end := range []int{first + 2, first + 3} { // hard state, entry; and one more hard state
+		// A hard state and an entry; and these and one more hard state.
+		for _, end := range []int{first + 2, first + 3} {
 			if end > len(list) {
 				continue
 			}
@@ -222,7 +223,8 @@ func TestAFileThatEndsInsideAFrameWasCutOff(t *testing.T) {
 		start, end := last.Offset, last.Offset+last.Size
 		for size := start + 1; size < end; size++ {
 			r := check(t, crashfs.Load(map[string][]byte{"/log/" + segment0: b[:size]}))
-			whole := size-start >= 16+10 && size%512 != 0 || size-start < 8 // its head is there, or less than a word
+			// Its head is there, or less than its length word.
+			whole := size-start >= 16+10 && size%512 != 0 || size-start < 8
 			if whole && r.Verdict != wal.Corrupt {
 				t.Errorf("a frame from %d to %d in a file of %d bytes: %v", start, end, size, r.Verdict)
 			}

@@ -62,11 +62,11 @@ func ExampleOpen() {
 		log.Fatal(err)
 	}
 	for _, e := range l.Entries {
-		fmt.Printf("%d/%d %s\n", e.Index, e.Term, e.Data)
+		fmt.Printf("%d/%d %s\n", e.Term, e.Index, e.Data)
 	}
 	// Output:
-	// 3/1 c
-	// 4/1 d
+	// 1/3 c
+	// 1/4 d
 }
 
 // write makes a log of four entries and a snapshot of the first two.
@@ -90,7 +90,7 @@ func write(dir string) {
 	}
 }
 
-// Many callers share a sync, and hear of it in order.
+// Many callers share a sync, and are called back in order.
 func ExampleWriter_Append() {
 	dir, remove := tempDir()
 	defer remove()

@@ -139,7 +139,7 @@ func (r *trial) survives(after string, f *crashfs.FS) {
 	must(t, err)
 	for _, s := range r.snapshots {
 		if !slices.ContainsFunc(snapshots, func(o walpb.Snapshot) bool { return o.Index == s.Index && o.Term == s.Term }) {
-			t.Errorf("%s failed, then %s: snapshot %d/%d is lost", r.stage, after, s.Index, s.Term)
+			t.Errorf("%s failed, then %s: snapshot %d/%d is lost", r.stage, after, s.Term, s.Index)
 		}
 	}
 	from := walpb.Snapshot{}
@@ -160,7 +160,7 @@ func (r *trial) survives(after string, f *crashfs.FS) {
 }
 
 // D8, R9, T31. Every write, truncation, sync, rename and directory sync fails once, and everything
-// else works: what a log gets wrong then is to go on. After a power cut and after a mere restart
+// else works: what a log gets wrong then is to go on. After a power cut and after a restart alone
 // everything acknowledged is there.
 func TestFirstFailureIsTheLastWord(t *testing.T) {
 	kinds := map[crashfs.OpKind][]error{
@@ -210,9 +210,10 @@ func TestFirstFailureIsTheLastWord(t *testing.T) {
 					break // every one has failed once
 				}
 				total[kind]++
-				witness := fault == syscall.ENOSPC && kind == crashfs.OpWrite && seen == n+1 // the last, which is but a proof
+				// The last write is only a proof, for which a full disk need not have room.
+				witness := fault == syscall.ENOSPC && kind == crashfs.OpWrite && seen == n+1
 				if r.first == nil && !witness {
-					t.Fatalf("%s number %d failed with %v, and nobody was told", kind, n, fault)
+					t.Fatalf("%s number %d failed with %v, and no call returned it", kind, n, fault)
 				}
 				if r.first != nil && !errors.Is(r.first, fault) {
 					t.Fatalf("%s number %d failed with %v, but the log said %v", kind, n, fault, r.first)
@@ -277,7 +278,8 @@ func TestASpareThatCannotBeSyncedEndsTheWriter(t *testing.T) {
 			w, err := wal.Create(labDir, nil, l.options())
 			must(t, err)
 			outcomes := make(chan error, 10)
-			for i := range uint64(4) { // the first is being synced, the second waits for it, and the others for that
+			// The first is being synced, the second waits for it, and the others for that.
+			for i := range uint64(4) {
 				go func() { outcomes <- w.Save(state(1, 0), entries(1, 1+i, 1+i, 10)) }()
 				synctest.Wait()
 			}
@@ -301,7 +303,7 @@ func TestASpareThatCannotBeSyncedEndsTheWriter(t *testing.T) {
 	})
 }
 
-func TestAppendsPendingAtAFailureHearOfIt(t *testing.T) {
+func TestAppendsPendingAtAFailureAreNotified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hold(t)
 		var outcomes []error

@@ -56,7 +56,7 @@ func formatMark(t *testing.T) []byte {
 }
 
 // TestFormat decodes every block of hex in FORMAT.md: the mark is tested where it is written; each
-// other is a segment, a line a frame, with its offset before it and its type and checksum behind
+// other is a segment, a line a frame, with its offset before it and its type and checksum after
 // it.
 func TestFormat(t *testing.T) {
 	blocks := regexp.MustCompile("(?s)```hex segment ([^\n]*)\n(.*?)```").FindAllStringSubmatch(formatFile(t), -1)
@@ -245,7 +245,7 @@ func TestSegmentNamesAreReadAsStrictlyAsTheyAreWritten(t *testing.T) {
 	}
 }
 
-// A value that this package does not return may come from a report that another version has written.
+// A value that this package does not return may come from a report that another version wrote.
 func TestEveryKindAndVerdictHasWords(t *testing.T) {
 	seen := map[string]bool{}
 	for i := range 256 {

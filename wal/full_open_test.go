@@ -57,7 +57,7 @@ func openFull(t *testing.T, f *crashfs.FS, change ...func(*wal.Options)) (o open
 	return o
 }
 
-// Nobody was told that our own torn tail is durable. To refuse it for want of space for a copy
+// No caller was told that our own torn tail is durable. To refuse it for want of space for a copy
 // would be to refuse the log, and with it the Release that makes space.
 func TestOpenOnAFullDiskDropsATornTail(t *testing.T) {
 	for name, free := range map[string]int64{"without room for a copy": 4096, "with room for one": 16384 + 8192} {
@@ -184,7 +184,7 @@ func TestOpenOnAFullDiskHasTheSpaceOfTheSpares(t *testing.T) {
 	}
 }
 
-// A repair is somebody's decision, who was shown the name of the copy.
+// A repair is an operator's decision, who was shown the name of the copy.
 func TestARepairOnAFullDiskIsRefusedWithoutACopy(t *testing.T) {
 	f, _, tail := torn(t)
 	f.SetSize(f.Used())

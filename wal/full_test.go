@@ -39,7 +39,8 @@ func TestOnAFullDiskTheSpareIsFilledBeforeASaveIsRefused(t *testing.T) {
 				for err == nil {
 					err = save()
 				}
-				if !errors.Is(err, wal.ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) || last < 14 || l.cuts.Load() != 1 { // 2 segments of 8 KiB
+				// Two segments of 8 KiB hold 14 entries or more.
+				if !errors.Is(err, wal.ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) || last < 14 || l.cuts.Load() != 1 {
 					t.Errorf("after %d entries and %d cuts: %v", last, l.cuts.Load(), err)
 				}
 				before := l.Clone()

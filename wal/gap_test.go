@@ -38,7 +38,8 @@ func TestOpenFinishesARelease(t *testing.T) {
 			must(t, f.Remove(path.Join(labDir, all[i])))
 		}
 		of := path.Join(labDir, all[c.left[0]])
-		must(t, f.Rename(path.Join(labDir, "synced"), of+".512.torn")) // a copy goes with its segment; and the mark is not needed
+		// A copy goes with its segment. The mark is not needed.
+		must(t, f.Rename(path.Join(labDir, "synced"), of+".512.torn"))
 		w, err := wal.Open(labDir, &wal.Options{FS: f, SegmentSize: 8 << 10})
 		must(t, err)
 		must(t, w.Save(state(1, last), entries(1, last+1, last+1, 10)))
@@ -121,7 +122,7 @@ func TestMissingSegmentMattersUnlessASnapshotReplacesIt(t *testing.T) {
 		l.nothingLeft(t)
 	}
 
-	// Without a snapshot record behind the gap what is missing is the log.
+	// Without a snapshot record after the gap what is missing is the log.
 	l, w := create(t)
 	l.fill(t, w, 3)
 	must(t, w.Close())
@@ -146,7 +147,7 @@ func TestMissingSegmentMattersUnlessASnapshotReplacesIt(t *testing.T) {
 	l2.nothingLeft(t)
 }
 
-// A snapshot record behind a gap says nothing about the entries after that snapshot. If these were
+// A snapshot record after a gap says nothing about the entries after that snapshot. If these were
 // in the missing segments, as the name of the next one tells, they are lost, and with them what was
 // committed.
 func TestMissingSegmentMattersIfItHeldEntriesAfterTheSnapshot(t *testing.T) {
@@ -169,7 +170,7 @@ func TestMissingSegmentMattersIfItHeldEntriesAfterTheSnapshot(t *testing.T) {
 }
 
 // Where entries were overwritten the names of the segments do not grow. Release goes by any of
-// them, so a crash in it may leave a segment behind a gap whose name is beyond the snapshot, if a
+// them, so a crash in it may leave a segment after a gap whose name is beyond the snapshot, if a
 // later one's is not.
 func TestMissingSegmentsDoNotMatterIfALaterNameSaysSo(t *testing.T) {
 	l, w := create(t)
@@ -242,7 +243,7 @@ func TestSeveralGapsMatterNoMoreThanOne(t *testing.T) {
 
 // Of a snapshot that was recorded twice the first record may be in a segment that a crash in
 // Release has left in front of a gap.
-func TestReplayGoesOnBehindAGapFromASnapshotThatIsRecordedTwice(t *testing.T) {
+func TestReplayGoesOnAfterAGapFromASnapshotThatIsRecordedTwice(t *testing.T) {
 	l, w := create(t)
 	snapshot := walpb.Snapshot{Index: 2, Term: 1, ConfState: []byte{8, 1}}
 	term := uint64(1)
@@ -288,14 +289,14 @@ func TestLossOfASegmentIsReported(t *testing.T) {
 	}
 }
 
-// Release removes the first segments, and leaves a snapshot record that makes them needless.
+// Release removes the first segments, and leaves a snapshot record that replaces them.
 // Without one they are lost, and with them what was committed.
 func TestLossOfTheFirstSegmentsIsReportedUnlessASnapshotReplacesThem(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		recorded func(last uint64) bool // when the snapshot is
 		index    uint64                 // of the snapshot, 0 for the last entry
-		needless bool
+		replaced bool
 	}{
 		{"no snapshot", func(uint64) bool { return false }, 0, false},
 		{"a snapshot that is lost as well", func(last uint64) bool { return last == 6 }, 5, false},
@@ -326,7 +327,7 @@ func TestLossOfTheFirstSegmentsIsReportedUnlessASnapshotReplacesThem(t *testing.
 			for n := 1; n <= 3; n++ {
 				delete(files, labDir+"/"+segments[n-1])
 				f := crashfs.Load(files)
-				if !c.needless {
+				if !c.replaced {
 					lostFirst(t, f, segments[n])
 					continue
 				}

@@ -23,7 +23,9 @@ type node struct {
 	entries   []walpb.Entry
 	state     walpb.HardState
 	snapshots []walpb.Snapshot // all that were recorded
-	dangling  []walpb.Snapshot // those of them that a crash kept from taking effect; the cluster has committed them all the same
+	// dangling are those of snapshots that a crash kept from taking effect. The cluster has
+	// committed them all the same.
+	dangling []walpb.Snapshot
 }
 
 func newNode() *node {
@@ -92,7 +94,8 @@ func (n *node) install(s walpb.Snapshot, crash bool) {
 func (n *node) installLate(s walpb.Snapshot) {
 	lacks := s.Index > n.last() || n.term(s.Index) != s.Term
 	if s.Index <= n.last() && lacks {
-		return // by the time it commits s, such a writer cannot say that s is another entry than its own
+		// By the time it commits s, such a writer cannot say that s is another entry than its own.
+		return
 	}
 	n.state.Term = max(n.state.Term, s.Term)
 	if lacks {
@@ -128,8 +131,8 @@ func (n *node) missed() (walpb.Snapshot, bool) {
 	return walpb.Snapshot{}, false
 }
 
-// follow appends entries from index on, as far as a leader can have sent them: whoever leads in the
-// term of a missed snapshot, or later, has its entry, and sends that first.
+// follow appends entries from index on, as far as a leader can have sent them: the leader of the
+// term of a missed snapshot, or of a later one, has its entry, and sends that first.
 func (n *node) follow(index uint64, count int) {
 	if s, ok := n.missed(); ok && (n.state.Term > s.Term || n.state.Term == s.Term && index+uint64(count) > s.Index) {
 		if s.Index > n.last()+1 || n.term(s.Index-1) > s.Term {
@@ -278,7 +281,8 @@ func TestBothSidesRefuseTheSame(t *testing.T) {
 			var disbelieved error // by a reader
 			for i, e := range entries {
 				if i > 0 && e.Index != entries[i-1].Index+1 {
-					disbelieved = errors.New("two calls' worth of entries") // which Save does not take, and a reader cannot see
+					// Save does not take them, and a reader cannot see that they are of one call.
+					disbelieved = errors.New("two calls' worth of entries")
 				}
 				disbelieved = cmpErr(disbelieved, reader.entry(e))
 			}
@@ -296,7 +300,7 @@ func TestBothSidesRefuseTheSame(t *testing.T) {
 	})
 }
 
-// Entries that begin at or below a snapshot that waits for its commit end the log behind it too,
+// Entries that begin at or below a snapshot that waits for its commit end the log after it too,
 // from the first on that follows on it. The Writer let them come with a commit beyond both logs'
 // ends, and no reader would have taken that.
 func TestACommitBeyondBothLogsIsRefused(t *testing.T) {

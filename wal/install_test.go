@@ -11,8 +11,7 @@ import (
 
 // twoInstalls writes a log that is cut, and in whose last segment two snapshots are installed with
 // no entry of the log before them. The second is committed by the hard state of the same Save as
-// the entries behind it. kept is whether a crash leaves that hard state, which stands behind the
-// entries.
+// the entries after it. kept is whether a crash leaves that hard state, which follows the entries.
 func twoInstalls(t *testing.T, kept bool) (f *crashfs.FS, first, second walpb.Snapshot) {
 	t.Helper()
 	l, w := create(t)
@@ -45,9 +44,9 @@ func twoInstalls(t *testing.T, kept bool) (f *crashfs.FS, first, second walpb.Sn
 	return f, first, second
 }
 
-// Who starts again reads from the newest snapshot that is committed. Where that is in the log no
-// entry need come before it, and an entry behind a snapshot that was never committed must not be
-// taken for the log's first.
+// A member that starts again reads from the newest snapshot that is committed. Where that is in the
+// log no entry need come before it, and an entry after a snapshot that was never committed must not
+// be taken for the log's first.
 func TestAnInstallThatACrashCutShortLeavesTheOneBeforeIt(t *testing.T) {
 	f, first, _ := twoInstalls(t, false)
 	snapshots, err := wal.Snapshots(wal.Records(labDir, 0, &wal.Options{FS: f}))
@@ -102,8 +101,8 @@ func installs(t *testing.T) *lab {
 	return l
 }
 
-// What follows a snapshot that was replaced is gone, wherever reading begins: behind both, no entry
-// is there to tell.
+// What follows a snapshot that was replaced is gone, wherever reading begins: no entry after
+// either shows it.
 func TestAReplacedSnapshotIsOutdatedWhereverReadingBegins(t *testing.T) {
 	l := installs(t)
 	o := &wal.Options{FS: l.FS}
@@ -123,13 +122,13 @@ func TestAReplacedSnapshotIsOutdatedWhereverReadingBegins(t *testing.T) {
 
 // Release may leave nothing but an installed snapshot. A Writer that is opened on that knows where
 // the log begins as well as the one that wrote it.
-func TestALogOfNothingButAnInstalledSnapshotGoesOnBehindIt(t *testing.T) {
+func TestALogOfNothingButAnInstalledSnapshotGoesOnAfterIt(t *testing.T) {
 	l := installs(t)
 	o := l.options()
 	refuses := func(when string, w *wal.Writer) {
 		t.Helper()
 		for what, err := range map[string]error{
-			"an entry behind a gap":         w.Save(walpb.HardState{}, entries(1, 999, 999, 1)),
+			"an entry after a gap":          w.Save(walpb.HardState{}, entries(1, 999, 999, 1)),
 			"an entry below the snapshot":   w.Save(walpb.HardState{}, entries(1, 150, 150, 1)),
 			"a commit of what is not there": w.Save(state(1, 500), nil),
 		} {
@@ -148,7 +147,7 @@ func TestALogOfNothingButAnInstalledSnapshotGoesOnBehindIt(t *testing.T) {
 	refuses("before the log is opened again", w)
 	must(t, w.Close())
 	if r := check(t, l.FS); r.Verdict != wal.Clean || r.LastIndex != 200 || r.LastTerm != 1 {
-		t.Errorf("Check: %v, the log ends at %d/%d, want 200/1", r.Verdict, r.LastIndex, r.LastTerm)
+		t.Errorf("Check: %v, the log ends at %d/%d, want 1/200", r.Verdict, r.LastTerm, r.LastIndex)
 	}
 	w, err = wal.Open(labDir, o)
 	must(t, err)
@@ -156,7 +155,7 @@ func TestALogOfNothingButAnInstalledSnapshotGoesOnBehindIt(t *testing.T) {
 	refuses("then", w)
 	must(t, w.Save(state(1, 201), entries(1, 201, 201, 1)))
 	must(t, w.Close())
-	if log, err := replay(l.FS, walpb.Snapshot{Index: 200, Term: 1}); err != nil || text(log.Entries) != "201/1" {
+	if log, err := replay(l.FS, walpb.Snapshot{Index: 200, Term: 1}); err != nil || text(log.Entries) != "1/201" {
 		t.Errorf("%v, %v", log, err)
 	}
 }

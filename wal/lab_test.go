@@ -22,9 +22,10 @@ import (
 // files, and fails or holds what it is told to.
 type lab struct {
 	*crashfs.FS
-	onOp func(op crashfs.Op) error // called before each operation; may block; what it returns is injected
+	// onOp is called before each operation. It may block; what it returns is injected.
+	onOp func(op crashfs.Op) error
 
-	mu     sync.Mutex // held during each operation, so that inject reaches the one that it is meant for
+	mu     sync.Mutex // held during each operation, so that inject reaches the one it is meant for
 	inject error
 	ops    []crashfs.Op
 	files  map[*labFile]bool
@@ -253,10 +254,10 @@ func (f *labFile) Close() error {
 	})
 }
 
-// isSegment tells whether an operation is on a segment under its final name.
+// isSegment reports whether an operation is on a segment under its final name.
 func isSegment(op crashfs.Op) bool { return strings.HasSuffix(op.Name, ".wal") }
 
-// isSpare tells whether an operation is on the segment in preparation.
+// isSpare reports whether an operation is on the segment in preparation.
 func isSpare(op crashfs.Op) bool { return strings.HasSuffix(op.Name, ".tmp") }
 
 // full makes the disk of a lab as large as what is on it.
@@ -322,7 +323,8 @@ func walGoroutines() []string {
 func noGoroutines(t *testing.T) {
 	t.Helper()
 	for tries := 0; len(walGoroutines()) > 0; runtime.Gosched() {
-		if tries++; tries > 10_000 { // counted, not timed: in a synctest bubble time would stand still
+		// Counted, not timed: in a synctest bubble time would stand still.
+		if tries++; tries > 10_000 {
 			t.Fatalf("goroutines are left:\n%s", strings.Join(walGoroutines(), "\n\n"))
 		}
 	}

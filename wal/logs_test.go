@@ -37,17 +37,17 @@ func entries(term, from, to uint64, n int) []walpb.Entry {
 	var list []walpb.Entry
 	for i := from; i <= to; i++ {
 		data := bytes.Repeat([]byte{byte('a' + i%26)}, n)
-		copy(data, fmt.Sprintf("%d/%d", i, term))
+		copy(data, fmt.Sprintf("%d/%d", term, i))
 		list = append(list, walpb.Entry{Term: term, Index: i, Data: data})
 	}
 	return list
 }
 
-// text returns entries as index/term, like "1/1 2/1".
+// text returns entries as terms and indexes, like "1/1 1/2".
 func text(list []walpb.Entry) string {
 	var b []string
 	for _, e := range list {
-		b = append(b, fmt.Sprintf("%d/%d", e.Index, e.Term))
+		b = append(b, fmt.Sprintf("%d/%d", e.Term, e.Index))
 	}
 	return strings.Join(b, " ")
 }
@@ -87,8 +87,8 @@ func (l *lab) save(t *testing.T, w *wal.Writer, s walpb.HardState, list []walpb.
 	}
 }
 
-// fill saves entries of 1000 bytes, and commits each of them at once, until the log has n segments. It
-// goes on after what the lab saved before, and returns the index of the last entry.
+// fill saves entries of 1000 bytes, and commits each of them at once, until the log has n segments.
+// It goes on after what the lab saved before, and returns the index of the last entry.
 func (l *lab) fill(t *testing.T, w *wal.Writer, n int) (last uint64) {
 	t.Helper()
 	for len(l.segments()) < n {

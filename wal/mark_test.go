@@ -46,7 +46,7 @@ func ends(t *testing.T, files map[string][]byte) (name string, offsets []int64) 
 	return name, offsets
 }
 
-// What stands behind the last record that is left cannot tell that more is missing; the mark does.
+// Nothing that is left of a log shows that its last records are missing; the mark does.
 func TestALogCutShortAtTheEndOfAFrameIsReported(t *testing.T) {
 	for name, change := range map[string]func(*wal.Options){"with witnesses": func(*wal.Options) {}, "as etcd writes": plain} {
 		t.Run(name, func(t *testing.T) {
@@ -126,7 +126,7 @@ func TestAMarkThatIsOldOrDamagedMeansNothing(t *testing.T) {
 	for size := range mark {
 		whole("a size", mark[:size])
 	}
-	whole("garbage behind", append(bytes.Clone(mark), "xyz"...))
+	whole("garbage after it", append(bytes.Clone(mark), "xyz"...))
 
 	// Those that the log had before.
 	older := 0
@@ -218,7 +218,7 @@ func TestCreateRemovesTheMarkOfTheLogBefore(t *testing.T) {
 // A file that is longer than a mark is not the log's, whatever it is called and begins with. It is
 // not removed, not written to, and not believed.
 func TestALongerFileThatIsCalledSyncedIsLeftAlone(t *testing.T) {
-	theirs := []byte("what somebody else has synced, and when: a list that is longer than a mark")
+	theirs := []byte("what another program has synced, and when: a list that is longer than a mark")
 	f := crashfs.Load(map[string][]byte{markFile: theirs})
 	var said bytes.Buffer
 	o := &wal.Options{FS: f, SegmentSize: 8 << 10, Logger: slog.New(slog.NewTextHandler(&said, nil))}
@@ -362,7 +362,7 @@ func TestAMarkThatCannotBeReadIsAnError(t *testing.T) {
 }
 
 // A batch whose own sync went well is not durable if another has failed meanwhile, which may have
-// dropped it. Its callers hear of a failure, and the mark must not say otherwise.
+// dropped it. Its callers are told of a failure, and the mark must not say otherwise.
 func TestTheMarkDoesNotCoverABatchThatFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(crashfs.New())
@@ -377,7 +377,8 @@ func TestTheMarkDoesNotCoverABatchThatFailed(t *testing.T) {
 				<-spare
 				return syscall.EIO
 			case op.Kind == crashfs.OpSyncData && isSegment(op) && armed.Load():
-				before = l.FS.Crash(crashfs.DropAll) // the disk drops the batch, and tells whoever syncs the spare
+				// The disk drops the batch, and reports that to the sync of the spare.
+				before = l.FS.Crash(crashfs.DropAll)
 				<-segment
 			}
 			return nil

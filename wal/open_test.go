@@ -159,7 +159,8 @@ func TestFileSystemErrorsAreReturnedAndNothingIsTouched(t *testing.T) {
 					mu.Lock()
 					defer mu.Unlock()
 					trimming = trimming || op.Kind == crashfs.OpCreate
-					if op.Kind != kind || trimming || op.Name == filepath.Dir(labDir) { // the parent need not be ours
+					// The parent directory need not be ours.
+					if op.Kind != kind || trimming || op.Name == filepath.Dir(labDir) {
 						return nil
 					}
 					if seen++; seen-1 == n {
@@ -280,7 +281,7 @@ func lasts(t *testing.T, disk *crashfs.FS) {
 	}
 }
 
-func TestOpenMakesDurableWhatNobodyHasSynced(t *testing.T) {
+func TestOpenMakesDurableWhatWasNeverSynced(t *testing.T) {
 	disk := unsyncedLog(t)
 	w, err := wal.Open(deep, &wal.Options{FS: disk, SegmentSize: 4096})
 	if err != nil {
@@ -290,7 +291,7 @@ func TestOpenMakesDurableWhatNobodyHasSynced(t *testing.T) {
 	lasts(t, disk)
 }
 
-func TestRepairMakesDurableWhatNobodyHasSynced(t *testing.T) {
+func TestRepairMakesDurableWhatWasNeverSynced(t *testing.T) {
 	disk := unsyncedLog(t)
 	beginFrame(t, disk)
 	plan, err := wal.PlanRepair(deep, &wal.Options{FS: disk})
@@ -303,7 +304,7 @@ func TestRepairMakesDurableWhatNobodyHasSynced(t *testing.T) {
 	lasts(t, disk)
 }
 
-// beginFrame writes the beginning of a frame behind the end of a log.
+// beginFrame writes the beginning of a frame after the end of a log.
 func beginFrame(t *testing.T, disk *crashfs.FS) {
 	t.Helper()
 	names, err := disk.ReadDir(deep)

@@ -144,13 +144,13 @@ func over(t *testing.T, w *wal.Writer, last uint64) {
 	}
 }
 
-func TestCallersCodeThatDoesNotReturnEndsTheWriterAndNobodyWaits(t *testing.T) {
+func TestCallersCodeThatDoesNotReturnEndsTheWriterAndEveryWait(t *testing.T) {
 	deserted(t, func(t *testing.T, d *deserter, l *lab, w *wal.Writer) {
 		waiting, told := make(chan error, 1), make(chan error, 1)
 		leave := d.leave
 		d.leave = func() {
 			go func() { waiting <- w.Save(walpb.HardState{}, entries(1, 2, 2, 10)) }()
-			synctest.Wait() // it waits for whoever called this
+			synctest.Wait() // it waits for the batch that called this
 			if err := w.Append(walpb.HardState{}, entries(1, 3, 3, 10), func(err error) { told <- err }); err != nil {
 				t.Error(err)
 			}
@@ -306,7 +306,8 @@ func TestAPanicInTheWritersOwnGoroutineShowsTheCallersCode(t *testing.T) {
 		done := own[post](o)
 		w, err := wal.Create(labDir, nil, o)
 		must(t, err)
-		w.Append(state(1, 0), entries(1, 1, 1, 10), done) // too late for an error, if the spare's maker was faster
+		// It returns an error if the spare's maker was faster.
+		w.Append(state(1, 0), entries(1, 1, 1, 10), done)
 		select {}
 	}
 	for post := range own {
@@ -404,7 +405,8 @@ func TestAFileSystemThatLeavesOpenOrARepairLeavesNothingLocked(t *testing.T) {
 			opened.Store(false)
 			l.onOp = func(op crashfs.Op) error {
 				if opened.Load() || spareNames.MatchString(op.Name) || op.Kind == crashfs.OpClose {
-					return nil // of a goroutine of the Writer's own; a Close that panics has not closed
+					// In a goroutine of the Writer's own; and a Close that panics has not closed.
+					return nil
 				}
 				if ops++; ops == n {
 					panics()
@@ -415,7 +417,7 @@ func TestAFileSystemThatLeavesOpenOrARepairLeavesNothingLocked(t *testing.T) {
 			if value == nil {
 				left = false // there are no more operations
 			}
-			// The directory and the mark may be: nobody waits for them.
+			// The directory and the mark may be: no other process waits for them.
 			if open := slices.DeleteFunc(l.handles(), func(name string) bool { return name == labDir+"/synced" }); len(open) > 0 {
 				t.Errorf("%s, operation %d: left open: %v\n%s", what, n, open, stack)
 			}

@@ -16,7 +16,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-func TestReleaseRemovesNothingBehindItsIndexThoughASnapshotIsNewer(t *testing.T) {
+func TestReleaseRemovesNothingBeyondItsIndexThoughASnapshotIsNewer(t *testing.T) {
 	l, w := create(t)
 	last := l.fill(t, w, 4)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: last - 1, Term: 1}))
@@ -36,7 +36,7 @@ func TestReleaseRemovesNothingBehindItsIndexThoughASnapshotIsNewer(t *testing.T)
 	must(t, w.Close())
 }
 
-// What makes segments needless is durable before they go. A snapshot record that is saved while
+// What makes segments unnecessary is durable before they go. A snapshot record that is saved while
 // Release waits for the batch before it is not, and Release must not rely on it.
 func TestReleaseReliesOnlyOnWhatIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -96,7 +96,8 @@ func TestCloseDoesNotWaitForAReleaseThatWaitsForIt(t *testing.T) {
 		released, closed := make(chan error, 1), make(chan error, 2)
 		must(t, w.Append(walpb.HardState{}, entries(1, 1, 1, 10), func(err error) {
 			<-goOn
-			released <- w.Release(1) // two that wait for each other wait until the tests are out of time
+			// If the two waited for each other, they would until the tests are out of time.
+			released <- w.Release(1)
 		}))
 		synctest.Wait() // the callback is at work
 		go func() { closed <- w.Close() }()
@@ -117,7 +118,7 @@ func TestCloseDoesNotWaitForAReleaseThatWaitsForIt(t *testing.T) {
 }
 
 // T25. Corfu does not sync the mark of what it has trimmed. Before Release removes anything, what
-// makes that needless is durable; once it has returned, the segments stay away.
+// makes it unnecessary is durable; once it has returned, the segments stay away.
 func TestReleaseRemovesNothingThatACrashNeeds(t *testing.T) {
 	l, w := create(t)
 	last := l.fill(t, w, 4)
@@ -190,7 +191,7 @@ func TestFailedRemovalInReleaseLeavesTheWriterUsable(t *testing.T) {
 }
 
 // Release removes what was kept of the segments that go. An error of one copy is not forgotten over
-// the next, and leaves the segments; a copy that somebody has taken away is no error.
+// the next, and leaves the segments; a copy that is gone already is no error.
 func TestReleaseRemovesCopiesOrSaysWhyNot(t *testing.T) {
 	l, w := create(t)
 	last := l.fill(t, w, 3)
@@ -214,7 +215,7 @@ func TestReleaseRemovesCopiesOrSaysWhyNot(t *testing.T) {
 	}
 	l.onOp = func(op crashfs.Op) error {
 		if op.Kind == crashfs.OpRemove && op.Name == copies[0] {
-			return l.FS.Remove(copies[0]) // somebody is a moment faster
+			return l.FS.Remove(copies[0]) // an operator is a moment faster
 		}
 		return nil
 	}

@@ -24,8 +24,8 @@ func TestOverwriteAtOrBelowSnapshotStaysDead(t *testing.T) {
 	}{
 		{"below the snapshot, ends at it", 3, 4, 4, "", 5},
 		{"at the snapshot", 4, 4, 4, "", 5},
-		{"below the snapshot, ends above it", 3, 6, 4, "5/2 6/2", 7},
-		{"above the snapshot", 4, 4, 3, "4/2", 5},
+		{"below the snapshot, ends above it", 3, 6, 4, "2/5 2/6", 7},
+		{"above the snapshot", 4, 4, 3, "2/4", 5},
 		{"all", 1, 2, 1, "2/2", 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -43,13 +43,13 @@ func TestOverwriteAtOrBelowSnapshotStaysDead(t *testing.T) {
 				t.Fatalf("from the snapshot on: %v, %v; want %q", log, err, c.want)
 			}
 			if r := check(t, l.FS); r.LastIndex != c.last || r.LastTerm != 2 {
-				t.Errorf("the log ends at %d/%d, want %d/2", r.LastIndex, r.LastTerm, c.last)
+				t.Errorf("the log ends at %d/%d, want 2/%d", r.LastTerm, r.LastIndex, c.last)
 			}
 			// Neither do those that write after a restart take them for alive.
 			w, err = wal.Open(labDir, l.options())
 			must(t, err)
 			if err := w.Save(walpb.HardState{}, entries(2, c.next+1, c.next+1, 1)); !errors.Is(err, wal.ErrInvalid) {
-				t.Errorf("an entry behind a dead one: %v", err)
+				t.Errorf("an entry after a dead one: %v", err)
 			}
 			must(t, w.Save(walpb.HardState{}, entries(2, c.next, c.next, 1)))
 			must(t, w.Close())
@@ -73,7 +73,7 @@ func TestInstalledSnapshotVoidsTheLogBeforeIt(t *testing.T) {
 			if err != nil || len(log.Entries) > 0 {
 				t.Errorf("from the snapshot on: %v, %v; want none", log, err)
 			}
-			// Who opens at the old one is told, and gets no log with a hole.
+			// A reader that starts at the old one is told, and gets no log with a hole.
 			if log, err := replay(l.FS, walpb.Snapshot{}); !errors.Is(err, wal.ErrSnapshotOutdated) {
 				t.Errorf("from the beginning on: %v, %v", log, err)
 			}
@@ -103,7 +103,7 @@ func TestOpeningAtAnUnrecordedSnapshotIsAnError(t *testing.T) {
 	}
 }
 
-// Whoever reads a log that is being written sees a log: what was saved before, in order, and no
+// A reader of a log that is being written sees a log: what was saved before, in order, and no
 // damage.
 func TestReadersOfALogThatIsWrittenSeeALog(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "wal")

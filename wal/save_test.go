@@ -246,7 +246,8 @@ func TestNothingAndEmptyAreKeptApart(t *testing.T) {
 // segment, nor what may come next.
 func TestTheLastIndexIsAnIndexLikeAnyOther(t *testing.T) {
 	l, w := create(t)
-	must(t, w.SaveSnapshot(walpb.Snapshot{Index: math.MaxUint64, Term: 1})) // of which nothing comes
+	// This one is never committed.
+	must(t, w.SaveSnapshot(walpb.Snapshot{Index: math.MaxUint64, Term: 1}))
 	last := l.fill(t, w, 3)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 3, Term: 1}))
 	must(t, w.Close())
@@ -259,9 +260,9 @@ func TestTheLastIndexIsAnIndexLikeAnyOther(t *testing.T) {
 	must(t, w.SaveSnapshot(at))
 	must(t, w.Save(state(1, at.Index), nil))
 	must(t, w.Save(walpb.HardState{}, []walpb.Entry{{Index: math.MaxUint64, Term: 1}}))
-	must(t, w.Save(state(2, at.Index), []walpb.Entry{{Index: math.MaxUint64, Term: 2}})) // another leader's
+	must(t, w.Save(state(2, at.Index), []walpb.Entry{{Index: math.MaxUint64, Term: 2}}))
 	must(t, w.Close())
-	if log, err := replay(l.FS, at); err != nil || text(log.Entries) != "18446744073709551615/2" {
+	if log, err := replay(l.FS, at); err != nil || text(log.Entries) != "2/18446744073709551615" {
 		t.Errorf("the last index, written twice: %v, %v", log, err)
 	}
 }
@@ -286,7 +287,7 @@ func TestIndexesDoNotWrap(t *testing.T) {
 				err := w.Save(walpb.HardState{}, list)
 				fits := first == base+1 && first != 0 && end-first >= count
 				if (err == nil) != fits || err != nil && !errors.Is(err, wal.ErrInvalid) {
-					t.Errorf("behind %d, %d entries from %d on: %v", base, count+1, first, err)
+					t.Errorf("after %d, %d entries from %d on: %v", base, count+1, first, err)
 				}
 			}
 		}
@@ -296,12 +297,12 @@ func TestIndexesDoNotWrap(t *testing.T) {
 		must(t, w.Close())
 		log, err := replay(disk, walpb.Snapshot{Index: base, Term: end})
 		if err != nil || len(log.Entries) > 0 && log.Entries[0].Index != base+1 {
-			t.Errorf("behind %d: %v, %v", base, log, err)
+			t.Errorf("after %d: %v, %v", base, log, err)
 		}
 	}
 }
 
-// Whoever calls may be wrong in any way: what is not refused as invalid, every reader takes. The
+// A caller may be wrong in any way: what is not refused as invalid, every reader takes. The
 // values are few, so that many of them fit.
 func TestWhatSaveTakesEveryReaderTakes(t *testing.T) {
 	sequences := uint64(3000)

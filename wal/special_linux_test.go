@@ -14,10 +14,10 @@ import (
 )
 
 // What is no file under a name of the log's stops Create and every reader, with an error that names
-// it, and stays. Whoever opens a pipe waits for its other end.
+// it, and stays. To open a pipe is to wait for its other end.
 func TestASegmentsNameOfWhatIsNoFileIsNamed(t *testing.T) {
 	for what, put := range map[string]func(name string) error{
-		"a directory":                  func(name string) error { return os.MkdirAll(filepath.Join(name, "of somebody"), 0o700) },
+		"a directory":                  func(name string) error { return os.MkdirAll(filepath.Join(name, "not ours"), 0o700) },
 		"a pipe, a socket or a device": func(name string) error { return syscall.Mkfifo(name, 0o600) },
 	} {
 		dir := t.TempDir()
@@ -47,7 +47,7 @@ func TestDirectoriesWithNamesOfTheLogsOtherFilesAreLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	theirs := []string{"synced", "1.tmp", segment0 + ".100.torn"}
 	for _, name := range theirs {
-		must(t, os.MkdirAll(filepath.Join(dir, name, "of somebody"), 0o700))
+		must(t, os.MkdirAll(filepath.Join(dir, name, "not ours"), 0o700))
 	}
 	o := &wal.Options{SegmentSize: 4096}
 	w, err := wal.Create(dir, nil, o)
@@ -67,7 +67,7 @@ func TestDirectoriesWithNamesOfTheLogsOtherFilesAreLeftAlone(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 	for _, name := range theirs {
-		if _, err := os.Stat(filepath.Join(dir, name, "of somebody")); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, name, "not ours")); errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s is gone", name)
 		}
 	}

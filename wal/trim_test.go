@@ -108,10 +108,10 @@ func TestGarbageInTheLastBatchIsTornNotCorrupt(t *testing.T) {
 	}
 }
 
-// T23. What a crash leaves behind the tail are whole, good records of a batch that was never
+// T23. What a crash leaves after the tail are whole, good records of a batch that was never
 // acknowledged. Once the log has gone on, they must not come to life where what is written in front
 // of them ends.
-func TestGhostsBehindTheTailStayDead(t *testing.T) {
+func TestGhostsAfterTheTailStayDead(t *testing.T) {
 	const size = 64 << 10
 	l, w := create(t, func(o *wal.Options) { o.SegmentSize = size })
 	must(t, w.Save(state(1, 0), entries(1, 1, 1, 100)))
@@ -162,7 +162,7 @@ func TestGhostsBehindTheTailStayDead(t *testing.T) {
 		segment, err := l.ReadFile(labDir + "/" + segment0)
 		must(t, err)
 		if bytes.Contains(segment, ghosts[6].Data) {
-			t.Fatal("a ghost is still behind the tail")
+			t.Fatal("a ghost is still there after the tail")
 		}
 	}
 	must(t, w.Close())
@@ -269,9 +269,9 @@ func TestASecondTornTailAtAnOffsetDoesNotReplaceTheFirst(t *testing.T) {
 	}
 }
 
-// Who is told that a tail was trimmed may act on it. So nobody is before that is done and durable,
-// whatever fails.
-func TestNobodyIsToldOfATrimBeforeItIsDone(t *testing.T) {
+// An observer that is told of a trim may act on it. So it is told once the trim is done and
+// durable, and not before, whatever fails.
+func TestATrimIsReportedOnlyOnceItIsDone(t *testing.T) {
 	log, at, tail := torn(t)
 	for _, noSync := range []bool{false, true} {
 		failed, ended := 0, false
@@ -311,7 +311,7 @@ func TestNobodyIsToldOfATrimBeforeItIsDone(t *testing.T) {
 	}
 }
 
-func TestAPlanThatNobodyMadeDoesNotPanic(t *testing.T) {
+func TestTheZeroPlanDoesNotPanic(t *testing.T) {
 	if err := new(wal.Plan).Apply(); err != nil {
 		t.Errorf("the zero Plan is to do nothing: %v", err)
 	}

@@ -35,7 +35,7 @@ func behave(t *testing.T, dir string, at walpb.Snapshot) []string {
 		_, state, entries, err := w.ReadAll()
 		var s []string
 		for _, e := range entries {
-			s = append(s, fmt.Sprintf("%d/%d", e.GetIndex(), e.GetTerm()))
+			s = append(s, fmt.Sprintf("%d/%d", e.GetTerm(), e.GetIndex()))
 		}
 		lines = append(lines, fmt.Sprintf("%s: ents=[%s] hs=%v err=%v", what, strings.Join(s, " "), state, orNil(err)))
 		w.Close()
@@ -87,7 +87,7 @@ func TestRecordedBehaviourIsWhatEtcdDoes(t *testing.T) {
 			continue
 		}
 		var at walpb.Snapshot
-		if _, err := fmt.Sscanf(rest, "(open at snapshot %d/%d)", &at.Index, &at.Term); err != nil {
+		if _, err := fmt.Sscanf(rest, "(open at snapshot %d/%d)", &at.Term, &at.Index); err != nil {
 			t.Fatalf("%q: %v", title, err)
 		}
 		recorded := map[string]string{}

@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"slices"
@@ -96,38 +95,53 @@ func Check(dir string, opts *Options) (*Report, error) {
 	return c.report, c.run(newScanner(&l))
 }
 
+// A checker is a reading that goes on after damage.
 type checker struct {
+	reading
 	report    *Report
-	sum       fold
 	gaps      []*CorruptError
 	beginning *CorruptError // that of a log of which the first segments are not there
-	since     []recorded    // the snapshot records since the last gap or damage
 }
 
 func (c *checker) run(s *scanner) error {
 	s.resume = true
 	var failed error
 	for r, err := range s.records() {
+		damage := c.take(&r, err)
 		var corrupt *CorruptError
 		switch {
-		case errors.As(err, &corrupt) && corrupt.Kind == MissingSegment:
+		case isGap(err):
 			// Whether that matters depends on what follows.
-			c.sum.place(corrupt)
+			errors.As(err, &corrupt)
 			c.gaps = append(c.gaps, corrupt)
-			c.restart()
-		case corrupt != nil:
-			c.sum.place(corrupt)
+		case err == nil:
+			seg := c.count(s, &r)
+			if errors.As(damage, &corrupt) {
+				c.corrupt(corrupt, seg.End)
+				c.restart()
+			} else {
+				c.note(seg, &r)
+			}
+		case errors.As(err, &corrupt):
 			c.corrupt(corrupt, 0)
 			c.restart()
-		case err != nil:
-			failed = err
 		default:
-			c.record(s, &r)
+			failed = err
 		}
 	}
+	c.judgeGaps()
+	c.finish(s)
+	slices.SortStableFunc(c.report.Findings, func(a, b Finding) int {
+		return cmp.Or(strings.Compare(a.Segment, b.Segment), cmp.Compare(a.Offset, b.Offset))
+	})
+	return failed
+}
+
+// judgeGaps adds the segments that are missing, once it is known what follows them.
+func (c *checker) judgeGaps() {
 	e := evidence{where: inGap}
-	if passed(c.since, &c.sum.history) {
-		e.where = inOldGap // all of them are: the record stands behind the last
+	if c.history.Supersedes(c.snapshots) {
+		e.where = inOldGap // all of them are: the record is after the last
 	}
 	verdict, because := decide(e)
 	for _, gap := range c.gaps {
@@ -136,15 +150,10 @@ func (c *checker) run(s *scanner) error {
 	if c.beginning != nil && e.where == inGap && c.report.Verdict == Clean {
 		c.corrupt(c.beginning, 0)
 	}
-	c.finish(s)
-	slices.SortStableFunc(c.report.Findings, func(a, b Finding) int {
-		return cmp.Or(strings.Compare(a.Segment, b.Segment), cmp.Compare(a.Offset, b.Offset))
-	})
-	return failed
 }
 
-// record takes a good record into the report.
-func (c *checker) record(s *scanner, r *Record) {
+// count adds a good record to the report of its segment.
+func (c *checker) count(s *scanner, r *Record) *SegmentReport {
 	seg := c.segment(s)
 	if n := len(c.report.Findings); n > 0 {
 		if f := &c.report.Findings[n-1]; f.Verdict == Corrupt && f.Segment == r.Segment && f.Resumes == 0 {
@@ -156,26 +165,22 @@ func (c *checker) record(s *scanner, r *Record) {
 	if r.Vouched {
 		seg.Vouched++
 	}
-	var corrupt *CorruptError
-	if err := c.sum.record(r); errors.As(err, &corrupt) {
-		c.corrupt(corrupt, seg.End)
-		c.restart()
-		return
-	}
+	return seg
+}
+
+// note adds what a record holds to the report.
+func (c *checker) note(seg *SegmentReport, r *Record) {
 	switch r.Type {
 	case walpb.TypeMetadata:
-		c.report.Metadata = c.sum.metadata
+		c.report.Metadata = c.metadata
 	case walpb.TypeEntry:
-		i := c.sum.entry.Index
+		i := c.entry.Index
 		if seg.Entries++; seg.Entries == 1 {
 			seg.First = i
 		}
 		seg.First, seg.Last = min(seg.First, i), max(seg.Last, i)
 	case walpb.TypeSnapshot:
-		snap := c.sum.snap
-		snap.ConfState = bytes.Clone(snap.ConfState)
-		c.report.Snapshots = append(c.report.Snapshots, snap)
-		c.since = append(c.since, recorded{snap.Index, snap.Term, seg.Seq, c.sum.whole()})
+		c.report.Snapshots = append(c.report.Snapshots, c.snapshots[len(c.snapshots)-1].Snapshot)
 	}
 }
 
@@ -189,28 +194,20 @@ func (c *checker) segment(s *scanner) *SegmentReport {
 	return &c.report.Segments[s.end.segment]
 }
 
-// restart forgets what the records before a damaged place add up to: nothing is known of those that
-// are lost.
-func (c *checker) restart() {
-	metadata := c.sum.metadata
-	c.sum, c.since = newFold(), nil
-	c.sum.metadata = metadata
-}
-
 // finish adds what the end of the log is.
 func (c *checker) finish(s *scanner) {
 	c.segment(s)
-	r, h := c.report, &c.sum.history
-	h.settle(c.since)
+	r, h := c.report, &c.history
+	h.Settle(c.snapshots)
 	var corrupt *CorruptError
-	if errors.As(c.sum.end(), &corrupt) {
+	if errors.As(c.owes(), &corrupt) {
 		c.corrupt(corrupt, 0)
 	}
-	r.State, r.LastIndex = h.state, h.line.last
-	r.LastTerm, _ = h.line.term(r.LastIndex)
+	r.State, r.LastIndex = h.State, h.Last()
+	r.LastTerm, _ = h.Term(r.LastIndex)
 	if e := s.end; e.verdict == Torn || e.verdict == TornUnproven || e.verdict == Unborn {
 		c.finding(Finding{Verdict: e.verdict, Segment: s.segments[e.segment].name, Offset: e.offset, Kind: e.kind, Detail: e.detail,
-			Because: e.because, Rest: e.rest, LastIndex: h.line.last, Commit: h.state.Commit})
+			Because: e.because, Rest: e.rest, LastIndex: h.Last(), Commit: h.State.Commit})
 	}
 }
 

@@ -97,8 +97,8 @@ func (w *Writer) next(b *batch) *batch {
 	w.encoder.begin()
 	if b.full {
 		n.seg = w.spare.take()
-		n.seg.seq, n.seg.index = b.seg.seq+1, max(w.history.written, w.history.written+1)
-		w.encoder.head(n, n.seg.seq, w.metadata, w.history.state)
+		n.seg.seq, n.seg.index = b.seg.seq+1, w.history.NextIndex()
+		w.encoder.head(n, n.seg.seq, w.metadata, w.history.State)
 		return n
 	}
 	n.start = b.end()

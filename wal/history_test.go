@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/wal/internal/history"
 	"github.com/stele-wal/stele/walpb"
 	"pgregory.net/rapid"
 )
@@ -256,76 +257,6 @@ func TestReplayIsWhatTheModelSays(t *testing.T) {
 	})
 }
 
-// What the Writer writes, readers believe; and what it refuses, they would not believe either, as
-// far as they can tell: where a snapshot record may have replaced the log they take entries for
-// either.
-func TestBothSidesRefuseTheSame(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var h history
-		h.snapshot(walpb.Snapshot{})
-		for range rapid.IntRange(1, 20).Draw(t, "steps") {
-			var entries []walpb.Entry
-			first, count := rapid.Uint64Range(0, 6).Draw(t, "first"), rapid.IntRange(0, 3).Draw(t, "count")
-			for i := range count {
-				entries = append(entries, walpb.Entry{Index: first + uint64(i)*rapid.SampledFrom([]uint64{1, 1, 1, 2}).Draw(t, "stride"), Term: rapid.Uint64Range(0, 3).Draw(t, "term")})
-			}
-			var state walpb.HardState
-			if rapid.Bool().Draw(t, "state") {
-				state = walpb.HardState{Term: rapid.Uint64Range(0, 3).Draw(t, "term"), Commit: rapid.Uint64Range(0, 5).Draw(t, "commit")}
-			}
-			if rapid.IntRange(0, 4).Draw(t, "snap") == 0 {
-				h.snapshot(walpb.Snapshot{Index: rapid.Uint64Range(0, 6).Draw(t, "index"), Term: rapid.Uint64Range(0, 3).Draw(t, "term")})
-			}
-			refused := h.admits(state, entries)
-			reader := clone(h)
-			var disbelieved error // by a reader
-			for i, e := range entries {
-				if i > 0 && e.Index != entries[i-1].Index+1 {
-					// Save does not take them, and a reader cannot see that they are of one call.
-					disbelieved = errors.New("two calls' worth of entries")
-				}
-				disbelieved = cmpErr(disbelieved, reader.entry(e))
-			}
-			if !state.IsZero() {
-				disbelieved = cmpErr(disbelieved, reader.hardState(state))
-			}
-			disbelieved = cmpErr(disbelieved, reader.owes())
-			if refused == nil && disbelieved != nil || refused != nil && disbelieved == nil && h.pending == nil {
-				t.Fatalf("%+v: writing %v %v: the writer says %v, the reader %v", h, state, entries, refused, disbelieved)
-			}
-			if refused == nil {
-				h = reader
-			}
-		}
-	})
-}
-
-// Entries that begin at or below a snapshot that waits for its commit end the log after it too,
-// from the first on that follows on it. The Writer let them come with a commit beyond both logs'
-// ends, and no reader would have taken that.
-func TestACommitBeyondBothLogsIsRefused(t *testing.T) {
-	var h history
-	h.snapshot(walpb.Snapshot{})
-	for _, e := range []walpb.Entry{{Index: 1, Term: 1}, {Index: 2, Term: 1}, {Index: 3, Term: 1}} {
-		if err := h.entry(e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	h.snapshot(walpb.Snapshot{Index: 1, Term: 0}) // another entry than the one that the log holds
-	for _, e := range []walpb.Entry{{Index: 2, Term: 1}, {Index: 3, Term: 1}} {
-		if err := h.entry(e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	entries := []walpb.Entry{{Index: 1, Term: 1}, {Index: 2, Term: 1}}
-	if err := h.admits(walpb.HardState{Term: 1, Commit: 3}, entries); err == nil {
-		t.Error("a commit of 3 was admitted, where both logs end with 2")
-	}
-	if err := h.admits(walpb.HardState{Term: 1}, entries); err != nil {
-		t.Error(err)
-	}
-}
-
 // A snapshot that waits for its commit stands for what the cluster has committed. If the log goes
 // on with another entry at that index, and that is committed, one of the two cannot be so; to
 // install the snapshot would drop an entry whose Save returned nil.
@@ -339,13 +270,13 @@ func TestACommitOfAnotherEntryThanThatOfAWaitingSnapshotIsRefused(t *testing.T) 
 		w.Save(walpb.HardState{Term: 2}, []walpb.Entry{{Term: 2, Index: 1}, {Term: 2, Index: 2}, {Term: 2, Index: 3}})); err != nil {
 		t.Fatal(err)
 	}
-	read := clone(w.history)
+	read := readLog(t, "log", l)
 	for _, entries := range [][]walpb.Entry{nil, {{Term: 3, Index: 2}}, {{Term: 3, Index: 4}}} {
 		if err := w.Save(walpb.HardState{Term: 3, Commit: 2}, entries); !errors.Is(err, ErrInvalid) {
 			t.Errorf("with %v: %v", entries, err)
 		}
 	}
-	if read.hardState(walpb.HardState{Term: 3, Commit: 2}) == nil {
+	if read.HardState(walpb.HardState{Term: 3, Commit: 2}) == nil {
 		t.Error("a reader takes it")
 	}
 	// Entries that agree with the snapshot are how a member catches up that a crash kept from
@@ -359,46 +290,6 @@ func TestACommitOfAnotherEntryThanThatOfAWaitingSnapshotIsRefused(t *testing.T) 
 	if _, err := Replay(Records("log", 0, l), walpb.Snapshot{}); err != nil {
 		t.Error(err)
 	}
-}
-
-// A commit that reaches a snapshot that waits for it replaces a log that has another entry there.
-// Then it must not be beyond the log that follows the snapshot, even if it was not beyond the log
-// before: the Writer would be stuck, and so would every reader.
-func TestACommitBeyondTheLogThatItInstallsIsRefused(t *testing.T) {
-	var h history
-	h.snapshot(walpb.Snapshot{})
-	for i := range uint64(5) {
-		if err := h.entry(walpb.Entry{Index: 1 + i, Term: 4}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	h.snapshot(walpb.Snapshot{Index: 3, Term: 5})
-	if err := h.admits(walpb.HardState{Term: 5, Commit: 5}, nil); err == nil {
-		t.Error("a commit of 5 was admitted, which would leave a log that ends with 3")
-	}
-	if err := h.admits(walpb.HardState{Term: 5, Commit: 5}, []walpb.Entry{{Index: 4, Term: 5}, {Index: 5, Term: 5}}); err != nil {
-		t.Error(err) // both logs have 5
-	}
-	if err := h.admits(walpb.HardState{Term: 5, Commit: 2}, nil); err != nil {
-		t.Error(err)
-	}
-}
-
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
-}
-
-func clone(h history) history {
-	h.line.runs = slices.Clone(h.line.runs)
-	if h.pending != nil {
-		p := *h.pending
-		p.line.runs = slices.Clone(p.line.runs)
-		h.pending = &p
-	}
-	return h
 }
 
 // A snapshot that was received but never took effect is not the end of the log that a report speaks
@@ -432,7 +323,8 @@ func TestNothingIsCommittedBetweenTheLogAndAnInstalledSnapshot(t *testing.T) {
 		commit uint64
 		ok     bool
 	}{{2, true}, {3, false}, {7, false}, {8, true}, {9, false}} {
-		w, err := Create("log", nil, &Options{FS: crashfs.New()})
+		o := &Options{FS: crashfs.New()}
+		w, err := Create("log", nil, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -442,16 +334,28 @@ func TestNothingIsCommittedBetweenTheLogAndAnInstalledSnapshot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		read := clone(w.history) // what a reader believes of the same records
+		read := readLog(t, "log", o) // what a reader believes of the same records
 		state := walpb.HardState{Term: 2, Commit: c.commit}
 		if err := w.Save(state, nil); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrInvalid) {
 			t.Errorf("to commit %d: %v", c.commit, err)
 		}
-		if err := errors.Join(read.hardState(state), read.owes()); (err == nil) != c.ok {
+		if err := errors.Join(read.HardState(state), read.Owes()); (err == nil) != c.ok {
 			t.Errorf("commit %d is read with %v", c.commit, err)
 		}
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// readLog returns what the records of a log add up to for a reader.
+func readLog(t *testing.T, dir string, o *Options) *history.History {
+	t.Helper()
+	var rd reading
+	for r, err := range Records(dir, 0, o) {
+		if err := rd.take(&r, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &rd.history
 }

@@ -95,8 +95,7 @@ func create(dir string, names fileutil.Dir, file fileutil.File, metadata []byte,
 	w := newWriter(dir, names, o, metadata, []*openSegment{first}, 0, nil)
 	w.encoder.head(w.gathering, 0, metadata, walpb.HardState{})
 	w.encoder.snapshot(w.gathering, walpb.Snapshot{})
-	w.history.snapshot(walpb.Snapshot{})
-	w.recorded = append(w.recorded, recorded{})
+	w.record(walpb.Snapshot{})
 	err := removeMark(o.FS, dir, !o.NoSync)
 	if err == nil {
 		err = file.Truncate(0)
@@ -246,34 +245,21 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 	}
 	s := newScanner(&l)
 	var (
-		sum     fold
-		recs    []recorded
-		gap     error // the last
+		rd      reading
 		earlier leftover
 	)
 	if first := l.beginning(); first != nil {
-		gap = first
+		rd.gap = first
 	}
 	for r, err := range s.records() {
 		if isGap(err) {
-			earlier = leftover{s.end.segment + 1, s.end.chain, max(earlier.commit, sum.history.state.Commit)}
-			sum, recs, gap = newFold(), nil, err
-			continue
+			earlier = leftover{s.end.segment + 1, s.end.chain, max(earlier.commit, rd.history.State.Commit)}
 		}
-		if err == nil {
-			err = sum.record(&r)
-		}
-		if err != nil {
-			return nil, sum.place(err)
-		}
-		if r.Type == walpb.TypeSnapshot {
-			recs = append(recs, recorded{sum.snap.Index, sum.snap.Term, l.segments[s.end.segment].seq, sum.whole()})
+		if err := rd.take(&r, err); err != nil {
+			return nil, err
 		}
 	}
-	if gap != nil && !passed(recs, &sum.history) {
-		return nil, sum.place(gap)
-	}
-	if err := sum.end(); err != nil {
+	if err := rd.end(); err != nil {
 		return nil, err
 	}
 	end, err := recoverTail(dir, &l, s.end, o, false)
@@ -281,11 +267,11 @@ func open(dir string, l listing, o Options) (*Writer, error) {
 		return nil, err
 	}
 	if earlier.segments > 0 && !sabotaged(noFinish) {
-		if err := finishRelease(dir, &l, earlier, gap, o); err != nil {
+		if err := finishRelease(dir, &l, earlier, rd.gap, o); err != nil {
 			return nil, err
 		}
 	}
-	return resume(dir, l, end, sum, recs, o)
+	return resume(dir, l, end, &rd, o)
 }
 
 // sync makes durable what the writer of the log may have left in memory: all segments and, with its
@@ -320,17 +306,8 @@ func (l *listing) sync(dir string, o Options) error {
 	return nil
 }
 
-// place adds to a CorruptError what is known of the log before it.
-func (f *fold) place(err error) error {
-	var corrupt *CorruptError
-	if errors.As(err, &corrupt) {
-		corrupt.LastIndex, corrupt.Commit = f.history.line.last, f.history.state.Commit
-	}
-	return err
-}
-
 // resume makes the Writer that goes on where a log ends.
-func resume(dir string, l listing, e end, sum fold, recs []recorded, o Options) (*Writer, error) {
+func resume(dir string, l listing, e end, rd *reading, o Options) (*Writer, error) {
 	segments := make([]*openSegment, len(l.segments))
 	for i := range l.segments {
 		segments[i] = &l.segments[i]
@@ -344,15 +321,15 @@ func resume(dir string, l listing, e end, sum fold, recs []recorded, o Options) 
 	if err != nil {
 		return nil, err
 	}
-	w := newWriter(dir, names, o, sum.metadata, segments, e.offset, page)
+	w := newWriter(dir, names, o, rd.metadata, segments, e.offset, page)
 	w.encoder.chain, w.encoder.ident = e.chain, e.ident
 	w.marker.set(w, w.mark())
-	sum.history.settle(recs)
-	w.history, w.recorded = sum.history, recs
-	if !e.state && !w.history.state.IsZero() {
+	rd.history.Settle(rd.snapshots)
+	w.history, w.snapshots = rd.history, rd.snapshots
+	if !e.state && !w.history.State.IsZero() {
 		// Whoever reads from this segment on must find a hard state: etcd leaves it out after a
 		// restart.
-		w.encoder.state(w.gathering, w.history.state)
+		w.encoder.state(w.gathering, w.history.State)
 	}
 	return w, nil
 }

@@ -1,8 +1,6 @@
 package wal
 
 import (
-	"bytes"
-	"errors"
 	"iter"
 
 	"github.com/stele-wal/stele/walpb"
@@ -57,61 +55,14 @@ func Records(dir string, from uint64, opts *Options) iter.Seq2[Record, error] {
 // Its error is the first one of seq, of a record that cannot be decoded, or of one that contradicts
 // those before it; or a *CorruptError if the log ends without what has to follow.
 func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
-	var (
-		snapshots []walpb.Snapshot
-		recs      []recorded
-		fold      fold
-		gap       error
-	)
+	var rd reading
 	for r, err := range seq {
-		if isGap(err) {
-			snapshots, recs, fold, gap = nil, nil, newFold(), err
-			continue
-		}
-		if err == nil {
-			err = fold.record(&r)
-		}
-		if err != nil {
+		if err := rd.take(&r, err); err != nil {
 			return nil, err
 		}
-		if r.Type == walpb.TypeSnapshot {
-			s := fold.snap
-			s.ConfState = bytes.Clone(s.ConfState)
-			snapshots = append(snapshots, s)
-			recs = append(recs, recorded{index: s.Index, whole: fold.whole()})
-		}
 	}
-	if gap != nil && !passed(recs, &fold.history) {
-		return nil, gap
-	}
-	if err := fold.end(); err != nil {
+	if err := rd.end(); err != nil {
 		return nil, err
 	}
-	term := make(map[uint64]uint64) // that of the last record of an index, which is the one that counts
-	for _, s := range snapshots {
-		term[s.Index] = s.Term
-	}
-	usable := snapshots[:0]
-	for i, s := range snapshots {
-		if s.Term == term[s.Index] && fold.history.replayable(recs[i]) && (gap == nil || recs[i].whole) {
-			usable = append(usable, s)
-		}
-	}
-	return usable, nil
-}
-
-// passed reports whether the snapshot records after a gap make the missing segments unnecessary, in
-// a log that comes to h: all that is committed after the newest of them must be there.
-func passed(records []recorded, h *history) bool {
-	newest := newestUsable(records, h.state.Commit)
-	return newest >= 0 && records[newest].whole && h.state.Commit <= max(records[newest].index, h.line.last)
-}
-
-// isGap reports whether err says that segments are missing, after which reading can go on.
-func isGap(err error) bool {
-	if err == nil {
-		return false
-	}
-	var corrupt *CorruptError
-	return errors.As(err, &corrupt) && corrupt.Kind == MissingSegment
+	return rd.history.Replayable(rd.snapshots, rd.gap != nil), nil
 }

@@ -125,15 +125,15 @@ func finishRelease(dir string, l *listing, before leftover, gap error, o Options
 func (w *Writer) releasable(index uint64) []*openSegment {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	newest := newestUsable(w.recorded, w.history.state.Commit)
+	newest := w.snapshots.Newest(w.history.State.Commit)
 	if newest < 0 {
 		return nil
 	}
-	record := w.recorded[newest]
-	w.recorded = append(w.recorded[:0:0], w.recorded[newest:]...)
+	record := w.snapshots[newest]
+	w.snapshots = append(w.snapshots[:0:0], w.snapshots[newest:]...)
 	keep := 0 // position of the first segment that stays
 	for i, s := range w.segments {
-		if s.index <= min(index, record.index) && s.seq <= record.seq {
+		if s.index <= min(index, record.Index) && s.seq <= record.Segment {
 			keep = i
 		}
 	}
@@ -161,16 +161,4 @@ func removeCopies(dir string, l *listing, segment string, o Options) (err error)
 		}
 	}
 	return err
-}
-
-// newestUsable returns the position of the snapshot record with the highest index among those that
-// a commit covers, or -1.
-func newestUsable(records []recorded, commit uint64) int {
-	newest := -1
-	for i, r := range records {
-		if r.index <= commit && (newest < 0 || r.index >= records[newest].index) {
-			newest = i
-		}
-	}
-	return newest
 }

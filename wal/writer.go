@@ -1,11 +1,13 @@
 package wal
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/wal/internal/history"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -38,13 +40,13 @@ type Writer struct {
 	ended   chan struct{} // closed at the end of Close
 
 	// mu guards everything below. It is not held while anything is synced.
-	mu       sync.Mutex
-	err      error // the first failure; nothing is written after it
-	closed   bool
-	history  history
-	encoder  encoder
-	segments []*openSegment // that have their names, in order
-	recorded []recorded     // snapshot records from which the log might be replayed
+	mu        sync.Mutex
+	err       error // the first failure; nothing is written after it
+	closed    bool
+	history   history.History
+	encoder   encoder
+	segments  []*openSegment  // that have their names, in order
+	snapshots history.Records // those from which the log might be replayed
 
 	// One batch gathers while at most one other is being written and synced, so no byte of a batch
 	// is written before all of the batch before it is durable. Recovery relies on that: FORMAT.md,
@@ -56,12 +58,6 @@ type Writer struct {
 	waiting   [2]sync.Cond // for batches of even and of odd number
 
 	worker worker
-}
-
-// recorded is a snapshot record, which segment it is in, and whether the log holds what follows.
-type recorded struct {
-	index, term, seq uint64
-	whole            bool
 }
 
 const (
@@ -156,14 +152,20 @@ func (w *Writer) SaveSnapshot(s walpb.Snapshot) error {
 	if err := walpb.CheckConfState(s.ConfState); err != nil {
 		return fmt.Errorf("wal: %w: snapshot record %d/%d: %w", ErrInvalid, s.Term, s.Index, err)
 	}
-	if err := w.room(mostFrame+s.Size(), func() error { return w.history.admitsSnapshot(s) }); err != nil {
+	if err := w.room(mostFrame+s.Size(), func() error { return w.history.AdmitsSnapshot(s) }); err != nil {
 		return err
 	}
 	w.encoder.snapshot(w.gathering, s)
-	w.history.snapshot(s)
-	w.recorded = append(w.recorded, recorded{s.Index, s.Term, w.gathering.seg.seq, true})
+	w.record(s)
 	w.gathering.must = true
 	return w.commit(w.gathering.number)
+}
+
+// record takes a snapshot record that the gathering batch holds.
+func (w *Writer) record(s walpb.Snapshot) {
+	w.history.TakeSnapshot(s)
+	s.ConfState = bytes.Clone(s.ConfState)
+	w.snapshots = append(w.snapshots, history.Record{Snapshot: s, Segment: w.gathering.seg.seq, Whole: true})
 }
 
 // Sync makes durable all that was saved before, commits included. The errors are those of Save.
@@ -194,20 +196,19 @@ func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number ui
 			return 0, false, fmt.Errorf("wal: %w: entry %d/%d is of type %d, which is none of raft's", ErrInvalid, e.Term, e.Index, e.Type)
 		}
 	}
-	if err := w.room(size, func() error { return w.history.admits(state, entries) }); err != nil {
+	if err := w.room(size, func() error { return w.history.Admits(state, entries) }); err != nil {
 		return 0, false, err
 	}
 	b := w.gathering
 	for i := range entries {
 		w.encoder.entry(b, &entries[i])
-		w.history.entry(entries[i])
 	}
 	must = len(entries) > 0
 	if !state.IsZero() {
-		must = must || state.Term != w.history.state.Term || state.Vote != w.history.state.Vote
+		must = must || state.Term != w.history.State.Term || state.Vote != w.history.State.Vote
 		w.encoder.state(b, state)
-		w.history.hardState(state)
 	}
+	w.history.Take(state, entries)
 	if b.end() >= w.opts.SegmentSize && !b.empty() && w.spare.isThere() {
 		b.full, must = true, true
 	}

@@ -1,4 +1,4 @@
-package wal
+package history
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ type line struct {
 	last   uint64 // the index of the last entry, or base
 	runs   []run  // the terms of base and of the entries after it, rising in both fields
 
-	keep    bool          // collect entries
+	keep    bool          // entries are kept
 	after   uint64        // but only those after this index
 	entries []walpb.Entry // consecutive, ending at last
 }
@@ -29,15 +29,22 @@ func (l *line) startsAt(index, term uint64) {
 	l.entries = nil
 }
 
-// follows makes a line of which nothing is known before its first entry the one that follows a
-// snapshot right before that, or returns why it cannot be.
+// another returns an empty line that keeps what l keeps.
+func (l *line) another() *line { return &line{keep: l.keep, after: l.after} }
+
+// follows returns why a line of which nothing is known before its first entry cannot be the one
+// that follows a snapshot right before that, or nil.
 func (l *line) follows(index, term uint64) error {
 	if first, known := l.term(index + 1); known && first < term {
 		return fmt.Errorf("entry %d/%d has a lower term than the snapshot record before it, %d/%d", first, index+1, term, index)
 	}
+	return nil
+}
+
+// rootAt makes the line the one that follows a snapshot right before its first entry.
+func (l *line) rootAt(index, term uint64) {
 	l.rooted, l.base = true, index
 	l.runs = slices.Insert(l.runs, 0, run{index, term})
-	return nil
 }
 
 // started reports whether the line holds anything that an entry could follow.

@@ -99,7 +99,7 @@ func TestNoRotOfEtcdsLogsIsSilent(t *testing.T) {
 		dirs[name] = filepath.Join(dir, "member", "wal")
 	}
 	// These commit a snapshot before they record it, or have entries before it.
-	maps.Copy(dirs, testlogs.Writers(t, "etcd/3.3.20/behind", "fabric/snapshot-and-entries", "members/backup-35"))
+	maps.Copy(dirs, testlogs.Writers(t, "etcd/3.3.20/lagged", "fabric/snapshot-and-entries", "members/backup-35"))
 	var logs []*fuzz.RotLog
 	for name, dir := range dirs {
 		paths, err := filepath.Glob(filepath.Join(dir, "*.wal"))

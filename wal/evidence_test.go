@@ -195,7 +195,7 @@ func TestAVoteProvesALaterBatch(t *testing.T) {
 // etcd 2 did not pad its frames: one of eight begins where a padded one may, and the next ones do
 // not.
 func TestFramesWithoutPaddingAreFoundWhereverTheyBegin(t *testing.T) {
-	whole, err := os.ReadFile(filepath.Join(testlogs.Writers(t, "etcd/2.3.8/behind")["etcd/2.3.8/behind"], segment0))
+	whole, err := os.ReadFile(filepath.Join(testlogs.Writers(t, "etcd/2.3.8/lagged")["etcd/2.3.8/lagged"], segment0))
 	must(t, err)
 	list := records(t, crashfs.Load(map[string][]byte{labDir + "/" + segment0: whole}))
 	aligned := 0

@@ -105,7 +105,7 @@ func Defects(t testing.TB, names ...string) map[string]string {
 
 // Writers unpacks whole logs, one of each program that writes the format and of each of its tools,
 // and returns, for each, the directory that holds its segments. A name says who wrote it and what
-// happened, such as "etcd/3.3.20/behind"; the README in the directory above says what each is. With
+// happened, such as "etcd/3.3.20/lagged"; the README in the directory above says what each is. With
 // no names it unpacks all of them, which takes some 2 MB of disk. A name that does not exist fails
 // the test.
 //

@@ -56,7 +56,6 @@ var unread = []string{
 	"README.md",
 	"fileutil/...",
 	"fuzz/...",
-	"snap/...",
 	"testdata/...",
 	"tools/interop/...",
 	"tools/powercut/...",

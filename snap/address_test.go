@@ -19,7 +19,8 @@ func TestASnapshotThatCannotBeAddressedIsAnErrorAndNoDamage(t *testing.T) {
 	const size = 5 << 30
 	head := binary.AppendUvarint([]byte{tagFileCRC, 0, tagFileData}, size-8)
 	name := filepath.Join(dir, snapshotName(2, 2))
-	if err := errors.Join(os.WriteFile(name, head, 0o600), os.Truncate(name, size)); err != nil { // a hole
+	// What is between the head and the end is a hole.
+	if err := errors.Join(os.WriteFile(name, head, 0o600), os.Truncate(name, size)); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Open(dir, nil)

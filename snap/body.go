@@ -15,15 +15,18 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A Body says what a streamed snapshot is of, and which one it is.
+// A Body says what a streamed snapshot stands for, and identifies it.
 type Body struct {
-	Index     uint64 // the last entry that it stands for
-	Term      uint64 // the term of that entry
-	ConfState []byte // the members at that index as raft encodes them; nil if not known or empty; at most 1 MiB
+	Index uint64 // the last entry that it stands for
+	Term  uint64 // the term of that entry
 
-	// ID tells apart what is written at the same index by two members, or twice by one: the state
-	// is the same, but its bytes need not be, and half of one with half of the other is neither. A
-	// copy that is made by a transfer has the ID of what it is a copy of.
+	// ConfState is the members at that index, as raft encodes them. It is nil if they are not known
+	// or empty, and at most 1 MiB.
+	ConfState []byte
+
+	// ID is random. Two members may write the same state at the same index as different bytes, and
+	// so may one member that writes it twice; half of one and half of the other would be neither. A
+	// transfer copies the ID.
 	ID [16]byte
 }
 
@@ -52,22 +55,23 @@ const BlockSize = 64 << 10
 const (
 	bodyMagic   = "\x89stele\r\n"
 	bodyVersion = 1
-	maxVersion  = 255 // what is above will never be one
+	maxVersion  = 255 // a higher number will never be a version
 
 	fixedHeaderSize = 52 // up to the conf state
 	sumSize         = 4
 	trailerSize     = 24
 	maxConfState    = 1 << 20
 
-	trailerPosition = 1<<64 - 1 // where a block's number stands, so that no block passes for a trailer
+	// trailerPosition takes the place of a block's number, so that no block passes for a trailer.
+	trailerPosition = 1<<64 - 1
 )
 
 // checksum is CRC-32 (IEEE), which the standard library computes with AVX-512 where there is one,
 // faster than the module that the log uses for Castagnoli.
 func checksum(sum uint32, b []byte) uint32 { return crc32.Update(sum, crc32.IEEETable, b) }
 
-// checksumWord is checksum of the n lowest bytes of v, the lowest first. The library's would have
-// them on the heap.
+// checksumWord is checksum of the n lowest bytes of v, the lowest first. To pass them to the
+// library would allocate.
 func checksumWord(sum uint32, v uint64, n int) uint32 {
 	sum = ^sum
 	for range n {
@@ -181,7 +185,7 @@ type layout struct {
 // the last the rest.
 func (l layout) blocks() int64 { return (l.size + BlockSize - 1) / BlockSize }
 
-// blockAt returns where block n begins, which has a checksum behind its content.
+// blockAt returns where block n begins, which has a checksum after its content.
 func (l layout) blockAt(n int64) int64 { return l.start + n*(BlockSize+sumSize) }
 
 // end returns where the last block ends and the trailer begins.
@@ -247,7 +251,7 @@ func (l layout) readBlock(f io.ReaderAt, n int64, buf []byte) (content []byte, s
 	return content, sum, nil
 }
 
-// notForeign returns ErrForeign if there is a file under the name of a body that is none of ours.
+// notForeign returns ErrForeign if the file with the name of a body is not one of this package.
 func (s *Store) notForeign(index uint64) error {
 	name := bodyName(index)
 	f, err := s.fs.OpenFile(filepath.Join(s.dir, name), os.O_RDONLY, 0)

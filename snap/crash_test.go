@@ -32,7 +32,9 @@ func long() bool { return flag.Lookup("long").Value.String() == "true" }
 
 // A program is what is run and crashed.
 type program struct {
-	state string // how the state is kept: "snapshot", "body", or "both", a snapshot that says that the rest is in a body
+	// state is how the state is kept: "snapshot", "body", or "both", which is a snapshot that says
+	// that the rest is in a body.
+	state string
 	keep  int    // how many snapshots Keep keeps
 	steps []step // in which order
 	size  int    // of the state, in bytes
@@ -49,7 +51,8 @@ const (
 	keep    step = "keep"
 	release step = "release"
 	newest  step = "release up to the newest"
-	again   step = "again" // the same snapshot in other bytes takes the place of the one that is relied on
+	// The same snapshot in other bytes takes the place of the one that is relied on.
+	again step = "again"
 )
 
 var rightOrder = []step{file, record, keep, release, again}
@@ -112,7 +115,8 @@ func (p *program) life(fsys fileutil.FS, promised promises, rounds int, kept fun
 	}
 	older := promised.older
 	if p.keep > 1 && from > 0 {
-		records = slices.DeleteFunc(records, func(r walpb.Snapshot) bool { return r.Index >= from }) // as if it was damaged
+		// As if it was damaged.
+		records = slices.DeleteFunc(records, func(r walpb.Snapshot) bool { return r.Index >= from })
 		other, err := snap.Open("data/snap", &snap.Options{FS: fsys})
 		if err != nil {
 			return err

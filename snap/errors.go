@@ -8,15 +8,14 @@ import (
 
 // Errors on which a caller may branch. They are wrapped: compare with errors.Is.
 var (
-	// ErrNoSnapshot says that of the snapshots recorded in the log none could be found that is
-	// good.
+	// ErrNoSnapshot says that none of the snapshots that the log records has a good file.
 	ErrNoSnapshot = errors.New("no snapshot found")
 
-	// ErrForeign says that a file has the name of a body and something else in it: etcd's database,
-	// or what a later version of this package wrote. It is never removed or replaced: move it away.
+	// ErrForeign says that a file with the name of a body is something else: etcd's database, or
+	// what a later version of this package wrote. It is never removed or replaced: move it away.
 	ErrForeign = errors.New("not a body that this version knows")
 
-	// ErrInvalid says that a caller asked for what cannot be. Nothing was written.
+	// ErrInvalid says that an argument is not valid. Nothing was written.
 	ErrInvalid = errors.New("invalid")
 
 	// ErrBusy says that another Writer of this Store is writing a body of the same index.
@@ -26,11 +25,11 @@ var (
 	ErrClosed = fs.ErrClosed
 )
 
-// A CorruptError says that the bytes of a file are not what was written, and where. An error of
-// reading is none.
+// A CorruptError says that the bytes of a file are not those that were written. A file that cannot
+// be read is not corrupt.
 type CorruptError struct {
-	Name   string // of the file, without its directory; empty if bytes were read that are in none
-	Offset int64  // in the file, in bytes, where what is wrong begins, as far as can be told
+	Name   string // of the file, without its directory; empty if the bytes are not from a file
+	Offset int64  // in the file, in bytes, where the damage begins, as far as is known
 	Detail string // what is wrong
 }
 
@@ -46,7 +45,7 @@ func corrupt(offset int64, format string, args ...any) *CorruptError {
 	return &CorruptError{Offset: offset, Detail: fmt.Sprintf(format, args...)}
 }
 
-// isCorrupt tells whether err says that bytes are wrong.
+// isCorrupt reports whether err says that bytes are wrong.
 func isCorrupt(err error) bool {
 	var c *CorruptError
 	return errors.As(err, &c)

@@ -105,6 +105,44 @@ func Example() {
 	// 2: a=1 b=2, then a=3 c=4 b=5
 }
 
+// A program that only looks, beside the one that writes or after its crash, leaves everything as it
+// is.
+func ExampleReadOnly() {
+	dir, remove := tempDir()
+	defer remove()
+	store, err := snap.Open(dir, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for index := uint64(1); index <= 3; index++ {
+		s := snap.Snapshot{Index: index, Term: 1, Data: fmt.Appendf(nil, "state at %d", index)}
+		if err := store.Save(s); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	looking := snap.ReadOnly(dir, nil)
+	list, err := looking.List()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, file := range list.Snapshots {
+		info, err := file.Info()
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%d/%d: %s, %d bytes\n", file.Term, file.Index, file.Name(), info.Size())
+	}
+	recorded := []walpb.Snapshot{{Index: 2, Term: 1}} // what wal.Snapshots returns
+	newest, err := looking.Newest(recorded)
+	fmt.Printf("%s, %v\n", newest.Data, err)
+	// Output:
+	// 1/3: 0000000000000001-0000000000000003.snap, 26 bytes
+	// 1/2: 0000000000000001-0000000000000002.snap, 26 bytes
+	// 1/1: 0000000000000001-0000000000000001.snap, 25 bytes
+	// state at 2, <nil>
+}
+
 // State larger than memory is streamed into a body and out of it.
 func ExampleStore_Create() {
 	dir, remove := tempDir()
@@ -122,7 +160,7 @@ func ExampleStore_Create() {
 	if _, err := io.Copy(w, strings.NewReader(strings.Repeat("state ", 100_000))); err != nil {
 		log.Fatal(err)
 	}
-	if err := w.Commit(); err != nil { // it survives a crash from here on, and may be recorded in the log
+	if err := w.Commit(); err != nil { // from here on it survives a crash, and may be recorded
 		log.Fatal(err)
 	}
 

@@ -46,7 +46,7 @@ func FuzzNames(f *testing.F) {
 			}
 		}
 		if again != name {
-			t.Errorf("%q is read as %d/%d of kind %d, which is called %q", name, index, term, kind, again)
+			t.Errorf("%q is read as %d/%d of kind %d, which is called %q", name, term, index, kind, again)
 		}
 	})
 }
@@ -171,16 +171,19 @@ func attackStore(t *testing.T, files map[string][]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	recorded := append([]walpb.Snapshot{}, l.Snapshots...)
+	var recorded []walpb.Snapshot
+	for _, f := range l.Snapshots {
+		recorded = append(recorded, walpb.Snapshot{Index: f.Index, Term: f.Term})
+	}
 	for _, i := range l.Bodies {
 		recorded = append(recorded, walpb.Snapshot{Index: i, Term: 2})
 	}
 	goodSnapshots, goodStreams := map[uint64]bool{}, map[uint64]bool{}
-	for _, r := range l.Snapshots {
-		if _, err := s.Load(r.Index, r.Term); err == nil {
-			goodSnapshots[r.Index] = true
+	for _, f := range l.Snapshots {
+		if _, err := s.Load(f.Index, f.Term); err == nil {
+			goodSnapshots[f.Index] = true
 		} else if !isCorrupt(err) {
-			t.Errorf("load %d/%d: %v", r.Index, r.Term, err)
+			t.Errorf("load %d/%d: %v", f.Term, f.Index, err)
 		}
 	}
 	for _, i := range l.Bodies {
@@ -245,15 +248,15 @@ func attackStore(t *testing.T, files map[string][]byte) {
 
 // newestRecorded returns the snapshot of an index of which there is a file.
 func newestRecorded(l *Listing, index uint64) walpb.Snapshot {
-	for _, r := range l.Snapshots {
-		if r.Index == index {
-			return r
+	for _, f := range l.Snapshots {
+		if f.Index == index {
+			return walpb.Snapshot{Index: index, Term: f.Term}
 		}
 	}
 	return walpb.Snapshot{Index: index}
 }
 
-// untouched sees to it that nothing has changed but that damaged files were set aside. It returns
+// untouched checks that nothing has changed except that damaged files were set aside. It returns
 // the names of these, and of the files that made room for them.
 func untouched(t *testing.T, before, after map[string][]byte, l *Listing) map[string]bool {
 	moved := map[string]bool{}

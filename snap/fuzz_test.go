@@ -37,8 +37,7 @@ func FuzzSnapshot(f *testing.F) {
 			if !isCorrupt(err) {
 				t.Errorf("%v", err)
 			}
-			// The fuzzer cannot guess a checksum: give it the right one, so that it gets to what is
-			// behind.
+			// The fuzzer cannot guess a checksum: give it the right one, so that it gets beyond.
 			if s, err = parseContent(b, 0); err != nil {
 				return
 			}
@@ -117,7 +116,8 @@ func FuzzResume(f *testing.F) {
 		f.Add(whole[:n], uint32(0), byte(0))
 		f.Add(whole[:n], uint32(n/2), byte(1))
 	}
-	f.Add(append(bytes.Clone(whole), make([]byte, 2*BlockSize)...), uint32(0), byte(0)) // longer than what comes to be
+	// Longer than the body that is committed.
+	f.Add(append(bytes.Clone(whole), make([]byte, 2*BlockSize)...), uint32(0), byte(0))
 	f.Fuzz(func(t *testing.T, partial []byte, at uint32, flip byte) {
 		fsys := crashfs.New()
 		partial = bytes.Clone(partial)

@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// A Limiter bounds how many bytes a second go through all of the readers and writers that it was
-// asked to limit, together. In any time t no more go through than t times the rate, a twentieth of
-// a second's worth, and one block of 64 KiB for each reader and writer. Its methods may be called
-// concurrently. The zero Limiter limits nothing.
+// A Limiter bounds how many bytes a second go through all of its readers and writers together. In
+// any time t no more go through than t times the rate, a twentieth of a second's worth, and one
+// block of 64 KiB for each reader and writer. Its methods may be called concurrently. The zero
+// Limiter limits nothing.
 type Limiter struct {
 	perByte float64 // nanoseconds
 
 	mu   sync.Mutex
-	free time.Time // when all that was let through has used up its time
+	free time.Time // when the bytes let through so far have used up their time
 }
 
 const (
-	// burst is how much time that was not used can be used later.
+	// burst is how much unused time can be used later.
 	burst = time.Second / 20
-	// forever is the longest that bytes are taken to need. What a Duration cannot hold would be a
-	// time that is over.
+	// forever is the longest time that bytes count for. More than a Duration holds would wrap to a
+	// time in the past.
 	forever = math.MaxInt64 / 4
 )
 

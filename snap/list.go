@@ -2,58 +2,28 @@ package snap
 
 import (
 	"fmt"
+	"io/fs"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/stele-wal/stele/fileutil"
-	"github.com/stele-wal/stele/walpb"
 )
 
-// A Listing is what the directory of a Store holds, by its names.
+// A Listing is what a directory of snapshots holds, by its names.
 type Listing struct {
-	Snapshots []walpb.Snapshot // by index and then term, the newest first; without ConfState, which is in the files
-	Bodies    []uint64         // indexes, the newest first
-	Partials  []uint64         // indexes of bodies of which not all is there, the newest first
-	Broken    []string         // the names of what was set aside
-	Strays    []string         // names that end like one of the above and are none
+	Snapshots []File   // by index and then term, the newest first
+	Bodies    []uint64 // indexes, the newest first
+	Partials  []uint64 // indexes of unfinished bodies, the newest first
+	Broken    []string // the names of files that were set aside
+	Strays    []string // names that end like one of the above and are none
 
 	temporary []string // what ReplaceFile leaves if a crash interrupts it
 }
 
-// List reads the directory, and no file in it. Names are taken strictly: what is nearly one is a
-// stray, which no other method looks at. Other names, like that of etcd's database, are not
-// mentioned. The error is what the file system said.
-func (s *Store) List() (*Listing, error) {
-	if err := s.usable(); err != nil {
-		return nil, err
-	}
-	entries, err := s.fs.ReadDir(s.dir)
-	if err != nil {
-		return nil, fmt.Errorf("snap: %w", err)
-	}
-	l := new(Listing)
-	for _, entry := range entries {
-		name := entry.Name()
-		switch term, index, kind := parseName(name); kind {
-		case snapshotFile:
-			l.Snapshots = append(l.Snapshots, walpb.Snapshot{Index: index, Term: term})
-		case bodyFile:
-			l.Bodies = append(l.Bodies, index)
-		case partialFile:
-			l.Partials = append(l.Partials, index)
-		case brokenFile:
-			l.Broken = append(l.Broken, name)
-		case temporaryFile:
-			l.temporary = append(l.temporary, name)
-		case strayFile:
-			l.Strays = append(l.Strays, name)
-		}
-	}
-	l.Snapshots = newestFirst(l.Snapshots)
-	slices.Reverse(l.Bodies)
-	slices.Reverse(l.Partials)
-	return l, nil
+// A File is a snapshot's file: its entry in the directory, and what its name says.
+type File struct {
+	fs.DirEntry
+	Index, Term uint64
 }
 
 // What a file in the directory is; see FORMAT.md, chapter 2.
@@ -84,8 +54,8 @@ func snapshotName(index, term uint64) string {
 func bodyName(index uint64) string    { return fmt.Sprintf("%016x"+bodySuffix, index) }
 func partialName(index uint64) string { return fmt.Sprintf("%016x"+partialSuffix, index) }
 
-// parseName is the inverse of snapshotName, bodyName and partialName: it tells which it was and of
-// what, and it is strict.
+// parseName is the inverse of snapshotName, bodyName and partialName: it returns which it
+// was and of what, and it is strict.
 func parseName(name string) (term, index uint64, kind fileKind) {
 	if of, ok := strings.CutSuffix(name, brokenSuffix); ok {
 		if _, _, kind := parseName(of); kind == snapshotFile || kind == bodyFile {

@@ -1,15 +1,8 @@
 package snap
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-
-	"github.com/stele-wal/stele/walpb"
 )
 
 // A Reader reads a body, from any place on, and verifies each block of it before any byte of the
@@ -24,12 +17,12 @@ type Reader struct {
 	layout
 	stated uint32 // the checksum of the whole, according to the trailer
 
-	offset int64  // in the body, of what is read next
-	loaded int64  // the block that is in buf; -1 if none is
-	buf    []byte // the block and its checksum
+	offset int64 // in the body, of the next byte to be read
+	loaded int64 // buf holds this block and its checksum; -1 if it holds none
+	buf    []byte
 
-	// summed is how many blocks were read one after the other from the first on, and sum the
-	// checksum of the whole up to there.
+	// sum is the checksum of the whole up to block summed: so many were read in order from the
+	// first on.
 	summed int64
 	sum    uint32
 	closed bool
@@ -39,32 +32,6 @@ var (
 	_ io.ReadSeekCloser = (*Reader)(nil)
 	_ io.WriterTo       = (*Reader)(nil)
 )
-
-// OpenBody opens the body of that index and reads where it begins and ends. Nothing in between was
-// looked at yet: each block is when it is read, or all by Verify.
-//
-// If it is not there the error wraps fs.ErrNotExist. If the name is that of another file, such as
-// etcd's database, it wraps ErrForeign. If the header or the trailer is damaged, or the file cut
-// short, it is a *CorruptError. Otherwise it is what the file system said. Nothing is changed.
-func (s *Store) OpenBody(index uint64) (*Reader, error) {
-	if err := s.usable(); err != nil {
-		return nil, err
-	}
-	name := bodyName(index)
-	f, err := s.fs.OpenFile(filepath.Join(s.dir, name), os.O_RDONLY, 0)
-	if err != nil {
-		return nil, fmt.Errorf("snap: %w", err)
-	}
-	r, err := newReader(name, f)
-	if err == nil && r.body.Index != index {
-		err = corrupt(32, "the body in it is of index %d", r.body.Index)
-	}
-	if err != nil {
-		f.Close()
-		return nil, fileError(name, err)
-	}
-	return r, nil
-}
 
 func newReader(name string, f readable) (*Reader, error) {
 	size, err := f.Size()
@@ -86,71 +53,21 @@ func newReader(name string, f readable) (*Reader, error) {
 	return r, nil
 }
 
-// NewestBody opens the newest of the bodies recorded in the log that is good. recorded is what
-// wal.Snapshots returns, in any order. A body is read whole before it is returned, and again by
-// whoever loads it: otherwise half of one that is damaged might be loaded before it shows.
-//
-// What Newest does with files that are damaged, not there or cannot be read, NewestBody does with
-// bodies. It passes over what is foreign. If index 0 is recorded and nothing newer is found, the
-// result reads as an empty body of index 0. If nothing is found the error wraps ErrNoSnapshot and
-// what was passed over: each *CorruptError, and ErrForeign.
-func (s *Store) NewestBody(recorded []walpb.Snapshot) (*Reader, error) {
-	var passed []error
-	for _, record := range newestFirst(recorded) {
-		if record.Index == 0 {
-			return &Reader{body: Body{Term: record.Term, ConfState: bytes.Clone(record.ConfState)}}, nil
-		}
-		name := bodyName(record.Index)
-		r, err := s.openVerified(record.Index)
-		if isCorrupt(err) {
-			err = s.setAside(name, func() error {
-				r, err = s.openVerified(record.Index)
-				return err
-			})
-		}
-		if err == nil && r.body.Term != record.Term {
-			// A body that was never recorded, of an entry that was overwritten.
-			r.Close()
-			err = fs.ErrNotExist
-		}
-		switch {
-		case err == nil:
-			return r, nil
-		case isCorrupt(err), errors.Is(err, ErrForeign):
-			passed = append(passed, err)
-		case errors.Is(err, fs.ErrNotExist):
-			s.log.Warn("a recorded body is not there, looking for an older one", "dir", s.dir, "file", name)
-		default:
-			return nil, err
-		}
-	}
-	return nil, s.noSnapshot(len(recorded), passed)
-}
-
-func (s *Store) openVerified(index uint64) (*Reader, error) {
-	r, err := s.OpenBody(index)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.Verify(); err != nil {
-		r.Close()
-		return nil, err
-	}
-	return r, nil
-}
-
-// Body says what is read. Its ConfState must not be changed.
+// Body returns what is being read. Its ConfState must not be changed.
 func (r *Reader) Body() Body { return r.body }
 
 // Size returns the size of the body in bytes.
 func (r *Reader) Size() int64 { return r.size }
 
-// Sum returns the checksum of the whole body, as the trailer states it. A copy is the same if its
-// Writer has the same.
+// Sum returns the checksum of the whole body, as the trailer states it. A copy of the body is right
+// if its Writer returns the same.
 func (r *Reader) Sum() uint32 { return r.stated }
 
-// Read reads the next bytes. It returns none of a block that is damaged, and a *CorruptError then;
-// or what the file system said; io.EOF behind the last byte; ErrClosed after Close.
+// Read reads the next bytes, and none of a block that is damaged. The error is
+//   - io.EOF after the last byte;
+//   - a *CorruptError for a block that is damaged;
+//   - ErrClosed after Close;
+//   - otherwise what the file system returned.
 func (r *Reader) Read(p []byte) (int, error) {
 	if r.closed {
 		return 0, fmt.Errorf("snap: %s: %w", r.name, ErrClosed)
@@ -167,8 +84,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo writes what is left to w, a block at a time, and returns how many bytes it wrote. Its
-// error is that of w, or one that Read would return; io.EOF is none.
+// WriteTo writes what is left to w, a block at a time, and returns how many bytes it wrote. The
+// error is that of w, or one that Read would return other than io.EOF.
 func (r *Reader) WriteTo(w io.Writer) (written int64, err error) {
 	if r.closed {
 		return 0, fmt.Errorf("snap: %s: %w", r.name, ErrClosed)
@@ -191,8 +108,8 @@ func (r *Reader) WriteTo(w io.Writer) (written int64, err error) {
 	}
 }
 
-// Seek sets where Read goes on; see io.Seeker. It reads nothing. A place before the beginning is
-// ErrInvalid.
+// Seek sets where Read goes on; see io.Seeker. It reads nothing. The error is ErrInvalid for a
+// place before the beginning.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
@@ -232,7 +149,7 @@ func (r *Reader) Close() error {
 	return nil
 }
 
-// next returns what is left of the block that offset is in. It is good until the next call.
+// next returns what is left of the block that offset is in. It is valid until the next call.
 func (r *Reader) next() ([]byte, error) {
 	if r.offset >= r.size {
 		return nil, io.EOF
@@ -248,7 +165,7 @@ func (r *Reader) next() ([]byte, error) {
 	return content[skip:], nil
 }
 
-// block reads and verifies block n. Whoever reads all of them in order has the whole verified too.
+// block reads and verifies block n. After all blocks were read in order, the whole is verified too.
 func (r *Reader) block(n int64) ([]byte, error) {
 	r.loaded = -1
 	content, sum, err := r.readBlock(r.file, n, r.buf)

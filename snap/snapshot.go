@@ -9,13 +9,13 @@ import (
 
 // A Snapshot is the state of a consensus system at an index, whole.
 type Snapshot struct {
-	Index     uint64 // the last entry that it stands for
-	Term      uint64 // the term of that entry
-	ConfState []byte // the members at that index as raft encodes them; nil if not known
+	Index     uint64 // of the last entry that it stands for
+	Term      uint64 // of that entry
+	ConfState []byte // the members at that index, as raft encodes them; nil if not known
 	Data      []byte // the state itself, the owner's own bytes
 }
 
-// Record returns what the log is to record of the snapshot, once it was saved. It shares ConfState.
+// Record returns what the log has to record of the snapshot once it is saved. It shares ConfState.
 func (s *Snapshot) Record() walpb.Snapshot {
 	return walpb.Snapshot{Index: s.Index, Term: s.Term, ConfState: s.ConfState}
 }
@@ -37,8 +37,7 @@ const (
 	wireBytes   = 2
 	wireFixed32 = 5
 
-	// maxEnvelope is how many bytes of a file at most are before the content that its checksum is
-	// of.
+	// maxEnvelope is the most bytes that a file has before its content, which the checksum covers.
 	maxEnvelope = 1 + 5 + 1 + 10
 )
 
@@ -49,8 +48,8 @@ func (s *Snapshot) Append(b []byte) []byte {
 	return append(append(append(b, head...), s.Data...), tail...)
 }
 
-// encode returns what is before and behind Data in the file. Data is not copied, as it may be most
-// of the memory.
+// encode returns what is before and after Data in the file. It does not copy Data, which may be
+// most of the memory.
 func (s *Snapshot) encode() (head, tail []byte) {
 	var metadata []byte
 	if s.ConfState != nil {
@@ -74,12 +73,11 @@ func (s *Snapshot) encode() (head, tail []byte) {
 }
 
 // Unmarshal sets *s to the snapshot whose file has the bytes b, as any etcd 3 or this package wrote
-// them. ConfState and Data alias b.
+// them. ConfState and Data alias b. If the bytes are anything else the error is a *CorruptError
+// without a name, and *s is as before.
 //
-// If the bytes are anything else the error is a *CorruptError without a name, and *s is as before.
-// Outside of what the checksum is of, nothing is accepted but what is written: fields in order,
-// once, and varints as short as they can be. What the checksum vouches for may have unknown fields.
-// A missing number is 0.
+// What the checksum does not cover is accepted only as it is written: fields in order, once, and
+// varints as short as they can be. What it covers may have unknown fields. A missing number is 0.
 func (s *Snapshot) Unmarshal(b []byte) error {
 	crc, n, err := parseEnvelope(b, int64(len(b)))
 	if err != nil {
@@ -126,8 +124,8 @@ func parseEnvelope(b []byte, size int64) (crc uint32, n int, err error) {
 	return crc, n, nil
 }
 
-// parseContent reads raftpb.Snapshot, which is sound: a mistake in it was written so. at is where
-// it begins in the file.
+// parseContent reads raftpb.Snapshot, whose checksum is right: a mistake in it was written this
+// way. at is where it begins in the file.
 func parseContent(b []byte, at int) (s Snapshot, err error) {
 	err = eachField(b, at, func(f field) bool {
 		switch {
@@ -156,17 +154,17 @@ func parseContent(b []byte, at int) (s Snapshot, err error) {
 	return s, err
 }
 
-// A field of a message, of which all but the varint or the bytes is of no interest.
+// A field of a message. Fixed32 and fixed64 are skipped.
 type field struct {
 	number uint64
 	wire   byte
-	value  uint64
+	value  uint64 // of a varint
 	bytes  []byte
 	at     int // where bytes begin in the file
 }
 
-// eachField calls take with each field of the message b, whose numbers must grow, and gives up when
-// take returns false. at is where b begins in the file.
+// eachField calls take with each field of the message b, whose numbers must increase. It returns an
+// error when take returns false. at is where b begins in the file.
 func eachField(b []byte, at int, take func(field) bool) error {
 	last := uint64(0)
 	for i := 0; i < len(b); {

@@ -73,14 +73,14 @@ func TestFilesOfRealMembers(t *testing.T) {
 				t.Fatalf("%s: %v", log, err)
 			}
 			if s.Index != r.Index || s.Term != r.Term || len(s.ConfState) == 0 || len(s.Data) < 1000 {
-				t.Errorf("%s: %d/%d: read %d/%d, conf state %x, %d bytes", log, r.Index, r.Term, s.Index, s.Term, s.ConfState, len(s.Data))
+				t.Errorf("%s: %d/%d: read %d/%d, conf state %x, %d bytes", log, r.Term, r.Index, s.Term, s.Index, s.ConfState, len(s.Data))
 			}
 			onDisk, err := os.ReadFile(filepath.Join(dir, "member", "snap", snapshotName(r.Index, r.Term)))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(s.Append(nil), onDisk) {
-				t.Errorf("%s: %d/%d is not written as it was read", log, r.Index, r.Term)
+				t.Errorf("%s: %d/%d is not written as it was read", log, r.Term, r.Index)
 			}
 			files++
 		}
@@ -97,7 +97,7 @@ func TestFilesOfRealMembers(t *testing.T) {
 			t.Fatalf("%s: %v", log, err)
 		}
 		if s.Index != newest.Index || s.Term != newest.Term || newest.ConfState != nil && !bytes.Equal(s.ConfState, newest.ConfState) {
-			t.Errorf("%s: found %d/%d %x, recorded %+v", log, s.Index, s.Term, s.ConfState, newest)
+			t.Errorf("%s: found %d/%d %x, recorded %+v", log, s.Term, s.Index, s.ConfState, newest)
 		}
 	}
 	if files != 8 {
@@ -144,7 +144,7 @@ func TestUnmarshalRefuses(t *testing.T) {
 		{"a length longer than its value needs", "0800128000", "offset 3: malformed length"},
 		{"an endless varint", "08ffffffffffffffffffff", "offset 1: malformed checksum"},
 		{"a content that is longer than the file", "080012ffffffffffffffff7f00", "offset 12: the content has 1 bytes and the file says 9223372036854775807"},
-		{"something behind the content", file("120410011801") + "00", "the content has 7 bytes and the file says 6"},
+		{"something after the content", file("120410011801") + "00", "the content has 7 bytes and the file says 6"},
 		{"a checksum of 0 that is not right", "0800120410011801", "offset 4: checksum mismatch"},
 		{"another checksum", "0801120410011801", "offset 4: checksum mismatch"},
 		{"a field twice", file("1204100118011204 10011801"), "malformed field"},

@@ -169,7 +169,8 @@ func TestGoodFileIsNeverWrittenInPlace(t *testing.T) {
 	}, nil)
 	before := fsys.Tree()
 	save(t, s, 1)
-	if ops != 2 { // the file and the directory are synced, for whoever wrote the file may not have lived to do it
+	// Two syncs: the process that wrote the file may have crashed before its own.
+	if ops != 2 {
 		t.Errorf("to save the same again took %d operations", ops)
 	}
 	if diff := cmp.Diff(before, fsys.Tree()); diff != "" {
@@ -369,8 +370,53 @@ func TestDamagedFileIsSetAsideAndAnOlderOneFound(t *testing.T) {
 	}
 }
 
+// A Dir reads what is good and leaves everything as it is, also on a medium that cannot be written.
+func TestADirChangesNothing(t *testing.T) {
+	fsys := crashfs.New()
+	s := open(t, fsys)
+	save(t, s, 1, 2, 3)
+	for i := range uint64(3) {
+		writeBody(t, s, i+1, 1000)
+	}
+	damage(t, fsys, file(3))
+	damage(t, fsys, "snap/"+bodyName(3))
+	fsys.WriteFile(file(4)+".0.tmp", nil)
+	before := fsys.Tree()
+	fsys.SetHook(func(op crashfs.Op) { t.Errorf("%v", op) }, nil)
+
+	d := ReadOnly("snap", &Options{FS: fsys})
+	if got, err := d.Newest(records(0, 1, 2, 3, 4)); err != nil || cmp.Diff(at(2), got) != "" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if r, err := d.NewestBody(records(0, 1, 2, 3, 4)); err != nil || r.Body().Index != 2 {
+		t.Error(err)
+	}
+	if _, err := d.Load(3, 2); !isCorrupt(err) {
+		t.Error(err)
+	}
+	if _, err := d.Newest(records(3)); !errors.Is(err, ErrNoSnapshot) || !isCorrupt(err) {
+		t.Error(err)
+	}
+	l, err := d.List()
+	if err != nil || len(l.Snapshots) != 3 || len(l.Bodies) != 3 || len(l.Broken) != 0 {
+		t.Fatalf("%+v, %v", l, err)
+	}
+	if f := l.Snapshots[0]; f.Name() != snapshotName(3, 2) || f.Index != 3 || f.Term != 2 {
+		t.Errorf("%+v", f)
+	}
+	if info, err := l.Snapshots[0].Info(); err != nil || info.Size() != int64(len(before[file(3)])) {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if _, err := ReadOnly("none", &Options{FS: fsys}).List(); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(before, fsys.Tree()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // When nothing is left the error says what was wrong with what there was.
-func TestErrorTellsOfTheDamage(t *testing.T) {
+func TestErrorNamesTheDamage(t *testing.T) {
 	fsys := crashfs.New()
 	s := open(t, fsys)
 	save(t, s, 1, 2)
@@ -379,7 +425,7 @@ func TestErrorTellsOfTheDamage(t *testing.T) {
 	fsys.WriteFile(file(2), b.Append(nil)) // a good file, of something else
 	_, err := s.Newest(records(1, 2))
 	var c *CorruptError
-	if !errors.Is(err, ErrNoSnapshot) || !errors.As(err, &c) || c.Name != snapshotName(2, 2) || !strings.Contains(err.Error(), "the snapshot in it is 7/2") || !strings.Contains(err.Error(), snapshotName(1, 2)) {
+	if !errors.Is(err, ErrNoSnapshot) || !errors.As(err, &c) || c.Name != snapshotName(2, 2) || !strings.Contains(err.Error(), "the snapshot in it is 2/7") || !strings.Contains(err.Error(), snapshotName(1, 2)) {
 		t.Errorf("got %v", err)
 	}
 	if l, err := s.List(); err != nil || len(l.Snapshots) != 0 || len(l.Broken) != 2 {
@@ -473,7 +519,7 @@ func TestKeep(t *testing.T) {
 		{2, 25, []string{snapshotName(10, 2), partialName(15), snapshotName(20, 2) + ".0.tmp"}, nil},
 		{1, 10, []string{snapshotName(20, 2) + ".0.tmp"}, nil},
 		{9, 50, []string{partialName(15), snapshotName(20, 2) + ".0.tmp"}, nil},
-		{1, 35, []string{snapshotName(20, 2) + ".0.tmp"}, fs.ErrNotExist}, // nothing that could be loaded instead
+		{1, 35, []string{snapshotName(20, 2) + ".0.tmp"}, fs.ErrNotExist}, // it has no file
 		{0, 40, nil, ErrInvalid},
 	} {
 		t.Run(fmt.Sprint(test.n, test.recorded), func(t *testing.T) {
@@ -521,7 +567,7 @@ func TestKeep(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if kept := l.indexes(math.MaxUint64); got > 0 && kept[1] != got { // the first is another's
+			if kept := l.indexes(math.MaxUint64); got > 0 && kept[1] != got { // kept[0] is foreign
 				t.Errorf("of %d up to %d Keep keeps %d, and the oldest is %d", test.n, test.recorded, kept, got)
 			}
 		}

@@ -64,7 +64,7 @@ func apart(f func()) {
 
 // Whatever operation of the FS panics, or ends the goroutine, nothing of a body or a snapshot comes
 // to be that was not written, and the next call is not kept from anything.
-func TestAFileSystemThatDoesNotReturnLeavesNothingBehind(t *testing.T) {
+func TestAFileSystemThatDoesNotReturnLeavesNothing(t *testing.T) {
 	content := bodyBytes(2, 2*BlockSize+100)
 	for way, leave := range map[string]func(){"panic": func() { panic("the caller's own") }, "Goexit": runtime.Goexit} {
 		for op := 1; ; op++ {

@@ -14,53 +14,57 @@ import (
 )
 
 // A Writer writes a body. It is an io.Writer, and takes the memory of one block. It is used by one
-// goroutine at a time.
+// goroutine at a time. Create and Resume make one: Write and Commit of the zero Writer return
+// ErrClosed.
 //
-// The first error is the last: every later call but Close and Discard returns it, and the body does
-// not come to be. So it is after an FS that panics. Create and Resume make a Writer: Write and
-// Commit of the zero Writer return ErrClosed.
+// The first error is the last: every later call but Close and Discard returns it, and there will be
+// no body. The same is true once an FS has panicked.
 type Writer struct {
 	store  *Store
 	path   string // of the unfinished body
 	file   fileutil.File
 	body   Body
-	layout        // size counts what is in buf too
-	sum    uint32 // of the whole up to what is in buf
+	layout        // its size includes what is in buf
+	sum    uint32 // of the whole, without what is in buf
 
-	buf      []byte // a block that is not full yet, with room for its checksum
-	fill     int    // how much of buf is
-	unsynced int    // bytes written since the last sync
+	// buf[:fill] is what was written to the Writer after the last whole block. buf has room for a
+	// block and its checksum.
+	buf  []byte
+	fill int
 
-	err    error
+	unsynced int // how many bytes were written to the file since its last sync
+
+	err    error // the first error; every later call returns it
 	closed bool
 }
 
 var _ io.WriteCloser = (*Writer)(nil)
 
-// syncEvery is how many bytes of a body are written between syncs. The log's own syncs wait for
-// what the disk still has to write: not for a gigabyte.
+// syncEvery is how many bytes of a body are written between syncs. A sync of the log waits for what
+// the disk still has to write: this keeps that small.
 const syncEvery = 8 << 20
 
-// Create begins a new body for the snapshot of, with an ID of its own, and forgets an unfinished
-// one of the same index.
-//
-// The error is ErrInvalid for index 0 or a ConfState above 1 MiB or that is not raft's, ErrBusy
-// while another Writer has the index, ErrForeign if there is a file under the name that is not a
-// body of ours, or what the file system said.
+// Create begins a new body with an ID of its own, and discards an unfinished one of the same index.
+// The error is
+//   - ErrInvalid for index 0, or a ConfState that is above 1 MiB or not raft's;
+//   - ErrBusy while another Writer has the index;
+//   - ErrForeign if the file of that name is not a body of this package;
+//   - otherwise what the file system returned.
 func (s *Store) Create(of walpb.Snapshot) (*Writer, error) {
-	return s.newWriter(NewBody(of), false)
+	return s.newWriter(NewBody(of), (*Writer).begin)
 }
 
-// Resume goes on with the body b where an earlier Writer of the same body stopped, be it that it
-// was closed, or that the process or the machine crashed. It reads what is there and keeps it up to
-// the last whole block that is good; [Writer.Size] then says from where on the body has to be
-// written. If nothing is there, or another body of the same index, that is 0. For a body that is
-// received, b is what the sender's [Reader.Body] says. The errors are those of Create.
+// Resume goes on with the body b where an earlier Writer of it stopped: it was closed, or the
+// process or the machine crashed. It keeps what is there up to the last whole block that is good.
+// [Writer.Size] then says from which byte on the body has to be written: 0 if nothing is there, or
+// another body of the same index. For a body that is received, b is what the sender's [Reader.Body]
+// returns. The errors are those of Create.
 func (s *Store) Resume(b Body) (*Writer, error) {
-	return s.newWriter(b, true)
+	return s.newWriter(b, (*Writer).resume)
 }
 
-func (s *Store) newWriter(b Body, resume bool) (_ *Writer, err error) {
+// newWriter makes a Writer, and has start prepare its file.
+func (s *Store) newWriter(b Body, start func(*Writer) error) (*Writer, error) {
 	if b.Index == 0 || len(b.ConfState) > maxConfState {
 		return nil, fmt.Errorf("snap: a body of index %d with a conf state of %d bytes: %w", b.Index, len(b.ConfState), ErrInvalid)
 	}
@@ -74,34 +78,30 @@ func (s *Store) newWriter(b Body, resume bool) (_ *Writer, err error) {
 		return nil, err
 	}
 	w := &Writer{store: s, body: b, path: filepath.Join(s.dir, partialName(b.Index)), buf: make([]byte, BlockSize+sumSize)}
-	made := false
+	opened := false
 	defer func() {
-		if !made { // an FS that panics has got here, too
+		if !opened { // because of an error, or because the FS panicked
 			w.Close()
 		}
 	}()
-	if err := s.notForeign(b.Index); err != nil {
+	if err := w.open(start); err != nil {
 		return nil, err
 	}
-	if err := s.part(b.Index); err != nil {
-		return nil, fmt.Errorf("snap: %w", err)
-	}
-	if w.file, err = s.fs.OpenFile(w.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return nil, fmt.Errorf("snap: %w", err)
-	}
-	kept := false
-	if resume {
-		if kept, err = w.resume(); err != nil {
-			return nil, fileError(partialName(b.Index), err)
-		}
-	}
-	if !kept {
-		if err := w.begin(); err != nil {
-			return nil, fmt.Errorf("snap: %w", err)
-		}
-	}
-	made = true
+	opened = true
 	return w, nil
+}
+
+func (w *Writer) open(start func(*Writer) error) (err error) {
+	if err := w.store.notForeign(w.body.Index); err != nil {
+		return err
+	}
+	if err := w.store.part(w.body.Index); err != nil {
+		return fmt.Errorf("snap: %w", err)
+	}
+	if w.file, err = w.store.fs.OpenFile(w.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return fmt.Errorf("snap: %w", err)
+	}
+	return fileError(partialName(w.body.Index), start(w))
 }
 
 // claim makes this Writer the only one of its index.
@@ -115,9 +115,9 @@ func (s *Store) claim(index uint64) error {
 	return nil
 }
 
-// part sees to it that what is about to be written is not the body that is there: a crash in Commit
-// can leave both names on one file. Files of different sizes are two; of two of one size the
-// unfinished one is forgotten.
+// part removes the unfinished body if it may be the same file as the finished one: a crash in
+// Commit can leave both names on one file, and what is about to be written must not go into a body
+// that is finished. Files of different sizes are two files.
 func (s *Store) part(index uint64) error {
 	var sizes [2]int64
 	for i, name := range []string{bodyName(index), partialName(index)} {
@@ -150,10 +150,19 @@ func (w *Writer) begin() error {
 	return fileutil.SyncDir(w.store.fs, w.store.dir)
 }
 
-// resume reads what an earlier Writer left, and tells whether it is of the same body.
-func (w *Writer) resume() (bool, error) {
+// resume keeps what an earlier Writer of the same body left, or else begins.
+func (w *Writer) resume() error {
+	kept, err := w.keep()
+	if err == nil && !kept {
+		err = w.begin()
+	}
+	return err
+}
+
+// keep reads what an earlier Writer left, and reports whether it is of the same body.
+func (w *Writer) keep() (bool, error) {
 	// What a failed sync of the earlier Writer left in memory looks good and is not on the disk,
-	// nor would a later sync bring it there. So read the disk.
+	// and no later sync would write it. So read the disk.
 	if err := w.file.SyncData(); err != nil {
 		return false, err
 	}
@@ -186,15 +195,15 @@ func (w *Writer) resume() (bool, error) {
 	return true, w.file.Truncate(w.end())
 }
 
-// Body says what is written. Its ConfState must not be changed.
+// Body returns what is being written. Its ConfState must not be changed.
 func (w *Writer) Body() Body { return w.body }
 
 // Size returns how many bytes of the body there are: those that Resume kept and those that were
 // written since.
 func (w *Writer) Size() int64 { return w.size }
 
-// Sum returns the checksum of the body as far as it goes. Who receives a body compares it with the
-// sender's [Reader.Sum] before Commit.
+// Sum returns the checksum of the body as far as it is written. The receiver of a body compares it
+// with the sender's [Reader.Sum] before Commit.
 func (w *Writer) Sum() uint32 {
 	if w.fill == 0 {
 		return w.sum
@@ -202,8 +211,9 @@ func (w *Writer) Sum() uint32 {
 	return addSum(w.sum, blockSum(w.identity, w.size/BlockSize, w.buf[:w.fill]))
 }
 
-// Write appends p to the body. Nothing of the body can be seen before Commit. The error is what the
-// file system said, or ErrClosed after Close, Discard or Commit.
+// Write appends p to the body, of which nothing can be seen before Commit. The error is
+//   - ErrClosed after Close, Discard or Commit;
+//   - otherwise what the file system returned.
 func (w *Writer) Write(p []byte) (written int, err error) {
 	if err := w.usable(); err != nil {
 		return 0, err
@@ -221,8 +231,7 @@ func (w *Writer) Write(p []byte) (written int, err error) {
 	return written, nil
 }
 
-// flush writes the block in buf with its checksum, and keeps what the disk still has to write
-// small.
+// flush writes the block in buf with its checksum.
 func (w *Writer) flush() error {
 	n := w.blocks() - 1
 	sum := blockSum(w.identity, n, w.buf[:w.fill])
@@ -245,8 +254,11 @@ func (w *Writer) flush() error {
 //
 // If Commit returns nil the body survives a crash, and may be recorded in the log. If it returns an
 // error, or a crash comes before it returns, there is what was there before, or all of the new
-// body; it must not be recorded. The error is that of an earlier Write, ErrForeign if a file that
-// is none of ours has got the name meanwhile, what the file system said, or ErrClosed.
+// body; it must not be recorded. The error is
+//   - that of an earlier Write;
+//   - ErrClosed after Close, Discard or Commit;
+//   - ErrForeign if the file of that name is not a body of this package;
+//   - otherwise what the file system returned.
 func (w *Writer) Commit() error {
 	if err := w.usable(); err != nil {
 		return err
@@ -297,7 +309,7 @@ func (w *Writer) Close() error {
 }
 
 // Discard gives up writing and removes what was written. After Commit or Close it does nothing. The
-// error is what the file system said.
+// error is what the file system returned.
 func (w *Writer) Discard() error {
 	const keep = false
 	if err := w.giveUp(keep); err != nil {
@@ -314,7 +326,7 @@ func (w *Writer) giveUp(keep bool) error {
 	if w.err == nil {
 		w.err = w.closedError()
 	}
-	// Not before the file is closed and removed: the next Writer's has the same name.
+	// The index is free once the file is closed and removed: the next Writer's has the same name.
 	defer func() {
 		w.store.mu.Lock()
 		defer w.store.mu.Unlock()

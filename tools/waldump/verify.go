@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
@@ -240,18 +241,15 @@ func (a *app) snapshotFiles(t *target) (map[snapshotID]string, error) {
 	if t.snap == "" {
 		return files, nil
 	}
-	entries, err := a.fs.ReadDir(t.snap)
+	list, err := snap.ReadOnly(t.snap, &snap.Options{FS: a.fs}).List()
 	if errors.Is(err, fs.ErrNotExist) {
 		return files, nil
 	}
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	for _, e := range entries {
-		var id snapshotID
-		if n, err := fmt.Sscanf(e.Name(), "%016x-%016x.snap", &id.term, &id.index); err == nil && n == 2 && strings.HasSuffix(e.Name(), ".snap") {
-			files[id] = e.Name()
-		}
+	for _, f := range list.Snapshots {
+		files[snapshotID{f.Term, f.Index}] = f.Name()
 	}
 	return files, nil
 }

@@ -139,15 +139,15 @@ func (c *checker) run(s *scanner) error {
 
 // judgeGaps adds the segments that are missing, once it is known what follows them.
 func (c *checker) judgeGaps() {
-	e := evidence{where: inGap}
+	where := inGap
 	if c.history.Supersedes(c.snapshots) {
-		e.where = inOldGap // all of them are: the record is after the last
+		where = inOldGap // all of them are: the record is after the last
 	}
-	verdict, because := decide(e)
+	verdict, because := decide(evidenceOf(noFrame, where))
 	for _, gap := range c.gaps {
 		c.finding(Finding{Verdict: verdict, Segment: gap.Segment, Kind: gap.Kind, Detail: gap.Detail, Because: because, LastIndex: gap.LastIndex, Commit: gap.Commit})
 	}
-	if c.beginning != nil && e.where == inGap && c.report.Verdict == Clean {
+	if c.beginning != nil && where == inGap && c.report.Verdict == Clean {
 		c.corrupt(c.beginning, 0)
 	}
 }

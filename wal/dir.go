@@ -124,7 +124,7 @@ func (l *listing) beginning() *CorruptError {
 	if first.seq == 0 || l.preceded {
 		return nil
 	}
-	_, because := decide(evidence{where: inGap})
+	_, because := decide(evidenceOf(noFrame, inGap))
 	return &CorruptError{Segment: first.name, Kind: MissingSegment, Detail: fmt.Sprintf("%016x to %016x", 0, first.seq-1), Because: because}
 }
 

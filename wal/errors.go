@@ -126,7 +126,7 @@ func (e *CorruptError) Error() string {
 
 // contradiction is the error of a record that is good by itself but not where it stands.
 func contradiction(r *Record, err error) *CorruptError {
-	_, because := decide(evidence{stop: contradicts})
+	_, because := decide(evidenceOf(contradicts, inLast))
 	return &CorruptError{Segment: r.Segment, Offset: r.Offset, Kind: Contradiction, Detail: r.Type.String() + " record: " + err.Error(), Because: because}
 }
 

@@ -130,27 +130,31 @@ func TestWriterWritesTheBytesOfTheFormat(t *testing.T) {
 
 // combinations yields every combination of evidence.
 func combinations() iter.Seq[evidence] {
-	bools := []bool{false, true}
 	return func(yield func(evidence) bool) {
-		for s := stops; s <= contradicts; s++ {
-			for w := inLast; w <= inOldGap; w++ {
-				for n := unknown; n <= differs; n++ {
-					for p := noProof; p <= cutOff; p++ {
-						for _, head := range bools {
-							for _, prior := range bools {
-								for _, rest := range bools {
-									for _, ours := range bools {
-										if !yield(evidence{s, w, n, head, prior, rest, ours, p}) {
-											return
-										}
-									}
-								}
-							}
-						}
-					}
+		var e evidence
+		var each func(fields ...func() bool) bool
+		each = func(fields ...func() bool) bool {
+			if len(fields) == 0 {
+				return yield(e)
+			}
+			for fields[0]() {
+				if !each(fields[1:]...) {
+					return false
 				}
 			}
+			return true
 		}
+		each(values(&e.stop, contradicts), values(&e.where, inOldGap), values(&e.seed, differs), values(&e.head, yes),
+			values(&e.prior, yes), values(&e.rest, yes), values(&e.ours, yes), values(&e.proof, cutOff))
+	}
+}
+
+// values returns a function that sets a field to its next value, from 1 to last. After the last it
+// sets it to 0, and returns false.
+func values[T ~uint8](field *T, last T) func() bool {
+	return func() bool {
+		*field = (*field + 1) % (last + 1)
+		return *field != 0
 	}
 }
 
@@ -162,7 +166,7 @@ func TestEveryCombinationOfEvidenceHasOneVerdict(t *testing.T) {
 		var rows []string
 		for i := range verdicts {
 			if verdicts[i].matches(e) {
-				rows = append(rows, verdicts[i].String())
+				rows = append(rows, verdicts[i].because)
 				used[i]++
 			}
 		}
@@ -175,7 +179,7 @@ func TestEveryCombinationOfEvidenceHasOneVerdict(t *testing.T) {
 	}
 	for i := range verdicts {
 		if used[i] == 0 {
-			t.Errorf("no evidence leads to %q", verdicts[i].String())
+			t.Errorf("no evidence leads to %q", verdicts[i].because)
 		}
 	}
 }
@@ -185,13 +189,13 @@ func TestVerdictsKeepThePromises(t *testing.T) {
 	for e := range combinations() {
 		v, _ := decide(e)
 		switch {
-		case e.stop == stops && e.where == inEarlier && e.rest && v != Corrupt:
+		case e.stop == noFrame && e.where == inEarlier && e.rest == yes && v != Corrupt:
 			t.Errorf("%+v: %v, but a segment follows something that is not good", e, v)
-		case e.stop == stops && e.where == inLast && e.proof != noProof && v != Corrupt:
+		case e.stop == noFrame && e.where == inLast && e.proof != noProof && v != Corrupt:
 			t.Errorf("%+v: %v in spite of a proof", e, v)
-		case e.stop == stops && e.where == inLast && e.proof == noProof && (!e.head || e.prior) && v.bad():
+		case e.stop == noFrame && e.where == inLast && e.proof == noProof && (e.head == no || e.prior == yes) && v.bad():
 			t.Errorf("%+v: %v, but a crash may leave this", e, v)
-		case e.stop != stops && !v.bad():
+		case e.stop != noFrame && !v.bad():
 			t.Errorf("%+v: %v", e, v)
 		}
 	}
@@ -200,13 +204,13 @@ func TestVerdictsKeepThePromises(t *testing.T) {
 // TestFormatHasTheTableOfVerdicts demands the table in FORMAT.md row by row.
 func TestFormatHasTheTableOfVerdicts(t *testing.T) {
 	text := formatFile(t)
-	yes := map[bool]string{false: "no", true: "yes"}
+	answers := map[answer]string{no: "no", yes: "yes"}
 	for _, r := range verdicts {
 		cells := []string{
-			text1(r.stop, map[stop]string{stops: "no good frame", contradicts: "contradiction"}),
+			text1(r.stop, map[stop]string{noFrame: "no good frame", contradicts: "contradiction"}),
 			text1(r.where, map[where]string{inLast: "last", inEarlier: "earlier", inGap: "gap", inOldGap: "old gap"}),
 			text1(r.seed, map[seed]string{unknown: "not known", fits: "fits", differs: "differs"}),
-			text1(r.head, yes), text1(r.prior, yes), text1(r.rest, yes), text1(r.ours, yes),
+			text1(r.head, answers), text1(r.prior, answers), text1(r.rest, answers), text1(r.ours, answers),
 			text1(r.proof, map[proof]string{noProof: "none", witnessed: "witness", linked: "linked", marked: "mark", whole: "whole", cutOff: "cut off"}),
 			"**" + r.verdict.String() + "**: " + r.because,
 		}
@@ -220,11 +224,11 @@ func TestFormatHasTheTableOfVerdicts(t *testing.T) {
 	}
 }
 
-func text1[T comparable](c cell[T], words map[T]string) string {
-	if !c.set {
+func text1[T ~uint8](value T, words map[T]string) string {
+	if value == 0 {
 		return "_"
 	}
-	return words[c.value]
+	return words[value]
 }
 
 func TestSegmentNamesAreReadAsStrictlyAsTheyAreWritten(t *testing.T) {

@@ -301,7 +301,8 @@ func (s *scanner) stop(seg *openSegment, offset int64, count int, bad fault) (*C
 		// from strangers.
 		ident = walpb.Checksum(identity(seg.seq, s.chain), s.metadata)
 	}
-	e := evidence{head: head, prior: i > 0 || s.preceded, ours: s.ours}
+	e := evidenceOf(noFrame, inLast)
+	e.head, e.prior, e.ours = answerTo(head), answerTo(i > 0 || s.preceded), answerTo(s.ours)
 	if bad.kind == Contradiction {
 		e.stop = contradicts
 	}
@@ -316,8 +317,8 @@ func (s *scanner) stop(seg *openSegment, offset int64, count int, bad fault) (*C
 	if err != nil {
 		return nil, err
 	}
-	e.rest, e.proof = found.rest > offset, found.proof
-	if last && e.proof == noProof && e.rest {
+	e.rest, e.proof = answerTo(found.rest > offset), found.proof
+	if last && e.proof == noProof && e.rest == yes {
 		if e.proof, err = k.unlike(offset, s.chain); err != nil {
 			return nil, err
 		}
@@ -325,12 +326,12 @@ func (s *scanner) stop(seg *openSegment, offset int64, count int, bad fault) (*C
 	at, kind, detail := seg.name, bad.kind, bad.detail
 	if last && e.proof == noProof && s.mark.beyond(s.metadata, seg.seq, offset) {
 		e.proof = marked
-		if !e.rest {
+		if e.rest == no {
 			kind, detail = LostEnd, s.mark.String()
 		}
 	}
 	if sabotaged(zeroIsTheEnd) && bad.kind == ZeroLength {
-		e.rest, e.proof = false, noProof
+		e.rest, e.proof = no, noProof
 	}
 	if !last {
 		next := &s.segments[i+1]
@@ -338,11 +339,11 @@ func (s *scanner) stop(seg *openSegment, offset int64, count int, bad fault) (*C
 		switch seed, ok, err := readSeed(next); {
 		case err != nil:
 			return nil, err
-		case next.seq != seg.seq+1 && !e.rest:
+		case next.seq != seg.seq+1 && e.rest == no:
 			e.where = inGap
 			at, kind = next.name, MissingSegment
 			detail = fmt.Sprintf("%016x to %016x", seg.seq+1, next.seq-1)
-		case ok && seed != s.chain && !e.rest:
+		case ok && seed != s.chain && e.rest == no:
 			e.seed = differs
 			kind = BadSeed
 			detail = fmt.Sprintf("it ends with checksum %08x, %s begins with %08x", s.chain, next.name, seed)

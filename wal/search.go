@@ -66,7 +66,7 @@ func newSeeker(seg *openSegment, ident uint32, from int64, unpadded bool) *seeke
 // search reads from a place to the end of the file. If the segment is not the last one it needs no
 // proof. ours says that the last good record before the place is of a writer that leaves witnesses.
 func (s *seeker) search(from int64, last, ours bool) (found, error) {
-	f := found{rest: from}
+	f := found{rest: from, proof: noProof}
 	var (
 		run   struct{ at, end int64 } // the last run of linked frames that proves a later batch
 		after int64                   // where the last frame ends that stands after that run and is not of it

@@ -39,30 +39,32 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("verdict(%d)", uint8(v))
 }
 
+func (v Verdict) bad() bool { return v >= Corrupt }
+
 // evidence is all that decide looks at: what is known about the first place where a log stops being
-// good.
+// good. In a row of the table, a zero field stands for every value.
 type evidence struct {
 	stop  stop
 	where where
-	seed  seed  // of the segment that follows
-	head  bool  // the place lies in the head of its segment
-	prior bool  // a segment stands before this one, whole
-	rest  bool  // some byte from the place to the end of the file is not zero
-	ours  bool  // the last good record before the place carries a header_crc
-	proof proof // what was found behind the place
+	seed  seed   // of the segment that follows
+	head  answer // whether the place is in the head of its segment
+	prior answer // whether a segment is before this one, whole
+	rest  answer // whether some byte from the place to the end of the file is not zero
+	ours  answer // whether the last good record before the place has a header_crc
+	proof proof  // what was found after the place
 }
 
 type stop uint8
 
 const (
-	stops       stop = iota // no whole good frame starts here
-	contradicts             // a frame whose checksums hold, with content that its log does not allow
+	noFrame     stop = 1 + iota // no whole good frame starts here
+	contradicts                 // a frame whose checksums match, with content that its log does not allow
 )
 
 type where uint8
 
 const (
-	inLast where = iota
+	inLast where = 1 + iota
 	inEarlier
 	inGap    // a sequence number is missing here
 	inOldGap // and a snapshot record after the gap is usable
@@ -71,91 +73,94 @@ const (
 type seed uint8
 
 const (
-	unknown seed = iota // no segment follows, or its first frame is not whole
-	fits                // it goes on from the checksum that this segment ends with
-	differs             // it goes on from another
+	unknown seed = 1 + iota // no segment follows, or its first frame is not whole
+	fits                    // it goes on from the checksum that this segment ends with
+	differs                 // it goes on from another
 )
+
+type answer uint8
+
+const (
+	no answer = 1 + iota
+	yes
+)
+
+func answerTo(b bool) answer {
+	if b {
+		return yes
+	}
+	return no
+}
 
 type proof uint8
 
 const (
-	noProof   proof = iota
-	witnessed       // a record behind the place claims that the place had been synced
-	linked          // records behind the place belong to a later batch of etcd's
-	marked          // the log's mark lies behind the place
+	noProof   proof = 1 + iota
+	witnessed       // a record after the place says that the place had been synced
+	linked          // records after the place belong to a later batch of etcd's
+	marked          // the log's mark is beyond the place
 	whole           // the data of the frame at the place is whole and continues the chain: no torn sector leaves that
 	cutOff          // the file ends inside the frame at the place, where no write ends
 )
 
-// cell is one field of a row of the table: any value, or one.
-type cell[T comparable] struct {
-	set   bool
-	value T
-}
-
-func is[T comparable](v T) cell[T]        { return cell[T]{true, v} }
-func (c cell[T]) matches(v T) bool        { return !c.set || c.value == v }
-func (r *row) String() string             { return r.verdict.String() + ": " + r.because }
-func (v Verdict) bad() bool               { return v >= Corrupt }
-func decide(e evidence) (Verdict, string) { r := find(e); return r.verdict, r.because }
-
-// row is a line of the table; a field that is not set matches everything.
+// A row of the table: what matches it, and what that means.
 type row struct {
-	stop    cell[stop]
-	where   cell[where]
-	seed    cell[seed]
-	head    cell[bool]
-	prior   cell[bool]
-	rest    cell[bool]
-	ours    cell[bool]
-	proof   cell[proof]
+	evidence
 	verdict Verdict
 	because string
 }
 
 // verdicts is the table of FORMAT.md, chapter 8. Every combination of evidence matches exactly one
-// row.
+// row. A 0 matches every value.
 var verdicts = []row{
-	{stop: is(contradicts), verdict: Corrupt, because: "the checksums hold, so this was written so, or a part that they do not cover was changed"},
+	// stop where seed head prior rest ours proof
+	{evidence{contradicts, 0, 0, 0, 0, 0, 0, 0}, Corrupt, "its checksums match: it was written this way, or bytes no checksum covers were changed"},
 
-	{stop: is(stops), where: is(inGap), verdict: Missing, because: "sequence numbers leave none out"},
-	{stop: is(stops), where: is(inOldGap), verdict: Passed, because: "a later snapshot record makes the missing segments needless"},
+	{evidence{noFrame, inGap, 0, 0, 0, 0, 0, 0}, Missing, "sequence numbers leave none out"},
+	{evidence{noFrame, inOldGap, 0, 0, 0, 0, 0, 0}, Passed, "a later snapshot record supersedes the missing segments"},
 
-	{stop: is(stops), where: is(inEarlier), head: is(true), verdict: Corrupt, because: "the next segment was begun after the head of this one was synced"},
-	{stop: is(stops), where: is(inEarlier), head: is(false), seed: is(fits), rest: is(false), verdict: Clean, because: "the next segment goes on from here"},
-	{stop: is(stops), where: is(inEarlier), head: is(false), seed: is(unknown), rest: is(false), verdict: Clean, because: "nothing follows, and the next segment is judged by itself"},
-	{stop: is(stops), where: is(inEarlier), head: is(false), seed: is(differs), rest: is(false), verdict: Corrupt, because: "the next segment does not go on from here"},
-	{stop: is(stops), where: is(inEarlier), head: is(false), rest: is(true), verdict: Corrupt, because: "the next segment was begun after this one was synced"},
+	{evidence{noFrame, inEarlier, 0, yes, 0, 0, 0, 0}, Corrupt, "the next segment was begun after the head of this one was synced"},
+	{evidence{noFrame, inEarlier, fits, no, 0, no, 0, 0}, Clean, "the next segment goes on from here"},
+	{evidence{noFrame, inEarlier, unknown, no, 0, no, 0, 0}, Clean, "nothing follows, and the next segment is judged on its own"},
+	{evidence{noFrame, inEarlier, differs, no, 0, no, 0, 0}, Corrupt, "the next segment does not go on from here"},
+	{evidence{noFrame, inEarlier, 0, no, 0, yes, 0, 0}, Corrupt, "the next segment was begun after this one was synced"},
 
-	{stop: is(stops), where: is(inLast), head: is(true), prior: is(false), verdict: Corrupt, because: "a first segment gets its name after its head is durable"},
-	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(noProof), verdict: Unborn, because: "the log was being cut"},
-	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(witnessed), verdict: Corrupt, because: "a later record says that this was durable"},
-	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(linked), verdict: Corrupt, because: "records of a later batch follow"},
-	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(marked), verdict: Corrupt, because: "the file synced says that this was durable"},
-	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(whole), verdict: Corrupt, because: "all of its data is there, and no crash leaves the rest so"},
-	{stop: is(stops), where: is(inLast), head: is(true), prior: is(true), proof: is(cutOff), verdict: Corrupt, because: "the file ends inside the record, where no write ends"},
+	{evidence{noFrame, inLast, 0, yes, no, 0, 0, 0}, Corrupt, "a first segment gets its name after its head is durable"},
+	{evidence{noFrame, inLast, 0, yes, yes, 0, 0, noProof}, Unborn, "the log was being cut"},
+	{evidence{noFrame, inLast, 0, yes, yes, 0, 0, witnessed}, Corrupt, "a later record says that this was durable"},
+	{evidence{noFrame, inLast, 0, yes, yes, 0, 0, linked}, Corrupt, "records of a later batch follow"},
+	{evidence{noFrame, inLast, 0, yes, yes, 0, 0, marked}, Corrupt, "the file synced says that this was durable"},
+	{evidence{noFrame, inLast, 0, yes, yes, 0, 0, whole}, Corrupt, "all of its data is there, and no crash leaves the rest so"},
+	{evidence{noFrame, inLast, 0, yes, yes, 0, 0, cutOff}, Corrupt, "the file ends inside the record, where no write ends"},
 
-	{stop: is(stops), where: is(inLast), head: is(false), rest: is(false), proof: is(noProof), verdict: Clean, because: "nothing follows"},
-	{stop: is(stops), where: is(inLast), head: is(false), rest: is(true), proof: is(noProof), ours: is(true), verdict: Torn, because: "no record behind it says that it was durable"},
-	{stop: is(stops), where: is(inLast), head: is(false), rest: is(true), proof: is(noProof), ours: is(false), verdict: TornUnproven, because: "no record of a later batch follows, and nothing else could prove it durable"},
-	{stop: is(stops), where: is(inLast), head: is(false), proof: is(witnessed), verdict: Corrupt, because: "a later record says that this was durable"},
-	{stop: is(stops), where: is(inLast), head: is(false), proof: is(linked), verdict: Corrupt, because: "records of a later batch follow"},
-	{stop: is(stops), where: is(inLast), head: is(false), proof: is(marked), verdict: Corrupt, because: "the file synced says that this was durable"},
-	{stop: is(stops), where: is(inLast), head: is(false), proof: is(whole), verdict: Corrupt, because: "all of its data is there, and no crash leaves the rest so"},
-	{stop: is(stops), where: is(inLast), head: is(false), proof: is(cutOff), verdict: Corrupt, because: "the file ends inside the record, where no write ends"},
+	{evidence{noFrame, inLast, 0, no, 0, no, 0, noProof}, Clean, "nothing follows"},
+	{evidence{noFrame, inLast, 0, no, 0, yes, yes, noProof}, Torn, "no record after it says that it was durable"},
+	{evidence{noFrame, inLast, 0, no, 0, yes, no, noProof}, TornUnproven, "no record of a later batch follows, and nothing else could prove it durable"},
+	{evidence{noFrame, inLast, 0, no, 0, 0, 0, witnessed}, Corrupt, "a later record says that this was durable"},
+	{evidence{noFrame, inLast, 0, no, 0, 0, 0, linked}, Corrupt, "records of a later batch follow"},
+	{evidence{noFrame, inLast, 0, no, 0, 0, 0, marked}, Corrupt, "the file synced says that this was durable"},
+	{evidence{noFrame, inLast, 0, no, 0, 0, 0, whole}, Corrupt, "all of its data is there, and no crash leaves the rest so"},
+	{evidence{noFrame, inLast, 0, no, 0, 0, 0, cutOff}, Corrupt, "the file ends inside the record, where no write ends"},
 }
 
-func (r *row) matches(e evidence) bool {
-	return r.stop.matches(e.stop) && r.where.matches(e.where) && r.seed.matches(e.seed) && r.head.matches(e.head) &&
-		r.prior.matches(e.prior) && r.rest.matches(e.rest) && r.ours.matches(e.ours) && r.proof.matches(e.proof)
-}
-
-// find returns the one row that matches.
-func find(e evidence) *row {
+// decide returns what evidence means, and why.
+func decide(e evidence) (Verdict, string) {
 	for i := range verdicts {
-		if verdicts[i].matches(e) {
-			return &verdicts[i]
+		if r := &verdicts[i]; r.matches(e) {
+			return r.verdict, r.because
 		}
 	}
 	panic("wal: the table of verdicts has a hole") // TestEveryCombinationOfEvidenceHasOneVerdict
+}
+
+func (r *row) matches(e evidence) bool {
+	return matches(r.stop, e.stop) && matches(r.where, e.where) && matches(r.seed, e.seed) && matches(r.head, e.head) &&
+		matches(r.prior, e.prior) && matches(r.rest, e.rest) && matches(r.ours, e.ours) && matches(r.proof, e.proof)
+}
+
+func matches[T ~uint8](want, got T) bool { return want == 0 || want == got }
+
+// evidenceOf returns the evidence where nothing is known but these.
+func evidenceOf(stop stop, where where) evidence {
+	return evidence{stop, where, unknown, no, no, no, no, noProof}
 }

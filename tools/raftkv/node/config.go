@@ -13,7 +13,7 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
-// Config is what a Node is made of. A zero value of a field without a comment on it is the default.
+// Config is what a Node is made of. Numbers that are 0 mean their defaults, unless stated.
 type Config struct {
 	ID        uint64
 	ClusterID uint64

@@ -101,7 +101,7 @@ func (n *Node) spacious(r *pb.InternalRaftRequest) error {
 		return nil
 	}
 	raise := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: n.cfg.ID, Alarm: pb.AlarmType_NOSPACE}
-	// Whether or not the others hear of it now, this request takes no effect; the next one raises
+	// Whether or not the others learn of it now, this request takes no effect; the next one raises
 	// the alarm again.
 	_, _ = n.Propose(context.Background(), &pb.InternalRaftRequest{Alarm: raise})
 	return ErrNoSpace

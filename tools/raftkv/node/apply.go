@@ -122,7 +122,7 @@ func (a *applier) run(n *Node) {
 			select {
 			case <-n.failed: // the state may lack an entry: nothing may be built on it
 				return
-			case <-n.stop: // the loop is gone: nothing may be applied that it has to hear of
+			case <-n.stop: // the loop is gone: nothing may be applied that it has to know
 				return
 			default:
 			}

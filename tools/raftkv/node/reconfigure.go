@@ -132,7 +132,7 @@ func (n *Node) applyChange(index uint64, cc *raftpb.ConfChange) error {
 		n.members.Apply(cc.GetType(), cc.GetNodeId(), c)
 		n.follow(cc.GetType(), cc.GetNodeId())
 	} else {
-		cc.NodeId = new(uint64) // raft must hear of it all the same
+		cc.NodeId = new(uint64) // raft must learn of it all the same
 	}
 	if err := n.configure(index, cc); err != nil {
 		return err // the Node is stopped, and raft has not heard of it
@@ -187,7 +187,7 @@ func (n *Node) configure(index uint64, cc raftpb.ConfChangeI) error {
 		done <- conf
 		n.count()
 		if n.members.Removed(n.cfg.ID) && n.leaving == 0 {
-			n.leaving = n.cfg.ElectionTicks // the others are to hear of it first
+			n.leaving = n.cfg.ElectionTicks // the others are to learn of it first
 		}
 	})
 	select {

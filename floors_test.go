@@ -50,16 +50,21 @@ var floors = []floor{
 	{"./wal/logstore", []string{"./wal", "./walpb", "./fileutil"}},
 
 	// What proves the library, on all of it.
-	{"./fuzz/...", slices.Concat(library, []string{"./fuzz/..."})},
+	{"./fuzz/oracle", library},
+	{"./fuzz/harness", slices.Concat(library, []string{"./fuzz/oracle"})},
+	{"./fuzz/crash", slices.Concat(library, []string{"./fuzz/oracle", "./fuzz/harness"})},
+	{"./fuzz/faults", slices.Concat(library, []string{"./fuzz/oracle", "./fuzz/harness"})},
+	{"./fuzz/rot", slices.Concat(library, []string{"./fuzz/oracle", "./fuzz/harness"})},
+	{"./fuzz", nil}, // tests
 
 	// Modules of their own: who imports the library does not get what they require.
 	{"./tools/waldump/...", slices.Concat(library, []string{"./tools/waldump/...", anyModule})},
 	{"./tools/raftkv/...", slices.Concat(library, []string{"./tools/raftkv/...", anyModule})},
 	// Interop has the campaigns judge etcd's package as they judge ours.
-	{"./tools/interop/...", slices.Concat(library, []string{"./fuzz", "./tools/interop/...", anyModule})},
-	{"./tools/powercut/...", slices.Concat(library, []string{"./tools/powercut/...", anyModule})},
+	{"./tools/interop/...", slices.Concat(library, []string{"./fuzz/...", "./tools/interop/...", anyModule})},
+	{"./tools/powercut/...", slices.Concat(library, []string{"./fuzz/oracle", "./tools/powercut/...", anyModule})},
 	// Proof runs the campaigns, etcd's beside ours, and makes one table of them.
-	{"./tools/proof/...", slices.Concat(library, []string{"./fuzz", "./tools/interop", "./tools/proof/...", anyModule})},
+	{"./tools/proof/...", slices.Concat(library, []string{"./fuzz/...", "./tools/interop", "./tools/proof/...", anyModule})},
 }
 
 // kept says which packages of other modules are kept for some, although a floor allows any module.
@@ -208,7 +213,7 @@ func TestCheckersSeeWhatIsWrong(t *testing.T) {
 			"a tool that imports another", imports,
 			map[string]string{"tools/powercut/main.go": ok + `import "github.com/stele-wal/stele/tools/interop"`},
 			[]string{"tools/powercut/main.go imports ./tools/interop: ./tools/powercut/... may import only the standard library, ./walpb, " +
-				"./fileutil, ./fileutil/crashfs, ./wal, ./snap, ./wal/logstore, ./tools/powercut/... and any other module"},
+				"./fileutil, ./fileutil/crashfs, ./wal, ./snap, ./wal/logstore, ./fuzz/oracle, ./tools/powercut/... and any other module"},
 		},
 		{
 			"a package without a floor", imports,

@@ -8,7 +8,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
-	"github.com/stele-wal/stele/fuzz"
+	"github.com/stele-wal/stele/fuzz/crash"
+	"github.com/stele-wal/stele/fuzz/rot"
 	"github.com/stele-wal/stele/wal"
 )
 
@@ -38,9 +39,9 @@ type Tally struct {
 // ControlConfig says what to do in a comparison. Its zero fields are defaults.
 type ControlConfig struct {
 	Seed    uint64
-	Every   int // of rot: see fuzz.RotConfig. The default is 64
+	Every   int // of rot: see rot.Config. The default is 64
 	States  int // of crashes, for each program. The default is 2000
-	Workers int // see fuzz.RotConfig
+	Workers int // see rot.Config
 }
 
 func (c ControlConfig) withDefaults() ControlConfig {
@@ -64,23 +65,23 @@ func ControlRot(cfg ControlConfig) ([]Tally, error) {
 		return nil, err
 	}
 	defer control.Close()
-	ours, plain, err := fuzz.RotPair()
+	ours, plain, err := rot.Pair()
 	if err != nil {
 		return nil, err
 	}
 	var tallies []Tally
 	for _, p := range []struct {
 		by   string
-		log  *fuzz.RotLog
-		open fuzz.RotRecover
+		log  *rot.Log
+		open rot.Recover
 	}{
 		{"stele", ours, nil},
 		{"stele, etcd's bytes", plain, nil},
 		{"etcd", plain, control.Start},
 		{"etcd, ReadAll", plain, control.Read},
 	} {
-		r, err := fuzz.Rot(fuzz.RotConfig{Seed: cfg.Seed, Logs: []*fuzz.RotLog{p.log}, Every: cfg.Every, Workers: cfg.Workers, Recover: p.open})
-		var failure *fuzz.RotFailure
+		r, err := rot.Run(rot.Config{Seed: cfg.Seed, Logs: []*rot.Log{p.log}, Every: cfg.Every, Workers: cfg.Workers, Recover: p.open})
+		var failure *rot.Failure
 		if err != nil && (p.open == nil || !errors.As(err, &failure)) {
 			return tallies, err
 		}
@@ -95,7 +96,7 @@ func ControlRot(cfg ControlConfig) ([]Tally, error) {
 }
 
 // ControlCrashes has package wal and etcd's open the same states that crashes left of logs with
-// etcd's bytes. The histories are those of fuzz.Run; the states of etcd's column may be more than
+// etcd's bytes. The histories are those of crash.Run; the states of etcd's column may be more than
 // were asked for, as there. The error is a failure of package wal; what etcd makes of a crash is
 // none.
 func ControlCrashes(cfg ControlConfig) ([]Tally, error) {
@@ -108,9 +109,9 @@ func ControlCrashes(cfg ControlConfig) ([]Tally, error) {
 	var tallies []Tally
 	for _, p := range []struct {
 		by   string
-		open fuzz.Recover
+		open crash.Recover
 	}{{"stele, etcd's bytes", restart}, {"etcd", control.Crashed}} {
-		r, err := fuzz.Run(fuzz.Config{Seed: cfg.Seed, States: cfg.States, PlainEtcd: true, Workers: cfg.Workers, Recover: p.open})
+		r, err := crash.Run(crash.Config{Seed: cfg.Seed, States: cfg.States, PlainEtcd: true, Workers: cfg.Workers, Recover: p.open})
 		tallies = append(tallies, Tally{Stage: "model", By: p.by, States: r.States, Seconds: r.Took.Seconds(),
 			Lost: r.Lost, Refused: r.Refused - control.Panics(), Silent: r.Invented, Panics: control.Panics()})
 		if err != nil && p.by != "etcd" {
@@ -132,7 +133,7 @@ func ControlOpened(cfg ControlConfig) (Tally, error) {
 		return Tally{}, err
 	}
 	defer control.Close()
-	r, err := fuzz.Run(fuzz.Config{Seed: cfg.Seed, States: cfg.States, SegmentSize: openedSegment, Workers: cfg.Workers, Recover: control.Opened})
+	r, err := crash.Run(crash.Config{Seed: cfg.Seed, States: cfg.States, SegmentSize: openedSegment, Workers: cfg.Workers, Recover: control.Opened})
 	return Tally{Stage: "opened", By: "stele, then etcd", States: r.States, Seconds: r.Took.Seconds(),
 		Lost: r.Lost, Refused: r.Refused - control.Panics(), Silent: r.Invented, Panics: control.Panics(), Excused: int(control.excused.Load()), Gaps: int(control.gaps.Load())}, err
 }

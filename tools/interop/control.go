@@ -20,7 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
-	"github.com/stele-wal/stele/fuzz"
+	"github.com/stele-wal/stele/fuzz/rot"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
@@ -71,7 +71,7 @@ func (c *Control) Panics() int { return int(c.panics.Load()) }
 // Start opens the log in a directory of disk as an etcd server does that starts: it looks for the
 // newest snapshot record that it can use, opens the log there and reads it all; if that says
 // "unexpected EOF" it repairs the log, once, and tries again. repaired is whether it did. It is a
-// fuzz.RotRecover. A panic is an error that wraps fuzz.ErrPanicked, and a log that is not there, as
+// rot.Recover. A panic is an error that wraps rot.ErrPanicked, and a log that is not there, as
 // etcd sees it, fs.ErrNotExist.
 func (c *Control) Start(disk *crashfs.FS, dir string) (log *wal.Log, repaired bool, err error) {
 	err = c.in(disk, dir, func(dir string) (err error) {
@@ -82,7 +82,7 @@ func (c *Control) Start(disk *crashfs.FS, dir string) (log *wal.Log, repaired bo
 }
 
 // Read opens the log in a directory of disk only to read it, at the beginning, as etcd's tools do.
-// It is a fuzz.RotRecover, with the errors of Start, which has nothing to report but by an error.
+// It is a rot.Recover, with the errors of Start, which has nothing to report but by an error.
 func (c *Control) Read(disk *crashfs.FS, dir string) (log *wal.Log, reported bool, err error) {
 	err = c.in(disk, dir, func(dir string) error {
 		content, err := ReadEtcd(dir, walpb.Snapshot{})
@@ -92,7 +92,7 @@ func (c *Control) Read(disk *crashfs.FS, dir string) (log *wal.Log, reported boo
 	return log, false, err
 }
 
-// Crashed is Start, as a fuzz.Recover.
+// Crashed is Start, as a crash.Recover.
 func (c *Control) Crashed(disk *crashfs.FS, dir string) (*wal.Log, error) {
 	log, _, err := c.Start(disk, dir)
 	return log, err
@@ -100,7 +100,7 @@ func (c *Control) Crashed(disk *crashfs.FS, dir string) (*wal.Log, error) {
 
 // Opened opens the log with package wal, and closes it; then etcd starts from it, as in Start. The
 // result is what ours reads, if etcd reads the same, or does what its known defects make of that:
-// see [EtcdWould]. Else it is what etcd reads. It is a fuzz.Recover.
+// see [EtcdWould]. Else it is what etcd reads. It is a crash.Recover.
 func (c *Control) Opened(disk *crashfs.FS, dir string) (*wal.Log, error) {
 	if gap(disk, dir) {
 		c.gaps.Add(1)
@@ -190,7 +190,7 @@ func (c *Control) in(disk *crashfs.FS, dir string, fn func(dir string) error) (e
 	defer func() {
 		if p := recover(); p != nil {
 			c.panics.Add(1)
-			err = fmt.Errorf("%w: %v", fuzz.ErrPanicked, p)
+			err = fmt.Errorf("%w: %v", rot.ErrPanicked, p)
 		}
 	}()
 	if !etcd.Exist(to) {

@@ -17,7 +17,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/stele-wal/stele/fuzz"
+	"github.com/stele-wal/stele/fuzz/crash"
+	"github.com/stele-wal/stele/fuzz/faults"
 )
 
 const repository = "github.com/stele-wal/stele/tools/"
@@ -204,12 +205,12 @@ func saboteurs(ctx context.Context, s *settings, p *progress) []row {
 			}
 		}
 	}
-	for _, saboteur := range fuzz.Saboteurs() {
-		r, err := fuzz.Run(fuzz.Config{Seed: s.seed, States: huntStates, Saboteur: &saboteur, Workers: s.workers})
+	for _, saboteur := range crash.Saboteurs() {
+		r, err := crash.Run(crash.Config{Seed: s.seed, States: huntStates, Saboteur: &saboteur, Workers: s.workers})
 		note("model", saboteur.Name, r.States, err != nil && r.Bad() > 0)
 	}
-	for _, saboteur := range fuzz.FaultSaboteurs() {
-		r, err := fuzz.Faults(fuzz.FaultConfig{Seed: s.seed, Saboteur: &saboteur, Workers: s.workers})
+	for _, saboteur := range faults.Saboteurs() {
+		r, err := faults.Run(faults.Config{Seed: s.seed, Saboteur: &saboteur, Workers: s.workers})
 		note("faults", saboteur.Name, r.States, err != nil && len(r.Failures) > 0)
 	}
 	var rows []row

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stele-wal/stele/fuzz"
+	"github.com/stele-wal/stele/fuzz/rot"
 )
 
 func TestTheTableSaysWhatIsBadAndWhatWasSkipped(t *testing.T) {
@@ -100,11 +100,11 @@ func TestASaboteurIsCaughtByWhatIsFoundAlone(t *testing.T) {
 }
 
 func TestWhatIsExcusedInALogIsSaidAndWhatMayNotBeFails(t *testing.T) {
-	r := fuzz.RotResult{RotCounts: fuzz.RotCounts{Excused: map[fuzz.RotExcuse]int{fuzz.RotEndGone: 2}}, Logs: map[string]fuzz.RotCounts{}}
+	r := rot.Result{Counts: rot.Counts{Excused: map[rot.Excuse]int{rot.EndGone: 2}}, Logs: map[string]rot.Counts{}}
 	if line := rotted("rot", r, nil); line.bad() || len(line.notes) != 1 || !strings.HasPrefix(line.notes[0], "2 not to be detected") {
 		t.Errorf("%+v", line)
 	}
-	r.Logs["closed"] = r.RotCounts
+	r.Logs["closed"] = r.Counts
 	if line := rotted("rot", r, nil); !line.bad() || line.failed() {
 		t.Errorf("the end of a log with a mark may be gone: %+v", line)
 	}

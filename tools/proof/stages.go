@@ -6,7 +6,10 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/stele-wal/stele/fuzz"
+	"github.com/stele-wal/stele/fuzz/crash"
+	"github.com/stele-wal/stele/fuzz/faults"
+	"github.com/stele-wal/stele/fuzz/oracle"
+	"github.com/stele-wal/stele/fuzz/rot"
 )
 
 // A stage is one way of attack. States is how many of them its whole form has, about.
@@ -18,8 +21,8 @@ type stage struct {
 var stages = []stage{
 	{"model", model},
 	{"exhaustive", exhaustive},
-	{"rot", rot},
-	{"faults", faults},
+	{"rot", rotStage},
+	{"faults", faultStage},
 	{"control", control},
 	{"power", power},
 	{"saboteurs", saboteurs},
@@ -54,8 +57,8 @@ const (
 
 // model cuts the power of a file system in memory.
 func model(_ context.Context, s *settings, p *progress) []row {
-	cfg := fuzz.Config{Seed: s.seed, States: s.of(modelStates), Lives: s.of(modelLives), Workers: s.workers, Failures: 3}
-	cfg.Progress = func(r fuzz.Result) {
+	cfg := crash.Config{Seed: s.seed, States: s.of(modelStates), Lives: s.of(modelLives), Workers: s.workers, Failures: 3}
+	cfg.Progress = func(r crash.Result) {
 		// Whichever of the two is further from its end.
 		if r.States*modelLives < r.Lives*modelStates {
 			p.far(r.States, cfg.States)
@@ -63,20 +66,20 @@ func model(_ context.Context, s *settings, p *progress) []row {
 			p.far(r.Lives, cfg.Lives)
 		}
 	}
-	r, _ := fuzz.Run(cfg)
+	r, _ := crash.Run(cfg)
 	line := crashed("model", r)
 	line.what = fmt.Sprintf("states, %s lives", grouped(r.Lives))
 	line.atLeast("states", r.States, cfg.States)
 	line.atLeast("lives", r.Lives, cfg.Lives)
 	for i := range r.Failures {
-		line.replay(i, "go test ./fuzz -run TestNoCrashLosesOrInventsOrRefusesAnything -seed %d -states 1 -lives 1", r.Failures[i].Seed)
+		line.replay(i, "go test ./fuzz/crash -run TestNoCrashLosesOrInventsOrRefusesAnything -seed %d -states 1 -lives 1", r.Failures[i].Seed)
 	}
 	return []row{line}
 }
 
 // exhaustive tries all that short histories can come to.
 func exhaustive(_ context.Context, s *settings, p *progress) []row {
-	r, _ := fuzz.RunExhaustive(fuzz.Config{Seed: s.seed, Failures: 3})
+	r, _ := crash.RunExhaustive(crash.Config{Seed: s.seed, Failures: 3})
 	line := crashed("exhaustive", r)
 	line.what = fmt.Sprintf("states, all of %d of %d moments", r.Whole, r.Moments)
 	line.atLeast("states", r.States, exhaustiveStates)
@@ -88,7 +91,7 @@ func exhaustive(_ context.Context, s *settings, p *progress) []row {
 }
 
 // crashed is the row of a campaign of crashes. How to meet its failures again is not in it yet.
-func crashed(name string, r fuzz.Result) row {
+func crashed(name string, r crash.Result) row {
 	line := row{stage: name, states: r.States, seconds: r.Took.Seconds(), lost: r.Lost, refused: r.Refused, silent: r.Invented}
 	for i := range r.Failures {
 		line.details = append(line.details, r.Failures[i].Error())
@@ -96,26 +99,26 @@ func crashed(name string, r fuzz.Result) row {
 	return line
 }
 
-// rot damages logs and snapshots.
-func rot(_ context.Context, s *settings, p *progress) []row {
-	cfg := fuzz.RotConfig{Seed: s.seed, Every: s.sample(rotEvery), Workers: s.workers}
-	cfg.Progress = func(r fuzz.RotResult) { p.at("%s", grouped(r.States())) }
-	r, err := fuzz.Rot(cfg)
+// rotStage damages logs and snapshots.
+func rotStage(_ context.Context, s *settings, p *progress) []row {
+	cfg := rot.Config{Seed: s.seed, Every: s.sample(rotEvery), Workers: s.workers}
+	cfg.Progress = func(r rot.Result) { p.at("%s", grouped(r.States())) }
+	r, err := rot.Run(cfg)
 	line := rotted("rot", r, err)
 	for i, f := range r.Failures {
-		line.replay(i, "go test ./fuzz -run '^TestNoRotIsSilent$' -seed %d -rot '%s/%d' -long", s.seed, f.Log, f.Number)
+		line.replay(i, "go test ./fuzz/rot -run '^TestNoRotIsSilent$' -seed %d -rot '%s/%d' -long", s.seed, f.Log, f.Number)
 	}
-	snaps, err := fuzz.RotSnapshots(s.seed)
+	snaps, err := rot.Snapshots(s.seed)
 	other := rotted("rot of snapshots", snaps, err)
 	for i := range snaps.Failures {
-		other.replay(i, "go test ./fuzz -run TestNoRotOfASnapshotIsSilent -seed %d", s.seed)
+		other.replay(i, "go test ./fuzz/rot -run TestNoRotOfASnapshotIsSilent -seed %d", s.seed)
 	}
 	return []row{line, other}
 }
 
 // rotted is the row of a campaign of rot. What is lost there and reported is what a campaign of rot
 // is about: only what is silent, or called by a wrong name, is bad.
-func rotted(name string, r fuzz.RotResult, err error) row {
+func rotted(name string, r rot.Result, err error) row {
 	line := row{stage: name, states: r.States(), seconds: r.Took.Seconds(), lost: r.Failed - r.Silent - r.Panicked, silent: r.Silent + r.Panicked}
 	line.what = fmt.Sprintf("faults: %s flips, %s of sectors, %s cuts", grouped(r.Flips), grouped(r.Sectors), grouped(r.Cuts))
 	for _, e := range slices.Sorted(maps.Keys(r.Excused)) {
@@ -132,16 +135,16 @@ func rotted(name string, r fuzz.RotResult, err error) row {
 	return line
 }
 
-// faults has operations of the file system fail.
-func faults(_ context.Context, s *settings, _ *progress) []row {
+// faultStage has operations of the file system fail.
+func faultStage(_ context.Context, s *settings, _ *progress) []row {
 	every := s.sample(faultEvery)
-	r, err := fuzz.Faults(fuzz.FaultConfig{Seed: s.seed, Every: every, Workers: s.workers, Failures: 3})
+	r, err := faults.Run(faults.Config{Seed: s.seed, Every: every, Workers: s.workers, Failures: 3})
 	line := row{stage: "faults", states: r.States, what: fmt.Sprintf("states of %s runs", grouped(r.Runs)), seconds: r.Took.Seconds()}
 	for v, n := range r.Bad {
 		switch v {
-		case fuzz.Lost:
+		case oracle.Lost:
 			line.lost += n
-		case fuzz.Refused:
+		case oracle.Refused:
 			line.refused += n
 		default:
 			line.silent += n
@@ -150,7 +153,7 @@ func faults(_ context.Context, s *settings, _ *progress) []row {
 	line.atLeast("runs", r.Runs, faultRuns/every)
 	for i := range r.Failures {
 		line.details = append(line.details, r.Failures[i].Error())
-		line.replay(i, "go test ./fuzz -run TestNoFaultIsForgottenOrLosesAnything -seed %d -fault '%s'", r.Failures[i].Seed, r.Failures[i].Run)
+		line.replay(i, "go test ./fuzz/faults -run TestNoFaultIsForgottenOrLosesAnything -seed %d -fault '%s'", r.Failures[i].Seed, r.Failures[i].Run)
 	}
 	if err != nil && len(r.Failures) == 0 {
 		line.broken = err.Error()

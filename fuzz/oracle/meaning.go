@@ -1,0 +1,105 @@
+package oracle
+
+import (
+	"slices"
+
+	"github.com/stele-wal/stele/walpb"
+)
+
+// Meaning is what records add up to.
+type Meaning struct {
+	Base, baseTerm uint64   // the snapshot that the log begins with
+	entries        []Record // consecutive, from base+1 on
+	State          Record
+	Snapshots      []Place // all records of snapshots
+	Pending        int     // the position of the record of a snapshot that waits for its commit, or -1
+}
+
+// Place is a record with its position.
+type Place struct {
+	Record
+	At int
+}
+
+// Fold works out what records mean, in the plainest way there is. A snapshot that was installed
+// replaces the log when the commit reaches it.
+func Fold(records []Record) Meaning {
+	m := Meaning{Pending: -1, State: Record{Kind: walpb.TypeState}}
+	for i, r := range records {
+		switch r.Kind {
+		case walpb.TypeEntry:
+			m.put(r)
+		case walpb.TypeSnapshot:
+			m.Snapshots = append(m.Snapshots, Place{r, i})
+			switch {
+			case r.Index > m.State.Index && !m.Has(r.Index, r.Term):
+				m.Pending = i
+			case r.Index > m.Last(): // others than we commit it first, and have written what follows it
+				m.install(r, records[:i])
+			}
+		case walpb.TypeState:
+			m.State = r
+			if m.Pending < 0 || r.Index < records[m.Pending].Index {
+				continue
+			}
+			if s := records[m.Pending]; !m.Has(s.Index, s.Term) {
+				m.install(s, records[m.Pending+1:i])
+			}
+			m.Pending = -1
+		}
+	}
+	return m
+}
+
+// install makes the log the one that follows a snapshot.
+func (m *Meaning) install(s Record, followed []Record) {
+	m.Base, m.baseTerm, m.entries = s.Index, s.Term, nil
+	for _, e := range followed {
+		if e.Kind == walpb.TypeEntry {
+			m.put(e)
+		}
+	}
+}
+
+// put appends an entry, in the place of all from its index on. One that does not follow belongs to
+// a log that has not begun.
+func (m *Meaning) put(r Record) {
+	if r.Index > m.Base && r.Index <= m.Last()+1 {
+		m.entries = append(m.entries[:r.Index-m.Base-1], r)
+	}
+}
+
+func (m *Meaning) Last() uint64 { return m.Base + uint64(len(m.entries)) }
+
+// Term returns the term of an entry; 0 if the log does not have it.
+func (m *Meaning) Term(index uint64) uint64 {
+	switch {
+	case index == m.Base:
+		return m.baseTerm
+	case index < m.Base || index > m.Last():
+		return 0
+	}
+	return m.entries[index-m.Base-1].Term
+}
+
+func (m *Meaning) Has(index, term uint64) bool {
+	return index >= m.Base && index <= m.Last() && m.Term(index) == term
+}
+
+// After returns the entries behind an index.
+func (m *Meaning) After(index uint64) []Record {
+	switch {
+	case index < m.Base:
+		return nil
+	case index >= m.Last():
+		return nil
+	}
+	return m.entries[index-m.Base:]
+}
+
+// Replayable reports whether a log that holds these of the records can be replayed from a snapshot
+// record: it is committed, and all that follows it is there.
+func (m *Meaning) Replayable(snapshot Record, held []Record) bool {
+	after := m.After(snapshot.Index)
+	return m.Base <= snapshot.Index && snapshot.Index <= m.State.Index && (len(after) == 0 || slices.Contains(held, after[0]))
+}

@@ -409,6 +409,31 @@ func TestResumeKeepsNothingOfAnotherBody(t *testing.T) {
 	}
 }
 
+// A block that is all there in length and is garbage ends what Resume keeps, as one that is cut
+// short does.
+func TestResumeKeepsNothingFromGarbageOn(t *testing.T) {
+	fsys := crashfs.New()
+	body := Body{Index: 9, Term: 2, ID: testID}
+	w, err := open(t, fsys).Resume(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(bodyBytes(1, 3*BlockSize))
+	w.Close()
+	for n := range int64(3) {
+		tree := fsys.Tree()
+		for _, b := range tree {
+			if at := w.blockAt(n); at < int64(len(b)) {
+				b[at+100] ^= 1
+			}
+		}
+		w, err := open(t, crashfs.Load(tree)).Resume(body)
+		if err != nil || w.Size() != n*BlockSize {
+			t.Errorf("block %d is garbage, and Resume keeps %d bytes, %v", n, w.Size(), err)
+		}
+	}
+}
+
 // Linux forgets what it could not write, and says nil to the next sync. Blocks that are only in
 // memory must not be resumed.
 func TestResumeAfterAFailedSyncReadsTheDisk(t *testing.T) {

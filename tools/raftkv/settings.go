@@ -29,8 +29,8 @@ const (
 	maxMaxRequest = 8 << 20 // bytes: what the log takes in a record, and some room
 )
 
-// check returns what the flags say, or why a member cannot be as they say. It makes nothing. What an
-// operator should know but can go on with is logged.
+// check returns what the flags say, or why a member cannot be as they say. It makes nothing, and
+// logs what an operator should know but can go on with.
 func (o *options) check(log *slog.Logger) (s settings, err error) {
 	if err := o.checkValues(); err != nil {
 		return s, err

@@ -47,8 +47,8 @@ func (w *Writer) settle() error {
 	w.worker.wait() // what it calls back may call Release
 	w.release.Lock()
 	defer w.release.Unlock()
-	err := w.spare.close(w)
-	w.marker.close(w)
+	err := w.spare.close()
+	w.marker.close()
 	return err
 }
 
@@ -60,7 +60,7 @@ func (w *Writer) closeFiles(err error) error {
 	for _, s := range w.segments {
 		err = errors.Join(err, s.file.Close())
 	}
-	closeNames(w.names)
+	w.dir.close()
 	if w.err == nil && err != nil {
 		w.err = fmt.Errorf("wal: close: %w", err)
 	}
@@ -80,7 +80,7 @@ func (w *Writer) lastWitness() {
 	w.err = errNotReturned // until it has
 	err := w.write(b, false)
 	if fileutil.IsFull(err) {
-		w.opts.Logger.Warn("wal: the last record, which says that all before it was synced, has no space", "dir", w.dir, "error", err)
+		w.dir.warn("the last record, which says that all before it was synced, has no space", "error", err)
 		err = nil
 	}
 	w.err = err
@@ -89,14 +89,24 @@ func (w *Writer) lastWitness() {
 // errNotReturned is the failure of a Writer that called code which did not return.
 var errNotReturned = errors.New("wal: an Observer, a callback of Append, the Logger's handler or the FS panicked, or called runtime.Goexit")
 
-// unlessReturned makes that the Writer's error. It is deferred around what the Writer calls of
-// others' code. The lock is not held.
-func (w *Writer) unlessReturned(returned *bool) {
-	if !*returned {
-		w.mu.Lock()
-		w.fail(errNotReturned)
-		w.mu.Unlock()
-	}
+// guard calls what may call code of the caller's. If that does not return, the Writer has failed.
+// The lock is held.
+func (w *Writer) guard(call func()) {
+	returned := false
+	defer func() {
+		if !returned {
+			w.fail(errNotReturned)
+		}
+	}()
+	call()
+	returned = true
+}
+
+// failUnlocked is fail for those who do not hold the lock.
+func (w *Writer) failUnlocked(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fail(err)
 }
 
 // fail makes err the Writer's error, unless it has one already, and returns that. It is for

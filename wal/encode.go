@@ -12,11 +12,14 @@ import (
 type batch struct {
 	number uint64
 	seg    *openSegment
-	base   int64  // the offset in the segment of buf[0], a multiple of pageSize
-	start  int64  // the offset in the segment at which the batch begins: what stands before is durable
-	buf    []byte // what the page at base holds already, and then the frames of the batch
-	full   bool   // the segment is cut after this batch, which may be empty
-	pages  int64  // up to where it will be written; see seal
+	// spareName is the name that the file of seg still has until this batch is written, the first
+	// in seg. It is empty for every other batch.
+	spareName string
+	base      int64  // the offset in the segment of buf[0], a multiple of pageSize
+	start     int64  // the offset in the segment at which the batch begins: what stands before is durable
+	buf       []byte // what the page at base holds already, and then the frames of the batch
+	full      bool   // the segment is cut after this batch, which may be empty
+	pages     int64  // up to where it will be written; see seal
 
 	must  bool // a caller wants it durable
 	acked []func(error)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -53,10 +52,10 @@ func TestNoValueKeepsALogFromOpening(t *testing.T) {
 	} {
 		for _, plainly := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, plain %v", name, plainly), func(t *testing.T) {
-				var states atomic.Int64
+				states := 0
 				for shift := range 8 { // frames are looked for at multiples of 8
 					fs := crashfs.New()
-					o := &wal.Options{FS: fs, SegmentSize: 1 << 20, PlainEtcd: plainly}
+					o := &wal.Options{FS: fs, SegmentSize: 1 << 20, PlainEtcd: plainly, Background: func(func()) {}}
 					w, err := wal.Create("/w", nil, o)
 					must(t, err)
 					must(t, w.Save(walpb.HardState{Term: 1}, entries(1, 1, 1, 12)))
@@ -65,7 +64,7 @@ func TestNoValueKeepsALogFromOpening(t *testing.T) {
 							return
 						}
 						for i := range min(16, len(fs.Pending())) {
-							states.Add(1) // the spare is synced in its own goroutine
+							states++
 							f := fs.Crash(crashfs.DropOne(i))
 							w, err := wal.Open("/w", &wal.Options{FS: f})
 							if err != nil {
@@ -80,8 +79,8 @@ func TestNoValueKeepsALogFromOpening(t *testing.T) {
 					fs.SetHook(nil, nil)
 					must(t, w.Close())
 				}
-				if n := states.Load(); n < 64 {
-					t.Errorf("only %d states", n)
+				if states < 48 {
+					t.Errorf("only %d states", states)
 				}
 			})
 		}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/stele-wal/stele/fileutil"
@@ -47,7 +45,6 @@ func (w *Writer) flushed(b *batch, err error) {
 	if err == nil {
 		// From here on, the batch survives a crash, and its callers hear of it.
 		w.durable = b.number
-		w.spare.prepare(w)
 	} else if w.err == nil && !sabotaged(goOnAfterError) {
 		w.err = err
 	}
@@ -61,6 +58,9 @@ func (w *Writer) flushed(b *batch, err error) {
 	} else {
 		w.waiting[(b.number+1)%2].Signal() // one of them leads
 	}
+	if err == nil {
+		w.guard(w.spare.prepare)
+	}
 }
 
 // unlocked is the part of flush that does not hold the lock.
@@ -68,7 +68,7 @@ func (w *Writer) unlocked(b *batch, end mark) error {
 	w.mu.Unlock()
 	defer w.mu.Lock() // also if what is called does not return
 	if sabotaged(earlyMark) {
-		w.marker.set(w, end)
+		w.marker.set(end)
 	}
 	if err := w.write(b, !w.opts.NoSync); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (w *Writer) unlocked(b *batch, end mark) error {
 	err := w.err // see fail
 	w.mu.Unlock()
 	if err == nil {
-		w.marker.set(w, end)
+		w.marker.set(end)
 	}
 	return err
 }
@@ -96,8 +96,9 @@ func (w *Writer) next(b *batch) *batch {
 	*n = batch{number: b.number + 1, seg: b.seg, buf: n.buf[:0], acked: n.acked[:0]}
 	w.encoder.begin()
 	if b.full {
-		n.seg = w.spare.take()
-		n.seg.seq, n.seg.index = b.seg.seq+1, w.history.NextIndex()
+		spare := w.spare.take()
+		n.spareName = spare.name
+		n.seg = newSegment(b.seg.seq+1, w.history.NextIndex(), spare.file, w.opts.SegmentSize)
 		w.encoder.head(n, n.seg.seq, w.metadata, w.history.State)
 		return n
 	}
@@ -109,15 +110,19 @@ func (w *Writer) next(b *batch) *batch {
 	return n
 }
 
+// newSegment returns an open segment under the name that it has, or is about to get.
+func newSegment(seq, index uint64, file fileutil.File, size int64) *openSegment {
+	return &openSegment{segment{segmentName(seq, index), seq, index}, file, size}
+}
+
 // write writes a batch, whole pages as far as the segment reaches, and syncs it.
 func (w *Writer) write(b *batch, sync bool) error {
 	if b.empty() && !b.full {
 		return nil
 	}
 	seg := b.seg
-	fresh := isSpareName(seg.name)
-	if fresh {
-		if err := w.name(seg); err != nil {
+	if b.spareName != "" {
+		if err := w.name(b); err != nil {
 			return err
 		}
 	}
@@ -141,7 +146,7 @@ func (w *Writer) write(b *batch, sync bool) error {
 	if b.full {
 		err := seg.file.Truncate(end)
 		if fileutil.IsFull(err) { // some file systems say so here; the zeros are then left, and as good
-			w.opts.Logger.Warn("wal: a full segment keeps the space after its end", "dir", w.dir, "segment", seg.name, "error", cause(err))
+			w.dir.warn("a full segment keeps the space after its end", "segment", seg.name, "error", cause(err))
 		} else if err != nil {
 			return fmt.Errorf("wal: %s: truncate to %d: %w", seg.name, end, cause(err))
 		}
@@ -152,20 +157,12 @@ func (w *Writer) write(b *batch, sync bool) error {
 	if err := w.sync(seg); err != nil {
 		return err
 	}
-	if fresh && !sabotaged(noDirSync) {
-		if err := w.syncNames(); err != nil {
+	if b.spareName != "" && !sabotaged(noDirSync) {
+		if err := w.dir.sync(); err != nil {
 			return fmt.Errorf("wal: %s: sync directory: %w", seg.name, err)
 		}
 	}
 	return nil
-}
-
-// syncNames makes durable which files are in the directory.
-func (w *Writer) syncNames() error {
-	if sabotaged(openAnew) {
-		return fileutil.SyncDir(w.opts.FS, w.dir)
-	}
-	return w.names.Sync()
 }
 
 // sync makes durable what was written to a segment.
@@ -191,15 +188,13 @@ func (w *Writer) sync(seg *openSegment) error {
 // name gives a spare the name of the segment that it becomes. The name and the head under it become
 // durable with the first batch in the segment. A crash before leaves a segment without a whole
 // head, which the end of the one before it shows to be unborn.
-func (w *Writer) name(seg *openSegment) error {
+func (w *Writer) name(b *batch) error {
 	began := time.Now()
-	name := segmentName(seg.seq, seg.index)
-	if err := w.opts.FS.Rename(filepath.Join(w.dir, seg.name), filepath.Join(w.dir, name)); err != nil {
+	if err := w.dir.rename(b.spareName, b.seg.name); err != nil {
 		return fmt.Errorf("wal: %w", err)
 	}
-	seg.name = name
 	if f := w.opts.Observer.Cut; f != nil {
-		f(name, time.Since(began))
+		f(b.seg.name, time.Since(began))
 	}
 	return nil
 }
@@ -210,19 +205,6 @@ func cause(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		return path.Err
-	}
-	return err
-}
-
-// removeIfThere removes a file of the log's directory that may not be there.
-func (w *Writer) removeIfThere(name string) error {
-	return removeIfThere(w.opts.FS, filepath.Join(w.dir, name))
-}
-
-func removeIfThere(fsys fileutil.FS, path string) error {
-	err := fsys.Remove(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
 	}
 	return err
 }

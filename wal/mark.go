@@ -99,46 +99,47 @@ func (m mark) String() string {
 
 // marker writes the marks of one log. Whoever flushes calls it, never two at once.
 type marker struct {
-	file    fileutil.File
+	dir     *logDir
+	file    fileutil.File // nil until the first mark
 	buf     [markSize]byte
-	failing bool // the last one could not be written; it has been reported
-	foreign bool // the file is somebody else's
+	failing bool // the last mark could not be written, and that has been logged
+	off     bool // no mark is written: nothing is durable, or the file is not the log's
 }
 
 // set writes a mark: the log is durable up to there. A mark that cannot be written is no failure of
 // the log. The one before stays, which is as true, and the next one is tried again.
-func (k *marker) set(w *Writer, m mark) {
-	if k.foreign || w.opts.NoSync {
+func (k *marker) set(m mark) {
+	if k.off {
 		return
 	}
 	var err error
 	if k.file == nil {
-		k.file, err = openMark(w.opts.FS, w.dir)
+		k.file, err = openMark(k.dir)
 	}
 	if err == nil {
 		m.put(&k.buf)
 		_, err = k.file.WriteAt(k.buf[:], 0)
 	}
 	if err != nil && !k.failing {
-		w.opts.Logger.Warn("wal: how far the log is durable is not noted", "dir", w.dir, "error", err)
+		k.dir.warn("how far the log is durable is not noted", "error", err)
 	}
-	k.failing, k.foreign = err != nil, errors.Is(err, errForeignMark)
+	k.failing, k.off = err != nil, errors.Is(err, errForeignMark)
 }
 
-func (k *marker) close(w *Writer) {
+func (k *marker) close() {
 	if k.file == nil {
 		return
 	}
 	if err := k.file.Close(); err != nil {
-		w.opts.Logger.Warn("wal: the mark may not be what was written", "dir", w.dir, "error", err)
+		k.dir.warn("the mark may not be what was written", "error", err)
 	}
 }
 
 var errForeignMark = errors.New("which is somebody else's file")
 
 // openMark opens the file for the mark, or makes it.
-func openMark(fsys fileutil.FS, dir string) (fileutil.File, error) {
-	f, err := fsys.OpenFile(filepath.Join(dir, markName), os.O_RDWR|os.O_CREATE, 0o600)
+func openMark(dir *logDir) (fileutil.File, error) {
+	f, err := dir.open(markName, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}

@@ -46,57 +46,38 @@ func Create(dir string, metadata []byte, opts *Options) (_ *Writer, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
-	var names fileutil.Dir
+	var d logDir
 	created := false
 	defer func() {
 		if !created { // an Observer that panics has got here, too
-			closeNames(names)
+			d.close()
 			err = errors.Join(err, file.Close())
 		}
 	}()
-	if names, err = openNames(dir, o); err != nil {
+	if d, err = openLogDir(dir, o); err != nil {
 		return nil, err
 	}
-	w, err := create(dir, names, file, metadata, o)
+	w, err := create(d, file, metadata, o)
 	if err != nil {
 		return nil, err
 	}
 	created = true
-	w.spare.prepare(w)
-	return w, nil
+	return w.started(), nil
 }
 
-// openNames opens the directory of a log. With NoSync there is no need to: the result is nil.
-func openNames(dir string, o Options) (fileutil.Dir, error) {
-	if o.NoSync {
-		return nil, nil
-	}
-	names, err := o.FS.OpenDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("wal: %w", err)
-	}
-	return names, nil
-}
-
-func closeNames(names fileutil.Dir) {
-	if names != nil {
-		names.Close() // there is nothing to learn from it
-	}
-}
-
-func create(dir string, names fileutil.Dir, file fileutil.File, metadata []byte, o Options) (*Writer, error) {
+func create(dir logDir, file fileutil.File, metadata []byte, o Options) (*Writer, error) {
 	if err := file.Lock(); err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
-	if err := vacant(o.FS, dir); err != nil {
+	if err := vacant(dir.fs, dir.path); err != nil {
 		return nil, err
 	}
-	first := &openSegment{segment: segment{name: segmentName(0, 0)}, file: file, size: o.SegmentSize}
-	w := newWriter(dir, names, o, metadata, []*openSegment{first}, 0, nil)
+	first := newSegment(0, 0, file, o.SegmentSize)
+	w := newWriter(dir, o, metadata, []*openSegment{first}, 0, nil)
 	w.encoder.head(w.gathering, 0, metadata, walpb.HardState{})
 	w.encoder.snapshot(w.gathering, walpb.Snapshot{})
 	w.record(walpb.Snapshot{})
-	err := removeMark(o.FS, dir, !o.NoSync)
+	err := removeMark(dir.fs, dir.path, !o.NoSync)
 	if err == nil {
 		err = file.Truncate(0)
 	}
@@ -113,17 +94,14 @@ func create(dir string, names fileutil.Dir, file fileutil.File, metadata []byte,
 		return nil, err
 	}
 	w.durable = b.number
-	if err := o.FS.Rename(filepath.Join(dir, spareName(0)), filepath.Join(dir, first.name)); err != nil {
+	if err := dir.rename(spareName(0), first.name); err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
-	if o.NoSync {
-		return w, nil
-	}
-	if err := names.Sync(); err != nil {
+	if err := dir.sync(); err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
 	// From here on, the log survives a crash.
-	w.marker.set(w, w.mark())
+	w.marker.set(w.mark())
 	return w, nil
 }
 
@@ -187,8 +165,7 @@ func Open(dir string, opts *Options) (*Writer, error) {
 		return nil, err
 	}
 	opened = true
-	w.spare.prepare(w)
-	return w, nil
+	return w.started(), nil
 }
 
 // lockLog lists a log, opens all its segments and locks them.
@@ -317,13 +294,13 @@ func resume(dir string, l listing, e end, rd *reading, o Options) (*Writer, erro
 	if _, err := last.file.ReadAt(page, e.offset-int64(len(page))); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
-	names, err := openNames(dir, o)
+	d, err := openLogDir(dir, o)
 	if err != nil {
 		return nil, err
 	}
-	w := newWriter(dir, names, o, rd.metadata, segments, e.offset, page)
+	w := newWriter(d, o, rd.metadata, segments, e.offset, page)
 	w.encoder.chain, w.encoder.ident = e.chain, e.ident
-	w.marker.set(w, w.mark())
+	w.marker.set(w.mark())
 	rd.history.Settle(rd.snapshots)
 	w.history, w.snapshots = rd.history, rd.snapshots
 	if !e.state && !w.history.State.IsZero() {

@@ -39,6 +39,20 @@ type Options struct {
 
 	// FS is the file system. The default is the operating system's.
 	FS fileutil.FS
+
+	// Background runs what the Writer does in the background: preparing the next segment. The
+	// default starts a goroutine for each task. A program that wants the same order of operations
+	// in every run queues the tasks, and runs them between its calls.
+	//
+	//   - It must return without having run the task, which would wait for a lock that the Writer
+	//     holds.
+	//   - A task is to be run once, at any later time, in any goroutine, also while methods of the
+	//     Writer are being called. There is never a second one before the first has ended.
+	//   - Until a task has run there is no next segment, and appends go on in the last one.
+	//   - Close waits for a task that has started. One that starts after that does nothing.
+	//   - The goroutine that calls the callbacks of Append is no such task: it lives as long as the
+	//     Writer does, and callers wait for it.
+	Background func(task func())
 }
 
 // An Observer is a set of functions that a log calls as it works. Each may be nil. They are called

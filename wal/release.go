@@ -3,8 +3,6 @@ package wal
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
-	"strings"
 
 	"github.com/stele-wal/stele/fileutil"
 )
@@ -27,7 +25,11 @@ func (w *Writer) Release(index uint64) error {
 	w.release.Lock()
 	defer w.release.Unlock()
 	returned := false
-	defer w.unlessReturned(&returned)
+	defer func() {
+		if !returned {
+			w.failUnlocked(errNotReturned)
+		}
+	}()
 	err := w.releaseTo(index)
 	returned = true
 	return err
@@ -46,13 +48,16 @@ func (w *Writer) releaseTo(index uint64) error {
 		return nil
 	}
 	removed := 0
-	err := w.removeCopies(dropped)
+	l, err := list(w.dir.fs, w.dir.path)
+	for _, s := range dropped {
+		err = errors.Join(err, w.dir.removeCopies(l.copies, s.name))
+	}
 	for _, s := range dropped {
 		if err != nil {
 			break
 		}
 		// The name goes before the lock: without it, an etcd might open the segment in between.
-		if err = w.removeIfThere(s.name); err == nil {
+		if err = w.dir.remove(s.name); err == nil {
 			s.file.Close()
 			removed++
 		}
@@ -60,8 +65,8 @@ func (w *Writer) releaseTo(index uint64) error {
 	w.mu.Lock()
 	w.segments = append(w.segments[:0:0], w.segments[removed:]...)
 	w.mu.Unlock()
-	if removed > 0 && !w.opts.NoSync {
-		if err := w.syncNames(); err != nil {
+	if removed > 0 {
+		if err := w.dir.sync(); err != nil {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return w.fail(fmt.Errorf("wal: %w", err))
@@ -98,10 +103,11 @@ func finishRelease(dir string, l *listing, before leftover, gap error, o Options
 		return nil
 	}
 	dropped := l.segments[:before.segments]
+	d := logDir{fs: o.FS, path: dir, logger: o.Logger}
 	for _, s := range dropped {
-		err := removeCopies(dir, l, s.name, o)
+		err := d.removeCopies(l.copies, s.name)
 		if err == nil {
-			err = removeIfThere(o.FS, filepath.Join(dir, s.name))
+			err = d.remove(s.name)
 		}
 		if err != nil {
 			// The log can do without it being gone.
@@ -138,27 +144,4 @@ func (w *Writer) releasable(index uint64) []*openSegment {
 		}
 	}
 	return w.segments[:keep]
-}
-
-// removeCopies removes what Open and Repair kept of segments that are going.
-func (w *Writer) removeCopies(segments []*openSegment) error {
-	l, err := list(w.opts.FS, w.dir)
-	if err != nil {
-		return err
-	}
-	for _, s := range segments {
-		err = errors.Join(err, removeCopies(w.dir, &l, s.name, w.opts))
-	}
-	return err
-}
-
-// removeCopies removes the copies of one segment that are in a listing. One that is not there any
-// more is no error.
-func removeCopies(dir string, l *listing, segment string, o Options) (err error) {
-	for _, name := range l.copies {
-		if strings.HasPrefix(name, segment) {
-			err = errors.Join(err, removeIfThere(o.FS, filepath.Join(dir, name)))
-		}
-	}
-	return err
 }

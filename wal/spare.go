@@ -3,37 +3,43 @@ package wal
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// spare is the next segment, which is made in the background while the last one fills: a file of
-// full size that reads as zeros, with its space reserved and its lock held.
+// A spare is the file of the next segment, which a background task makes while the last segment
+// fills. So a cut does not wait for the disk to reserve a segment's space.
+//
+// Its methods may be called with the Writer's lock held, but for run and close: those call fail,
+// which takes that lock.
 type spare struct {
-	mu     sync.Mutex
-	making bool
-	made   *openSegment
-	failed bool // the last attempt; it has been reported
-	closed bool
-	count  int // of attempts, for the name: the one before may not have its final name yet
-	maker  sync.WaitGroup
+	dir        *logDir
+	size       int64             // of the file
+	background func(task func()) // Options.Background, may be nil
+	observer   func(err error)   // of what came of a task; may be nil
+	fail       func(err error)   // ends the Writer
+
+	mu      sync.Mutex
+	queued  bool       // a task has been given to background and has not ended; never two
+	made    *spareFile // nil if there is none
+	failing bool       // the last task failed, and that has been logged
+	closed  bool       // a task that has not started does nothing any more
+	count   int        // of tasks, for names: the file before may not have been renamed yet
+
+	// running counts the tasks that have started. None is added once closed is set, so that close
+	// can wait for them.
+	running sync.WaitGroup
+}
+
+// A spareFile is a file made for a segment, under a name that is no segment's.
+type spareFile struct {
+	name string
+	file fileutil.File
 }
 
 // spareName returns a name that etcd takes for its own, and ignores.
 func spareName(n int) string { return fmt.Sprintf("%d.tmp", n) }
-
-// ready tells whether there is a spare to cut to. If there is none, it sees to it that one is made.
-func (s *spare) ready(w *Writer) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.made == nil {
-		s.begin(w)
-	}
-	return s.made != nil
-}
 
 // isThere reports whether there is a spare to cut to.
 func (s *spare) isThere() bool {
@@ -42,100 +48,97 @@ func (s *spare) isThere() bool {
 	return s.made != nil
 }
 
-// prepare has a spare made if there is none and the last attempt has not failed; after a failure,
-// one is made when it is needed.
-func (s *spare) prepare(w *Writer) {
+// prepare has a spare made if there is none, unless the last attempt failed: then the next is made
+// by need, when one is missed.
+func (s *spare) prepare() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.made == nil && !s.failed {
-		s.begin(w)
+	if !s.failing {
+		s.begin()
 	}
 }
 
-func (s *spare) begin(w *Writer) {
-	if s.making || s.closed {
+// need has a spare made if there is none, and reports whether there is one.
+func (s *spare) need() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begin()
+	return s.made != nil
+}
+
+// begin is called with mu held.
+func (s *spare) begin() {
+	if s.made != nil || s.queued || s.closed {
 		return
 	}
-	s.making = true
+	s.queued = true
 	name := spareName(s.count)
 	s.count++
-	s.maker.Go(func() { s.run(w, name) })
+	task := func() { s.run(name) }
+	if s.background == nil {
+		s.running.Go(task)
+		return
+	}
+	s.background(task)
 }
 
-func (s *spare) run(w *Writer, name string) {
+func (s *spare) run(name string) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.running.Add(1)
+	s.mu.Unlock()
+	defer s.running.Done()
 	returned := false
-	defer w.unlessReturned(&returned)
-	file, err := w.makeSpare(name)
+	defer func() {
+		if !returned {
+			s.fail(errNotReturned)
+		}
+	}()
+	file, err := s.dir.makeSegment(name, s.size)
+	if err != nil {
+		err = fmt.Errorf("wal: %w", err)
+	}
 	if errors.Is(err, errSpareSync) {
-		w.mu.Lock()
-		w.fail(err)
-		w.mu.Unlock()
+		s.fail(err)
 	}
 	s.mu.Lock()
-	s.making, s.made = false, file
-	report := err != nil && !s.failed
-	s.failed = err != nil
+	s.queued = false
+	if err == nil {
+		s.made = &spareFile{name, file}
+	}
+	report := err != nil && !s.failing
+	s.failing = err != nil
 	s.mu.Unlock()
 	if report {
-		w.opts.Logger.Warn("wal: no spare segment; appends go on in the last one", "dir", w.dir, "error", err)
+		s.dir.warn("no spare segment; appends go on in the last one", "error", err)
 	}
-	if f := w.opts.Observer.Spare; f != nil {
-		f(err)
+	if s.observer != nil {
+		s.observer(err)
 	}
 	returned = true
 }
 
-// take hands the spare over. The caller has seen it ready.
-func (s *spare) take() *openSegment {
+// take hands the spare over. There must be one.
+func (s *spare) take() *spareFile {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	file := s.made
+	made := s.made
 	s.made = nil
-	return file
+	return made
 }
 
-// close waits until nothing is being made, and removes what was.
-func (s *spare) close(w *Writer) error {
+// close waits for the task that has started, if one has, and removes what was made.
+func (s *spare) close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.maker.Wait()
+	s.running.Wait()
 	if s.made == nil {
 		return nil
 	}
-	// The name goes first, while the lock is still held: it may be somebody else's a moment later.
-	err := w.removeIfThere(s.made.name)
-	return errors.Join(err, s.made.file.Close())
-}
-
-// errSpareSync is in the error of a spare that could not be synced, unless for want of space. It
-// ends the Writer: what the disk dropped may be what the log has just written, of which the log's
-// own sync need not hear any more.
-var errSpareSync = errors.New("sync of the spare")
-
-// makeSpare makes the file. Whatever stands under its name is removed first, not written to: etcd
-// opens such a file as it is, and takes the records in it for its own.
-func (w *Writer) makeSpare(name string) (*openSegment, error) {
-	if err := w.removeIfThere(name); err != nil {
-		return nil, err
-	}
-	file, err := w.opts.FS.OpenFile(filepath.Join(w.dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = file.Lock()
-	if err == nil {
-		err = file.Preallocate(w.opts.SegmentSize)
-	}
-	if err == nil && !w.opts.NoSync {
-		err = file.SyncData() // so that the first sync of the segment need not
-		if err != nil && !fileutil.IsFull(err) {
-			err = fmt.Errorf("%w: %w", errSpareSync, err)
-		}
-	}
-	if err != nil {
-		err = errors.Join(err, w.removeIfThere(name), file.Close())
-		return nil, fmt.Errorf("wal: %w", err)
-	}
-	return &openSegment{segment: segment{name: name}, file: file, size: w.opts.SegmentSize}, nil
+	// The name goes first, while the lock is still held: a moment later it may be another Writer's.
+	return errors.Join(s.dir.remove(s.made.name), s.made.file.Close())
 }

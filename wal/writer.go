@@ -29,8 +29,7 @@ import (
 //
 // The zero Writer is of no log; its methods return ErrClosed.
 type Writer struct {
-	dir      string
-	names    fileutil.Dir // dir, open from the start, so that a process that has no descriptor left can go on; nil with NoSync
+	dir      logDir
 	opts     Options
 	metadata []byte
 
@@ -71,14 +70,32 @@ const (
 
 // newWriter returns a Writer that goes on at the end of the last of the segments, which holds page,
 // the bytes of its last page.
-func newWriter(dir string, names fileutil.Dir, o Options, metadata []byte, segments []*openSegment, end int64, page []byte) *Writer {
-	w := &Writer{dir: dir, names: names, opts: o, metadata: metadata, segments: segments, ended: make(chan struct{})}
+func newWriter(dir logDir, o Options, metadata []byte, segments []*openSegment, end int64, page []byte) *Writer {
+	w := &Writer{dir: dir, opts: o, metadata: metadata, segments: segments, ended: make(chan struct{})}
+	w.marker = marker{dir: &w.dir, off: o.NoSync}
+	w.spare = spare{dir: &w.dir, size: o.SegmentSize, background: o.Background, observer: o.Observer.Spare, fail: w.failUnlocked}
 	w.waiting[0].L, w.waiting[1].L = &w.mu, &w.mu
 	w.worker.init(w)
 	w.encoder = encoder{plain: o.PlainEtcd, claims: !o.PlainEtcd && !o.NoSync, claimed: -1}
 	last := segments[len(segments)-1]
 	w.gathering = &batch{number: 1, seg: last, base: end / pageSize * pageSize, start: end, buf: page}
 	w.idle = &batch{}
+	return w
+}
+
+// started begins to prepare the second segment, and returns w. If the caller's Background does not
+// return, w is closed: the caller will never have it.
+func (w *Writer) started() *Writer {
+	returned := false
+	defer func() {
+		if !returned {
+			w.Close()
+		}
+	}()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.guard(w.spare.prepare)
+	returned = true
 	return w
 }
 
@@ -270,16 +287,13 @@ func (w *Writer) reserve(size int) error {
 	if end <= min(b.seg.size, w.opts.SegmentSize) || sabotaged(noReserve) {
 		return nil
 	}
-	spare := w.spare.ready(w)
 	end = (end + pageSize - 1) / pageSize * pageSize
-	returned := false
-	defer func() {
-		if !returned {
-			w.fail(errNotReturned)
-		}
-	}()
-	err := b.seg.file.Preallocate(end)
-	returned = true
+	var spare bool
+	var err error
+	w.guard(func() {
+		spare = w.spare.need()
+		err = b.seg.file.Preallocate(end)
+	})
 	switch most := int64(3*mostFrame + len(w.metadata) + size); {
 	case err == nil:
 		b.seg.size = max(b.seg.size, end)

@@ -13,20 +13,25 @@ import (
 type Report struct {
 	Dir      string
 	Verdict  Verdict   // the worst of all findings; Clean if there is none
-	Findings []Finding // in the order of the log
-	More     int       // findings that there were no room for, after the first 1000
+	Findings []Finding // in the order of the log, the first 1000
+	More     int       // how many findings there are beyond those
 
 	Segments  []SegmentReport
-	Snapshots []walpb.Snapshot // the snapshot records, usable or not
+	Snapshots []walpb.Snapshot // all snapshot records, usable or not
 	Metadata  []byte
-	State     walpb.HardState // the last one; this and what follows is of the records behind the last damage
-	LastIndex uint64          // of the last entry, or of the snapshot that stands for it
-	LastTerm  uint64          // of that entry, as far as it is known
 
-	Mark   string   // what the file synced says, in words; empty if there is none that means anything
+	// What the records after the last damage add up to.
+	State     walpb.HardState // the last one
+	LastIndex uint64          // of the last entry, or of the snapshot that stands for it
+	LastTerm  uint64          // of that entry; 0 if it is not known
+
+	Mark   string   // what the file synced says, in words; empty if it says nothing
 	Spares []string // files that writers had in preparation
 	Copies []string // what Open and Repair kept of torn tails
-	Locked bool     // a Writer or an etcd has the log open: an unfinished batch at its end is then no finding to act on
+
+	// Locked says that a Writer or an etcd has the log open. A torn tail may then be a batch that is
+	// being written: it is no finding to act on.
+	Locked bool
 }
 
 // A SegmentReport is what Check found in one segment.
@@ -49,26 +54,31 @@ type Finding struct {
 	Segment string
 	Offset  int64
 	Kind    Kind
-	Detail  string
-	Because string
-	Rest    int64 // for a torn tail, where the bytes that Open trims end
+	Detail  string // what was found there
+	Because string // why that is the verdict
+	Rest    int64  // for a torn tail, the offset at which the bytes that Open trims end
 
-	// What is known of the log before the place, and where behind it good records begin again, 0 if
-	// nowhere in the segment.
+	// What the records before the place add up to.
 	LastIndex, Commit uint64
-	Resumes           int64
+
+	// Resumes is the offset at which good records begin again; 0 if the segment has no more.
+	Resumes int64
 }
 
 const maxFindings = 1000
 
-// Check is the strictest reader. It reads a log once, whole, every segment and every record, goes
-// on after damage wherever records vouch for themselves, and reports all that it finds. Memory use
-// does not depend on the size of the log, but for 4 bytes for each 4096 of a damaged segment. It
-// takes no lock, writes nothing, and may be used on a log that is being written. dir may also be
-// the path of one segment.
+// Check is the strictest reader. It reads a log once, whole, every segment and every record. It goes
+// on after damage wherever records prove to be records, and reports all that it finds. dir may also
+// be the path of one segment.
 //
-// Damage is not an error, but a finding. The error is ErrNoLog, ErrForeign, or what the file system
-// said; the report then holds what was found before.
+// It takes no lock, writes nothing, and may be used on a log that is being written. Memory use does
+// not depend on the size of the log, but for 4 bytes for each 4096 of a damaged segment.
+//
+// Damage is a finding, not an error. The error is
+//
+//   - ErrNoLog, also an fs.ErrNotExist, if there is no log,
+//   - ErrForeign if the directory holds a .wal file that is not a segment,
+//   - or what the file system said; the report then holds what was found before.
 func Check(dir string, opts *Options) (*Report, error) {
 	o := opts.withDefaults()
 	c := checker{report: &Report{Dir: dir}}

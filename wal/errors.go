@@ -33,11 +33,12 @@ var (
 	// ErrTooLarge says that a record would be larger than Options.MaxRecord. Nothing was written.
 	ErrTooLarge = errors.New("record too large")
 
-	// ErrNoSpace says that the disk, or a quota, has no space for what was to be saved, which the
-	// error of the file system in it says, too. Nothing was written, and the Writer can be used as
-	// before: save the same again once there is space. A Release makes some. Where the file system
-	// cannot reserve space, or needs more to write a page a second time, as btrfs does, a full disk
-	// may be a failure to write instead, after which Open is what helps.
+	// ErrNoSpace says that the disk, or a quota, has no space for what was to be saved. It comes
+	// with the error of the file system. Nothing was written, and the Writer can be used as before:
+	// save the same again once there is space. A Release makes some.
+	//
+	// A file system that cannot reserve space, or that needs more to write a page a second time, as
+	// btrfs does, may fail the write instead. Then close the Writer and Open the log.
 	ErrNoSpace = errors.New("no space")
 
 	// ErrSnapshotNotFound says that the snapshot to replay from is not recorded in the segments
@@ -51,8 +52,8 @@ var (
 	// the log, because a later snapshot took their place: replay from that one.
 	ErrSnapshotOutdated = errors.New("a later snapshot replaced what followed")
 
-	// ErrForeign says that a directory holds a name that ends in .wal but is no segment's, or what
-	// is no file under one that is. What made it, and whether it belongs to the log, cannot be
+	// ErrForeign says that a directory holds a name that ends in .wal and is no segment's, or
+	// something other than a file under a segment's name. Whether it belongs to the log cannot be
 	// known: move it away.
 	ErrForeign = errors.New("not a segment")
 )
@@ -78,7 +79,7 @@ const (
 	BadChecksum                    // a chain that does not match
 	BadSeed                        // a segment that does not go on from the checksum that the one before it ends with
 	BadHead                        // a segment that does not begin with a checksum and metadata
-	ZeroLength                     // a length word of zero with something behind it
+	ZeroLength                     // a length word of zero with something after it
 	ShortFile                      // a file that ends inside a length word
 	Contradiction                  // a good record that the records before it do not allow
 	MissingSegment                 // a sequence number that is not there
@@ -89,8 +90,7 @@ const (
 var kindNames = [...]string{"", "bad length", "bad padding", "bad record", "header checksum mismatch", "checksum mismatch",
 	"segment does not continue the one before it", "bad head", "zero length", "file ends inside a length word", "contradiction", "missing segment", "segment is there twice", "the end of the log is lost"}
 
-// String returns the kind in words, or kind(n) for a value that is none; of the zero Kind there are
-// no words.
+// String returns the kind in words: empty for the zero Kind, kind(n) for a value that is none.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]
@@ -107,8 +107,8 @@ type CorruptError struct {
 	Detail  string // what was found there
 	Because string // why it is not a torn tail
 
-	// LastIndex is the index of the last entry before the place, and Commit the last hard state's,
-	// as far as the records that were read tell; both are set by Open, Replay and Check.
+	// What the records before the place add up to, if Open, Snapshots, Replay or Check read them: the
+	// index of the last entry, and the commit of the last hard state.
 	LastIndex, Commit uint64
 }
 
@@ -124,14 +124,14 @@ func (e *CorruptError) Error() string {
 	return s
 }
 
-// contradiction is the error of a record that is good by itself but not where it stands.
+// contradiction returns the error of a good record that those before it do not allow.
 func contradiction(r *Record, err error) *CorruptError {
 	_, because := decide(evidenceOf(contradicts, inLast))
 	return &CorruptError{Segment: r.Segment, Offset: r.Offset, Kind: Contradiction, Detail: r.Type.String() + " record: " + err.Error(), Because: because}
 }
 
-// foreign is the error of a name that ends in .wal and is no segment's, or under which there is
-// something special.
+// foreign returns the error of a name that ends in .wal and is no segment's, or that of something
+// special.
 func foreign(dir, name, special string) error {
 	if special != "" {
 		return fmt.Errorf("wal: %s: %s: %w but %s: move it away", dir, name, ErrForeign, special)

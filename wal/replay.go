@@ -16,26 +16,28 @@ type Log struct {
 	Entries  []walpb.Entry   // those that stand, from Snapshot.Index+1 on
 }
 
-// Replay is what records mean: it folds them into the log that a consensus system goes on from,
+// Replay returns the log that a consensus system goes on from: what the records of seq add up to,
 // starting at a snapshot that is recorded in them. The zero Snapshot is the one that every log
-// begins with.
+// begins with. The result owns its memory.
 //
-// Which entries stand is decided by three rules. An entry voids every earlier one at or above its
-// index, whether or not it comes after the snapshot. A snapshot record whose entry the log does not
-// hold, or holds with another term, was installed from a leader, and replaces the log once a hard
-// state commits it, before or after. What contradicts these rules, a term or a commit that falls,
-// and a commit or entries beyond a gap that no snapshot record fills, is a *CorruptError that names
-// the place.
+// Three rules say which entries stand:
 //
-// The result owns its memory. Otherwise the error is
+//   - An entry voids every earlier one at or above its index, whether or not it comes after the
+//     snapshot.
+//   - A snapshot record whose entry the log does not hold, or holds with another term, was installed
+//     from a leader. It replaces the log once a hard state commits it, before or after.
+//   - Terms and commits do not fall, and every commit and every gap in the entries is filled, by
+//     entries or by a snapshot record. What contradicts that is a *CorruptError at its place.
+//
+// The error is
 //
 //   - ErrSnapshotNotFound if no record of the snapshot is among the records: read from 0, or choose
 //     another snapshot,
 //   - ErrSnapshotMismatch if it is recorded with another term, the last time if it is so more than
 //     once,
 //   - ErrSnapshotOutdated if a later snapshot took the place of entries after it,
-//   - or the first error of seq. A missing segment does not count if the snapshot's record is
-//     after it, and by the names of the segments no entry after the snapshot was in it.
+//   - or the first error of seq. A missing segment is none if the snapshot's record is after it, and
+//     by the names of the segments no entry after the snapshot was in it.
 //
 // With a *CorruptError or an error of the file system, the Log is what the records before it add up
 // to; it is nil with the others.

@@ -157,7 +157,7 @@ func (w *Writer) write(b *batch, sync bool) error {
 	if err := w.sync(seg); err != nil {
 		return err
 	}
-	if b.spareName != "" && !sabotaged(noDirSync) {
+	if b.spareName != "" {
 		if err := w.dir.sync(); err != nil {
 			return fmt.Errorf("wal: %s: sync directory: %w", seg.name, err)
 		}
@@ -167,9 +167,6 @@ func (w *Writer) write(b *batch, sync bool) error {
 
 // sync makes durable what was written to a segment.
 func (w *Writer) sync(seg *openSegment) error {
-	if sabotaged(noDataSync) {
-		return nil
-	}
 	began := time.Now()
 	err := seg.file.SyncData()
 	took := time.Since(began)

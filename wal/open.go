@@ -267,9 +267,6 @@ func (l *listing) sync(dir string, o Options) error {
 				return fmt.Errorf("wal: %w", err)
 			}
 		}
-		if sabotaged(noCacheDrop) {
-			continue
-		}
 		if err := seg.file.DropCache(); err != nil {
 			return fmt.Errorf("wal: %w", err)
 		}

@@ -6,12 +6,8 @@ package wal
 type saboteur string
 
 const (
-	noDataSync     saboteur = "no-data-sync"    // a segment is not synced before its callers are told
-	noDirSync      saboteur = "no-dir-sync"     // the name of a new segment is not
 	ackBeforeSync  saboteur = "ack-before-sync" // a batch is synced, but only when the next one is written
 	goOnAfterError saboteur = "go-on"           // a write or sync that failed does not stop the log
-	noTrimSync     saboteur = "no-trim-sync"    // what Open zeroes and removes is not synced
-	noCacheDrop    saboteur = "no-cache-drop"   // Open reads what a failed sync left in memory
 	zeroIsTheEnd   saboteur = "zero-is-the-end" // a length word of zero ends a segment, whatever follows: etcd's rule
 	noHeaderCRC    saboteur = "no-header-crc"   // header_crc is written and not looked at
 	earlyWitness   saboteur = "early-witness"   // a record says of itself that it was synced

@@ -126,7 +126,7 @@ func trimTail(dir string, l *listing, e end, o Options, copied string) (end, err
 	if space != nil {
 		last.size = min(last.size, (e.offset+pageSize-1)/pageSize*pageSize) // what follows has to be reserved
 	}
-	if o.NoSync && !odd || sabotaged(noTrimSync) {
+	if o.NoSync && !odd {
 		return e, nil
 	}
 	if err := last.file.SyncData(); err != nil {

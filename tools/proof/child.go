@@ -147,10 +147,7 @@ var builds = []struct {
 	name   string
 	stages []string
 }{
-	{"no-data-sync", []string{"model"}},
-	{"no-dir-sync", []string{"model"}},
 	{"ack-before-sync", []string{"model"}},
-	{"no-trim-sync", []string{"model"}},
 	{"last-sync-only", []string{"model"}},
 	{"no-release-sync", []string{"model"}},
 	{"no-finish", []string{"model"}},
@@ -162,7 +159,6 @@ var builds = []struct {
 	{"drop-unproven", []string{"model"}},
 	{"open-anew", []string{"model"}},
 	{"go-on", []string{"faults"}},
-	{"no-cache-drop", []string{"faults"}},
 	{"zero-is-the-end", []string{"rot"}},
 	{"no-header-crc", []string{"rot"}},
 }

@@ -106,6 +106,19 @@ func TestReadmeNamesProgramsThatAreThere(t *testing.T) {
 	}
 }
 
+// TestReadmeNamesFilesThatAreThere finds what README.md links, and the sources that it names.
+func TestReadmeNamesFilesThatAreThere(t *testing.T) {
+	names := regexp.MustCompile("\\]\\(([^:)]+)\\)|`([a-z]+(?:/[A-Za-z_.]+)+|snap|fuzz)`").FindAllStringSubmatch(readFile(t, "README.md"), -1)
+	if len(names) < 20 {
+		t.Errorf("README.md names %d files", len(names))
+	}
+	for _, n := range names {
+		if _, err := os.Stat(filepath.FromSlash(n[1] + n[2])); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestReadmesProgramRuns compares the program in README.md with Example_ready.
 func TestReadmesProgramRuns(t *testing.T) {
 	block := regexp.MustCompile("(?s)```go\n(.*?)```").FindStringSubmatch(readFile(t, "README.md"))

@@ -11,8 +11,8 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
-// Where an int has 32 bits a segment may be larger than memory can be. A frame that fills it is not
-// read, and nothing panics.
+// D26. Where an int has 32 bits a segment may be larger than memory can be. A frame that fills it
+// is not read, and nothing panics.
 func TestARecordThatCannotBeAddressedIsABadLength(t *testing.T) {
 	for _, length := range []int64{1<<31 - 8, 1<<31 - 5, 1<<31 - 1, 1 << 31, 1<<32 + 5, 1<<32 - 1} {
 		dir := t.TempDir()

@@ -88,6 +88,7 @@ func TestNothingIsLeftOpen(t *testing.T) {
 	nothing("a failed Create")
 }
 
+// R22.
 func TestMethodsAfterCloseSayClosed(t *testing.T) {
 	l, w := create(t)
 	must(t, w.Save(state(1, 0), entries(1, 1, 1, 10)))

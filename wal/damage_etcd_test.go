@@ -73,7 +73,7 @@ var defects = []defect{
 		entries: "1/1 1/2", state: state(1, 1),
 		etcd: "", etcdDid: "reports the mismatch, and gives none of the entries before it",
 	}, {
-		// D2b
+		// D2
 		name: "25-zeroed-sector-midlog", verdict: wal.Corrupt, segment: segment0, offset: 3120, kind: wal.BadChecksum, resumes: 6152,
 		entries: "1/1", state: state(1, 0),
 		etcd: "1/1", etcdDid: "calls it torn: its repair cuts off synced entries",

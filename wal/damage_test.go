@@ -215,8 +215,8 @@ func TestNonsenseUnderSoundChecksumsIsReported(t *testing.T) {
 	}
 }
 
-// D28. etcd looks neither at four bits of the length word nor at padding, and as long as the chain
-// is zero, as it is after empty metadata, not at a checksum record either.
+// D28, T18, T21, T32. etcd looks neither at four bits of the length word nor at padding, and as
+// long as the chain is zero, as it is after empty metadata, not at a checksum record either.
 func TestEveryBitOfAFrameCounts(t *testing.T) {
 	nothing := []walpb.Record{{Type: walpb.TypeCRC}, {Type: walpb.TypeMetadata}}
 	f := crashfs.Load(map[string][]byte{"log/" + segment0: forge(0, append(nothing, walpb.Record{Type: walpb.TypeCRC, CRC: 5}, head()[2])...)})

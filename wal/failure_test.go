@@ -159,7 +159,7 @@ func (r *trial) survives(after string, f *crashfs.FS) {
 	}
 }
 
-// D8, R9, T31. Every write, truncation, sync, rename and directory sync fails once, and everything
+// D8, R9. Every write, truncation, sync, rename and directory sync fails once, and everything
 // else works: what a log gets wrong then is to go on. After a power cut and after a restart alone
 // everything acknowledged is there.
 func TestFirstFailureIsTheLastWord(t *testing.T) {

@@ -120,8 +120,8 @@ func TestAReplacedSnapshotIsOutdatedWhereverReadingBegins(t *testing.T) {
 	}
 }
 
-// Release may leave nothing but an installed snapshot. A Writer that is opened on that knows where
-// the log begins as well as the one that wrote it.
+// T19. Release may leave nothing but an installed snapshot. A Writer that is opened on that knows
+// where the log begins as well as the one that wrote it.
 func TestALogOfNothingButAnInstalledSnapshotGoesOnAfterIt(t *testing.T) {
 	l := installs(t)
 	o := l.options()

@@ -96,7 +96,8 @@ func TestDamageToTheLastBatchOfAKilledWriterIsReported(t *testing.T) {
 	}
 }
 
-// A mark is a lower bound: one that is older, damaged, cut short or another log's means nothing.
+// T28. A mark is a lower bound: one that is older, damaged, cut short or another log's means
+// nothing.
 func TestAMarkThatIsOldOrDamagedMeansNothing(t *testing.T) {
 	l, files, last := killed(t)
 	whole := func(what string, mark []byte) {
@@ -149,8 +150,8 @@ func TestAMarkThatIsOldOrDamagedMeansNothing(t *testing.T) {
 	whole("another log's", other.Tree()[markFile])
 }
 
-// Two logs of one owner part somewhere. The mark of the one is not kept by the other, however long
-// that is.
+// T26. Two logs of one owner part somewhere. The mark of the one is not kept by the other, however
+// long that is.
 func TestAMarkOfAnotherHistoryIsReported(t *testing.T) {
 	var trees [2]map[string][]byte
 	for i := range trees {

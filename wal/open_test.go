@@ -22,6 +22,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
+// D27, T33. What is wrong with a directory is said with the name of what is wrong.
 func TestBadDirectoriesAreNamedWithTheReason(t *testing.T) {
 	good, segments, _ := threeSegments(t)
 	random := make([]byte, 5000)

@@ -87,8 +87,8 @@ func TestReleaseReliesOnlyOnWhatIsDurable(t *testing.T) {
 	})
 }
 
-// A callback may call Release. Close waits for the callback, so it must hold nothing that Release
-// waits for.
+// D19. A callback may call Release. Close waits for the callback, so it must hold nothing that
+// Release waits for.
 func TestCloseDoesNotWaitForAReleaseThatWaitsForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)
@@ -117,8 +117,8 @@ func TestCloseDoesNotWaitForAReleaseThatWaitsForIt(t *testing.T) {
 	})
 }
 
-// T25. Corfu does not sync the mark of what it has trimmed. Before Release removes anything, what
-// makes it unnecessary is durable; once it has returned, the segments stay away.
+// D19, T25. Corfu does not sync the mark of what it has trimmed. Before Release removes anything,
+// what makes it unnecessary is durable; once it has returned, the segments stay away.
 func TestReleaseRemovesNothingThatACrashNeeds(t *testing.T) {
 	l, w := create(t)
 	last := l.fill(t, w, 4)

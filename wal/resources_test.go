@@ -12,6 +12,7 @@ import (
 
 var long = flag.Bool("long", false, "run what takes minutes or gigabytes, too")
 
+// D21.
 func TestSaveAllocatesNothing(t *testing.T) {
 	for _, o := range []wal.Options{{}, {NoSync: true}, {PlainEtcd: true}} {
 		for _, batch := range []int{1, 64} {
@@ -38,8 +39,8 @@ func TestSaveAllocatesNothing(t *testing.T) {
 	}
 }
 
-// The bound is on all that is allocated from first to last, so that it needs no sampling and bounds
-// the heap too.
+// D21. The bound is on all that is allocated from first to last, so that it needs no sampling and
+// bounds the heap too.
 func TestRecordsOfALargeLogAllocateLittle(t *testing.T) {
 	total := 256 << 20
 	if *long {

@@ -242,8 +242,8 @@ func TestNothingAndEmptyAreKeptApart(t *testing.T) {
 	}
 }
 
-// 2^64-1 is an index. What is computed from it must not begin again at 0: neither the name of a
-// segment, nor what may come next.
+// T27. 2^64-1 is an index. What is computed from it must not begin again at 0: neither the name of
+// a segment, nor what may come next.
 func TestTheLastIndexIsAnIndexLikeAnyOther(t *testing.T) {
 	l, w := create(t)
 	// This one is never committed.
@@ -267,8 +267,8 @@ func TestTheLastIndexIsAnIndexLikeAnyOther(t *testing.T) {
 	}
 }
 
-// After the highest index there is none: 0 does not follow it. Whatever Save takes at the end of
-// all indexes, Open and Replay take.
+// T27. After the highest index there is none: 0 does not follow it. Whatever Save takes at the end
+// of all indexes, Open and Replay take.
 func TestIndexesDoNotWrap(t *testing.T) {
 	const end = math.MaxUint64
 	for base := uint64(end - 2); base != 0; base++ {
@@ -302,7 +302,7 @@ func TestIndexesDoNotWrap(t *testing.T) {
 	}
 }
 
-// A caller may be wrong in any way: what is not refused as invalid, every reader takes. The
+// R23. A caller may be wrong in any way: what is not refused as invalid, every reader takes. The
 // values are few, so that many of them fit.
 func TestWhatSaveTakesEveryReaderTakes(t *testing.T) {
 	sequences := uint64(3000)

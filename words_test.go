@@ -56,7 +56,6 @@ var unread = []string{
 	"tools/interop/...",
 	"tools/powercut/...",
 	"tools/proof/...",
-	"tools/waldump/...",
 	"wal/...",
 	"walpb/...",
 }

@@ -2,17 +2,15 @@ package main
 
 import (
 	"bufio"
-	"encoding/base64"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/stele-wal/stele/wal"
-	"github.com/stele-wal/stele/walpb"
 )
 
 func (a *app) dumpCommand() *cobra.Command {
@@ -26,7 +24,7 @@ func (a *app) dumpCommand() *cobra.Command {
 		Long: `Dump prints every record of a log in order, with where it is: the offset of its frame in
 the segment, the type, the checksum, term and index, and the size of the frame in bytes. A line that
 begins with !! is a finding: a place where the log is not as its writer left it. Dump goes on
-behind it, wherever good records begin again.
+after it, at the next good record.
 
 With -o ndjson, each record is one JSON object on a line of its own, and findings go to standard
 error. The fields are
@@ -68,72 +66,9 @@ Exit codes are those of waldump --help.`,
 
 var typeNames = []string{"crc", "metadata", "entry", "state", "snapshot"}
 
-// filter is which records to print.
-type filter struct {
-	byIndex, byTerm, live bool
-	from, to, term        uint64
-	types                 []string
-	segment               string
-}
-
-func (f *filter) admits(r *decoded) bool {
-	if f.segment != "" && !strings.HasPrefix(r.Segment, f.segment) {
-		return false
-	}
-	if len(f.types) > 0 && !slices.Contains(f.types, r.Type.String()) {
-		return false
-	}
-	isEntry, isSnapshot := r.Type == walpb.TypeEntry && r.err == nil, r.Type == walpb.TypeSnapshot && r.err == nil
-	if f.byIndex && !(isEntry || isSnapshot) || f.byIndex && (r.index < f.from || r.index > f.to) {
-		return false
-	}
-	if f.byTerm && !(isEntry || isSnapshot || r.Type == walpb.TypeState && r.err == nil) || f.byTerm && r.term != f.term {
-		return false
-	}
-	return !(f.live && r.overwritten)
-}
-
-// decoded is a record with what its data means.
-type decoded struct {
-	wal.Record
-	entry walpb.Entry
-	state walpb.HardState
-	snap  walpb.Snapshot
-	err   error // the data is not what the type says
-
-	term, index uint64 // of whatever it is
-	overwritten bool   // by a later entry
-}
-
-func (d *decoded) decode(r *wal.Record) {
-	d.Record, d.err, d.term, d.index, d.overwritten = *r, nil, 0, 0, false
-	switch r.Type {
-	case walpb.TypeEntry:
-		d.err = unmarshal(r, &d.entry)
-		d.term, d.index = d.entry.Term, d.entry.Index
-	case walpb.TypeState:
-		d.err = unmarshal(r, &d.state)
-		d.term = d.state.Term
-	case walpb.TypeSnapshot:
-		d.err = unmarshal(r, &d.snap)
-		d.term, d.index = d.snap.Term, d.snap.Index
-	}
-}
-
-// unmarshal is as strict as the log itself is: see walpb.
-func unmarshal(r *wal.Record, m interface {
-	Unmarshal([]byte) error
-	UnmarshalVouched([]byte) error
-}) error {
-	if r.Vouched {
-		return m.UnmarshalVouched(r.Data)
-	}
-	return m.Unmarshal(r.Data)
-}
-
-// printer prints records and findings in the order of the log.
+// printer prints records and findings, in the order of the log.
 type printer interface {
-	record(b []byte, r *decoded) []byte
+	record(r *decoded) error
 	finding(f *wal.Finding) error
 }
 
@@ -149,67 +84,20 @@ func (a *app) dump(path, output string, f *filter) error {
 	a.code = exitCode(report)
 
 	out := bufio.NewWriterSize(a.stdout, 64<<10)
-	var p printer
-	if output == "text" {
-		_, _, isEtcd := etcdMember(report.Metadata)
-		p = &textPrinter{out: out, etcd: isEtcd}
-	} else {
-		p = &jsonPrinter{app: a}
-	}
-	var over overwrites
+	d := dumper{report: report, findings: inPlace(report.Findings), filter: f, printer: a.printer(out, output, report)}
 	if output == "text" || f.live {
-		over = a.overwrites(t)
+		d.over = a.overwrites(t)
 	}
-
-	var (
-		d        decoded
-		line     []byte
-		findings = inPlace(report.Findings)
-	)
-	for r, err := range wal.ScanAll(t.path, a.options()) {
-		var corrupt *wal.CorruptError
-		switch {
-		case err == nil:
-			// A finding comes before the record that begins at its place, which for a contradiction
-			// is what it is about.
-			for len(findings) > 0 && isAt(&findings[0], r.Segment, r.Offset) {
-				if finding := &findings[0]; !superseded(report, finding) {
-					if err := p.finding(finding); err != nil {
-						return a.wrote(0, err)
-					}
-				}
-				findings = findings[1:]
-			}
-			d.decode(&r)
-			d.overwritten = over.voids(&d)
-			if !f.admits(&d) {
-				continue
-			}
-			line = p.record(line[:0], &d)
-			if _, err := out.Write(line); err != nil {
-				return a.wrote(0, err)
-			}
-		case errors.As(err, &corrupt):
-			if !slices.ContainsFunc(report.Findings, func(f wal.Finding) bool { return f.Segment == corrupt.Segment && f.Offset == corrupt.Offset }) {
-				// There were too many to be reported, or it came about since.
-				a.code = max(a.code, exitCorrupt)
-				if err := p.finding(&wal.Finding{Verdict: wal.Corrupt, Segment: corrupt.Segment, Offset: corrupt.Offset, Kind: corrupt.Kind, Detail: corrupt.Detail, Because: corrupt.Because}); err != nil {
-					return a.wrote(0, err)
-				}
-			}
-		default:
-			failed = err
-		}
-	}
-	for i := range findings {
-		if err := p.finding(&findings[i]); err != nil {
-			return a.wrote(0, err)
-		}
+	if err := d.all(wal.ScanAll(t.path, a.options())); err != nil {
+		return a.wrote(0, err)
 	}
 	if err := out.Flush(); err != nil {
 		return a.wrote(0, err)
 	}
-	if failed != nil {
+	if d.unreported {
+		a.code = max(a.code, exitCorrupt)
+	}
+	if failed = cmp.Or(d.failed, failed); failed != nil {
 		return unreadable(failed)
 	}
 	if output == "text" {
@@ -219,18 +107,100 @@ func (a *app) dump(path, output string, f *filter) error {
 	return nil
 }
 
-// isAt tells whether a finding is to be shown before the record at a place.
+func (a *app) printer(out *bufio.Writer, output string, r *wal.Report) printer {
+	if output == "ndjson" {
+		return &jsonPrinter{out: out, stderr: a.stderr}
+	}
+	_, _, isEtcd := etcdMember(r.Metadata)
+	return &textPrinter{out: out, etcd: isEtcd}
+}
+
+// dumper has the records that the filter admits printed, and each finding where it belongs.
+type dumper struct {
+	report   *wal.Report
+	findings []wal.Finding // of the report, those that are not printed yet, by place
+	filter   *filter
+	over     overwrites
+	printer  printer
+
+	unreported bool  // there was damage that the report does not have
+	failed     error // of reading the log
+}
+
+// all prints a log. The error is that of the printer.
+func (d *dumper) all(records iter.Seq2[wal.Record, error]) error {
+	var r decoded
+	for record, err := range records {
+		var corrupt *wal.CorruptError
+		switch {
+		case errors.As(err, &corrupt):
+			if err := d.corrupt(corrupt); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			d.failed = err
+			continue
+		}
+		if err := d.findingsAt(record.Segment, record.Offset); err != nil {
+			return err
+		}
+		r.decode(&record)
+		r.overwritten = d.over.voids(&r)
+		if d.filter.admits(&r) {
+			if err := d.printer.record(&r); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range d.findings {
+		if err := d.printer.finding(&d.findings[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findingsAt prints the findings that come before the record at a place. One that begins at the
+// place is among them: a contradiction is about the record itself.
+func (d *dumper) findingsAt(segment string, offset int64) error {
+	for len(d.findings) > 0 && isAt(&d.findings[0], segment, offset) {
+		f := &d.findings[0]
+		d.findings = d.findings[1:]
+		if superseded(d.report, f) {
+			continue
+		}
+		if err := d.printer.finding(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// corrupt prints damage unless the report has it as a finding: it had too many of them, or the log
+// was damaged since.
+func (d *dumper) corrupt(c *wal.CorruptError) error {
+	if slices.ContainsFunc(d.report.Findings, func(f wal.Finding) bool { return f.Segment == c.Segment && f.Offset == c.Offset }) {
+		return nil
+	}
+	d.unreported = true
+	return d.printer.finding(&wal.Finding{
+		Verdict: wal.Corrupt, Segment: c.Segment, Offset: c.Offset, Kind: c.Kind, Detail: c.Detail, Because: c.Because,
+	})
+}
+
+// isAt reports whether a finding is to be shown before the record at a place.
 func isAt(f *wal.Finding, segment string, offset int64) bool {
 	return f.Segment < segment || f.Segment == segment && f.Offset <= offset
 }
 
-// superseded tells whether a finding was an unfinished batch that the running process has finished
-// since.
+// superseded reports whether a finding was an unfinished batch, which the running process has
+// finished since.
 func superseded(r *wal.Report, f *wal.Finding) bool {
 	return r.Locked && (f.Verdict == wal.Torn || f.Verdict == wal.TornUnproven || f.Verdict == wal.Unborn)
 }
 
-// sumUp says on standard error what the worst finding is.
+// sumUp prints the worst finding to standard error.
 func (a *app) sumUp(r *wal.Report, t *target) {
 	if f := worst(r); f != nil {
 		fmt.Fprintf(a.stderr, "waldump: %s\n", sentence(f))
@@ -240,244 +210,9 @@ func (a *app) sumUp(r *wal.Report, t *target) {
 	}
 }
 
-// adviseOn says on standard error what to do about the worst finding.
+// adviseOn prints to standard error what to do about the worst finding.
 func (a *app) adviseOn(r *wal.Report, t *target) {
 	if f := worst(r); f != nil {
 		fmt.Fprintf(a.stderr, "next: %s\n", advice(r, f, t))
 	}
-}
-
-// overwrites is which entries were overwritten. An entry at an index voids all earlier ones at or
-// above it.
-type overwrites struct {
-	events []overwrite // rising in both fields
-	seen   int
-}
-
-type overwrite struct {
-	number int // of the entry that overwrote others, among all entries
-	index  uint64
-}
-
-// overwrites reads the log ahead. What it cannot read does not matter: the reader that prints will
-// say so.
-func (a *app) overwrites(t *target) (o overwrites) {
-	var (
-		d     decoded
-		count int
-		last  uint64
-	)
-	for r, err := range wal.ScanAll(t.path, a.options()) {
-		if d.decode(&r); err != nil || r.Type != walpb.TypeEntry || d.err != nil {
-			continue
-		}
-		if count++; d.index <= last {
-			// Whatever an earlier event with a higher index voids, this one does as well.
-			for len(o.events) > 0 && o.events[len(o.events)-1].index >= d.index {
-				o.events = o.events[:len(o.events)-1]
-			}
-			o.events = append(o.events, overwrite{count, d.index})
-		}
-		last = d.index
-	}
-	return o
-}
-
-// voids tells whether the next record is an entry that was overwritten. It is to be asked for every
-// record.
-func (o *overwrites) voids(d *decoded) bool {
-	if d.Type != walpb.TypeEntry || d.err != nil {
-		return false
-	}
-	o.seen++
-	for len(o.events) > 0 && o.events[0].number <= o.seen {
-		o.events = o.events[1:]
-	}
-	return len(o.events) > 0 && o.events[0].index <= d.index
-}
-
-// textPrinter prints lines for people.
-type textPrinter struct {
-	out     *bufio.Writer
-	etcd    bool // the log is an etcd member's
-	segment string
-}
-
-func (p *textPrinter) head(b []byte, segment string) []byte {
-	if segment == p.segment {
-		return b
-	}
-	if p.segment != "" {
-		b = append(b, '\n')
-	}
-	p.segment = segment
-	b = append(b, segment...)
-	return append(b, "\n    offset  type      crc       term/index      size  content\n"...)
-}
-
-func (p *textPrinter) record(b []byte, r *decoded) []byte {
-	b = p.head(b, r.Segment)
-	b = appendPadded(b, strconv.FormatInt(r.Offset, 10), -10)
-	b = appendPadded(append(b, "  "...), r.Type.String(), 8)
-	b = appendHex32(append(b, "  "...), r.CRC)
-	place := "-"
-	if r.err == nil && (r.Type == walpb.TypeEntry || r.Type == walpb.TypeSnapshot) {
-		place = strconv.FormatUint(r.term, 10) + "/" + strconv.FormatUint(r.index, 10)
-	}
-	b = appendPadded(append(b, "  "...), place, 10)
-	b = appendPadded(append(b, ' '), strconv.FormatInt(r.Size, 10), -9)
-	b = p.content(append(b, "  "...), r)
-	if r.Vouched && r.SyncedTo > 0 {
-		b = strconv.AppendUint(append(b, "  synced to "...), r.SyncedTo, 10)
-	}
-	for b[len(b)-1] == ' ' {
-		b = b[:len(b)-1]
-	}
-	return append(b, '\n')
-}
-
-// content says what is in a record.
-func (p *textPrinter) content(b []byte, r *decoded) []byte {
-	if r.err != nil {
-		b = append(append(b, r.err.Error()...), ": "...)
-		return appendPreview(b, r.Data)
-	}
-	switch r.Type {
-	case walpb.TypeMetadata:
-		if node, cluster, ok := etcdMember(r.Data); ok {
-			b = strconv.AppendUint(append(b, "member "...), node, 16)
-			return strconv.AppendUint(append(b, " cluster "...), cluster, 16)
-		}
-		return appendPreview(b, r.Data)
-	case walpb.TypeEntry:
-		if r.overwritten {
-			b = append(b, "[overwritten] "...)
-		}
-		return p.entry(b, &r.entry)
-	case walpb.TypeState:
-		b = strconv.AppendUint(append(b, "term "...), r.state.Term, 10)
-		b = strconv.AppendUint(append(b, " vote "...), r.state.Vote, 16)
-		return strconv.AppendUint(append(b, " commit "...), r.state.Commit, 10)
-	case walpb.TypeSnapshot:
-		if r.snap.ConfState == nil {
-			return b
-		}
-		if with, ok := appendConfState(b, r.snap.ConfState); ok {
-			if len(with) == len(b) {
-				return append(b, "no members"...)
-			}
-			return append(b, with[len(b)+1:]...)
-		}
-		return appendPreview(append(b, "configuration "...), r.snap.ConfState)
-	}
-	return b
-}
-
-func (p *textPrinter) entry(b []byte, e *walpb.Entry) []byte {
-	if e.Type != walpb.EntryNormal {
-		b = append(append(b, e.Type.String()...), ' ')
-		if with, ok := appendConfChange(b, e); ok {
-			return with
-		}
-		return appendPreview(b, e.Data)
-	}
-	if len(e.Data) == 0 {
-		return append(b, "empty"...)
-	}
-	if p.etcd {
-		if with, ok := appendRequest(b, e.Data); ok {
-			return with
-		}
-	}
-	return appendPreview(b, e.Data)
-}
-
-func (p *textPrinter) finding(f *wal.Finding) error {
-	b := p.head(nil, f.Segment)
-	b = appendPadded(append(b, "!! "...), strconv.FormatInt(f.Offset, 10), -7)
-	b = append(append(append(b, "  "...), describe(f)...), '\n')
-	_, err := p.out.Write(b)
-	return err
-}
-
-// jsonPrinter prints one object a line. No name or value in it needs to be escaped, but for error.
-type jsonPrinter struct{ app *app }
-
-func (p *jsonPrinter) record(b []byte, r *decoded) []byte {
-	b = append(append(b, `{"segment":"`...), r.Segment...)
-	b = strconv.AppendInt(append(b, `","offset":`...), r.Offset, 10)
-	b = strconv.AppendInt(append(b, `,"size":`...), r.Size, 10)
-	b = append(append(b, `,"type":"`...), r.Type.String()...)
-	b = append(appendHex32(append(b, `","crc":"`...), r.CRC), '"')
-	switch {
-	case r.err != nil:
-		text, _ := json.Marshal(r.err.Error()) // a string always can be
-		b = append(append(b, `,"error":`...), text...)
-		b = appendBase64(b, "data", r.Data)
-	case r.Type == walpb.TypeMetadata:
-		b = appendBase64(b, "data", r.Data)
-	case r.Type == walpb.TypeEntry:
-		b = appendNumber(b, "term", r.entry.Term)
-		b = appendNumber(b, "index", r.entry.Index)
-		b = append(append(append(b, `,"kind":"`...), r.entry.Type.String()...), '"')
-		b = appendBase64(b, "data", r.entry.Data)
-	case r.Type == walpb.TypeState:
-		b = appendNumber(b, "term", r.state.Term)
-		// In hex, and so that programs that take all numbers for floats keep every digit: etcd's
-		// use all 64 bits.
-		b = strconv.AppendUint(append(b, `,"vote":"`...), r.state.Vote, 16)
-		b = append(b, '"')
-		b = appendNumber(b, "commit", r.state.Commit)
-	case r.Type == walpb.TypeSnapshot:
-		b = appendNumber(b, "term", r.snap.Term)
-		b = appendNumber(b, "index", r.snap.Index)
-		b = appendBase64(b, "conf_state", r.snap.ConfState)
-	}
-	if r.Vouched {
-		b = append(appendHex32(append(b, `,"header_crc":"`...), r.HeaderCRC), '"')
-		if r.SyncedTo > 0 {
-			b = appendNumber(b, "synced_to", r.SyncedTo)
-		}
-	}
-	return append(b, "}\n"...)
-}
-
-func (p *jsonPrinter) finding(f *wal.Finding) error {
-	_, err := fmt.Fprintf(p.app.stderr, "waldump: %s\n", sentence(f))
-	return err
-}
-
-func appendNumber(b []byte, name string, n uint64) []byte {
-	b = append(append(append(b, ',', '"'), name...), `":`...)
-	return strconv.AppendUint(b, n, 10)
-}
-
-// appendBase64 leaves nil out: no data is not the same as empty data.
-func appendBase64(b []byte, name string, data []byte) []byte {
-	if data == nil {
-		return b
-	}
-	b = append(append(append(b, ',', '"'), name...), `":"`...)
-	return append(base64.StdEncoding.AppendEncode(b, data), '"')
-}
-
-func appendHex32(b []byte, n uint32) []byte {
-	const digits = "0123456789abcdef"
-	for shift := 28; shift >= 0; shift -= 4 {
-		b = append(b, digits[n>>shift&15])
-	}
-	return b
-}
-
-// appendPadded pads a word to a width with spaces behind it, or, if the width is negative, before
-// it.
-func appendPadded(b []byte, word string, width int) []byte {
-	for n := len(word); n < -width; n++ {
-		b = append(b, ' ')
-	}
-	b = append(b, word...)
-	for n := len(word); n < width; n++ {
-		b = append(b, ' ')
-	}
-	return b
 }

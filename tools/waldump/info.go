@@ -62,7 +62,7 @@ func (a *app) info(t *target, r *wal.Report, asJSON bool) error {
 	}
 	s := summary{
 		Path: t.given, Exit: a.code, Locked: r.Locked, Metadata: r.Metadata, Segments: segments(r), LastIndex: r.LastIndex,
-		State: jsonState{r.State.Term, fmt.Sprintf("%x", r.State.Vote), r.State.Commit}, Snapshots: snapshots(r, files), Spares: append([]string{}, r.Spares...),
+		State: newJSONState(r.State), Snapshots: snapshots(r, files), Spares: append([]string{}, r.Spares...),
 		Copies: append([]string{}, r.Copies...), Mark: r.Mark, Findings: len(r.Findings) + r.More,
 	}
 	if node, cluster, ok := etcdMember(r.Metadata); ok {

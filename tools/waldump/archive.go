@@ -69,7 +69,7 @@ func onlyLog(dir, given string) (string, error) {
 	return found[0], nil
 }
 
-// Limits of what is unpacked, so that an archive that somebody sent cannot fill the disk.
+// Limits of what is unpacked, so that an archive cannot fill the disk.
 const (
 	maxUnpackedBytes = 16 << 30 // not counting blocks of zeros
 	maxUnpackedFiles = 100_000

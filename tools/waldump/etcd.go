@@ -247,7 +247,7 @@ func appendConfState(b, conf []byte) ([]byte, bool) {
 		if field != before {
 			b, before = append(b, names[field]...), field
 		}
-		// Nobody has more members than this; damage may.
+		// No cluster has more members than this, but damage may.
 		if shown++; shown <= 16 {
 			b = strconv.AppendUint(append(b, ' '), number, 16)
 		}
@@ -255,7 +255,7 @@ func appendConfState(b, conf []byte) ([]byte, bool) {
 	return b, whole
 }
 
-// previewed is how many bytes of somebody's data a line shows.
+// previewed is how many bytes of an entry's data a line shows.
 const previewed = 48
 
 // appendPreview appends the beginning of data, quoted, and its length if that is not all.

@@ -9,7 +9,7 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
-// What to do next, by verdict. To throw a member's data away is never the first advice: it may be
+// What to do next, by verdict. The first advice is never to throw a member's data away: it may be
 // the only copy.
 const (
 	adviceCorrupt = "copy the whole directory before anything else (cp -a); then restore this member from a snapshot, or from another member if the others are healthy; " +
@@ -20,17 +20,17 @@ const (
 		"then restore this member from a snapshot, or from another member if the others are healthy. To go on without the entries that are gone, which may break " +
 		"promises that this member made, remove the file synced"
 	adviceLocked   = "nothing: a running process has the log open and is in the middle of writing"
-	adviceTorn     = "waldump repair %s shows what would be removed; stele's wal.Open does the same by itself"
+	adviceTorn     = "waldump repair %s shows what would be removed; stele's wal.Open does the same"
 	adviceUnproven = "waldump repair %s shows what would be removed; nothing can prove that it was not durable, so compare with another member first if there is one"
 	adviceUnpack   = "unpack the archive, and repair the log that it holds: waldump repair"
 	advicePassed   = "nothing: the log can be read from a later snapshot on"
 )
 
-// exitCode is what a report says about the log as a whole.
+// exitCode is the exit code for the log as a whole.
 func exitCode(r *wal.Report) int {
 	code := exitClean
 	if r.Verdict >= wal.Corrupt {
-		code = exitCorrupt // also if it is among the findings that there was no room for
+		code = exitCorrupt // also for findings that the report had no room for
 	}
 	for i := range r.Findings {
 		code = max(code, findingCode(r, &r.Findings[i]))
@@ -38,8 +38,8 @@ func exitCode(r *wal.Report) int {
 	return code
 }
 
-// findingCode is what one finding says. A batch that the running process has not finished is not
-// one to act on.
+// findingCode is the exit code for one finding. A batch that a running process has not finished yet
+// needs no action.
 func findingCode(r *wal.Report, f *wal.Finding) int {
 	switch f.Verdict {
 	case wal.Clean, wal.Passed:
@@ -62,7 +62,7 @@ func describe(f *wal.Finding) string {
 	switch {
 	case f.Kind == 0:
 	case f.Kind == wal.ZeroLength && f.Detail == "":
-		b.WriteString(": zero length, but something behind it")
+		b.WriteString(": zero length, but it is not the end")
 	default:
 		fmt.Fprintf(&b, ": %v", f.Kind)
 	}
@@ -73,20 +73,20 @@ func describe(f *wal.Finding) string {
 	case f.Because != "":
 		fmt.Fprintf(&b, " (%s)", f.Because)
 	case f.Kind == wal.Contradiction:
-		b.WriteString(" (its checksums hold)")
+		b.WriteString(" (its checksums match)")
 	}
 	switch {
 	case f.Resumes > 0:
-		fmt.Fprintf(&b, "; good records go on at %d", f.Resumes)
+		fmt.Fprintf(&b, "; good records resume at %d", f.Resumes)
 	case f.Rest > f.Offset:
-		fmt.Fprintf(&b, "; the %d bytes up to %d are its rest", f.Rest-f.Offset, f.Rest)
+		fmt.Fprintf(&b, "; the unfinished batch is the %d bytes up to %d", f.Rest-f.Offset, f.Rest)
 	case f.Verdict == wal.Corrupt && f.Kind != wal.DoubleSegment && f.Kind != wal.BadSeed && f.Kind != wal.LostEnd:
-		b.WriteString("; nothing behind it in this segment proves to be a record")
+		b.WriteString("; no valid record follows in this segment")
 	}
 	return b.String()
 }
 
-// sentence is all about a finding but what to do: where, what, and what is known before it.
+// sentence says where a finding is, what it is, and what is known before it.
 func sentence(f *wal.Finding) string {
 	return fmt.Sprintf("%s: offset %d: %s; %s", f.Segment, f.Offset, describe(f), known(f))
 }
@@ -137,7 +137,7 @@ func advice(r *wal.Report, f *wal.Finding, t *target) string {
 	return adviceCorrupt
 }
 
-// inPlace sorts findings by where they are; Check has those of gaps at the end.
+// inPlace sorts findings by their place; Check has those of gaps at the end.
 func inPlace(findings []wal.Finding) []wal.Finding {
 	sorted := slices.Clone(findings)
 	slices.SortStableFunc(sorted, func(a, b wal.Finding) int {

@@ -40,8 +40,8 @@ const (
 
 func main() {
 	a := &app{stdout: os.Stdout, stderr: os.Stderr, fs: fileutil.OS{}}
-	// A reader that went away, as head does, is found out by the write that fails; to die of the
-	// signal would leave an unpacked archive behind.
+	// When the reader of the output exits, as head does, a write fails. To die of the signal
+	// instead would leave an unpacked archive.
 	signal.Ignore(syscall.SIGPIPE)
 	stopped := make(chan os.Signal, 1)
 	signal.Notify(stopped, os.Interrupt, syscall.SIGTERM)
@@ -92,7 +92,7 @@ func (a *app) run(args []string) int {
 	case err == nil:
 		return a.code
 	case errors.Is(err, syscall.EPIPE):
-		return a.code // whoever read our output has seen enough
+		return a.code // the reader of the output has seen enough
 	case errors.As(err, &f):
 		fmt.Fprintf(a.stderr, "waldump: %v\n", f.err)
 		if f.next != "" {
@@ -112,7 +112,7 @@ func (a *app) commands() *cobra.Command {
 members of any version from 3.0 on, and those that stele writes.
 
 PATH is the directory of a log, the data directory of an etcd member, one segment
-(*.wal), or a .tar.gz of any of these; what is behind the name of an archive is a
+(*.wal), or a .tar.gz of any of these; what follows the name of an archive is a
 directory inside it. All commands but "repair --apply" only read, and may be used
 on the log of a member that is running.
 

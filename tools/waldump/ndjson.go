@@ -40,8 +40,8 @@ func (p *jsonPrinter) record(r *decoded) error {
 		b = appendBase64(b, "data", r.entry.Data)
 	case r.Type == walpb.TypeState:
 		b = appendNumber(b, "term", r.state.Term)
-		// In hex, as a string: programs that take all numbers for floats would lose digits, and etcd's
-		// use all 64 bits.
+		// In hex, as a string: programs that take all numbers for floats would lose digits, and
+		// etcd's use all 64 bits.
 		b = strconv.AppendUint(append(b, `,"vote":"`...), r.state.Vote, 16)
 		b = append(b, '"')
 		b = appendNumber(b, "commit", r.state.Commit)

@@ -87,7 +87,7 @@ func unreadable(err error) *failure {
 	case errors.As(err, &corrupt):
 		f.code, f.next = exitCorrupt, adviceCorrupt
 	case errors.Is(err, wal.ErrForeign):
-		f.next = "if the file is a copy that somebody made, move it to another directory; only segments may end in .wal"
+		f.next = "if the file is a copy, move it to another directory; only segments may end in .wal"
 	case errors.Is(err, wal.ErrNoLog):
 		f.next = "give the directory that holds the *.wal files"
 	case errors.Is(err, fs.ErrNotExist):
@@ -95,7 +95,7 @@ func unreadable(err error) *failure {
 	case errors.Is(err, fs.ErrPermission):
 		f.next = "run as the user that the log belongs to, or as root; nothing was changed"
 	default:
-		f.next = "nothing is concluded from a read that failed: look at the system's log for errors of the disk, copy the directory elsewhere while it can be read, and try again on the copy"
+		f.next = "a failed read proves nothing: look for disk errors in the system's log, copy the directory elsewhere while it can be read, and try again on the copy"
 	}
 	return f
 }

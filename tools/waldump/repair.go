@@ -123,7 +123,7 @@ func planText(p *wal.Plan, spares []string, t *target) string {
 		fmt.Fprintf(&b, "drop     %d bytes, %d to %d, which become zeros\n", p.Bytes, p.Offset, p.Offset+p.Bytes)
 	}
 	if p.Copy != "" {
-		fmt.Fprintf(&b, "copy     of all bytes that go, first, to %s\n", filepath.Join(dir, p.Copy))
+		fmt.Fprintf(&b, "copy     all bytes that go, into %s, before anything is removed\n", filepath.Join(dir, p.Copy))
 	}
 	if len(spares) > 0 {
 		fmt.Fprintf(&b, "remove   the spares %s, which hold nothing that the log needs\n", strings.Join(spares, ", "))
@@ -134,7 +134,7 @@ func planText(p *wal.Plan, spares []string, t *target) string {
 	return b.String()
 }
 
-// undo says how to have the bytes back.
+// undo says how to restore the bytes.
 func undo(p *wal.Plan) string {
 	if p.Copy == "" {
 		return ""

@@ -31,8 +31,8 @@ func snapshots(r *wal.Report, files map[snapshotID]string) []jsonSnapshot {
 	return list
 }
 
-// snapshotSummary counts records and files. A record without a file is no damage: old files are removed, and etcd
-// from 3.8 on writes none.
+// snapshotSummary counts records and files. A record without a file is not damage: old files are
+// removed, and etcd from 3.8 on writes none.
 func snapshotSummary(snaps []jsonSnapshot, files map[snapshotID]string) string {
 	records, without := 0, len(files)
 	newest := ""

@@ -123,7 +123,8 @@ func appendHex32(b []byte, n uint32) []byte {
 	return b
 }
 
-// appendPadded pads a word to a width, with spaces after it or, if the width is negative, before it.
+// appendPadded pads a word to a width, with spaces after it or, if the width is negative, before
+// it.
 func appendPadded(b []byte, word string, width int) []byte {
 	for n := len(word); n < -width; n++ {
 		b = append(b, ' ')

@@ -7,17 +7,16 @@ import (
 	"syscall"
 )
 
-// dirPerm is the mode of directories that are made, before the umask: as in etcd, nobody else looks
-// in.
+// dirPerm is the mode of new directories, before the umask: as in etcd, only the owner has access.
 const dirPerm = 0o700
 
 // MkdirAll makes a directory, with all of its parents that are not there, for their owner alone.
 //
-// If it returns nil the directory survives a crash, and so do its parents, also those that were
-// there already: whoever made them may have died before he could sync. A parent that is not ours to
-// read, or cannot be synced by its nature, is taken for durable if nothing was made in it. The
-// error is what the file system said; what was made by then stays. Calls may be concurrent, for the
-// same directory too.
+// If it returns nil the directory survives a crash, and so do its parents. Those that were there
+// already are synced too: the process that made them may have crashed before it could. A parent
+// that this process may not read, or that cannot be synced at all, is taken for durable if nothing
+// was made in it. The error is what the file system returned; what was made by then stays. Calls
+// may be concurrent, for the same directory too.
 func MkdirAll(fsys FS, dir string) error {
 	dir = filepath.Clean(dir)
 	parent := filepath.Dir(dir)
@@ -44,14 +43,14 @@ func MkdirAll(fsys FS, dir string) error {
 	return err
 }
 
-// foreign tells whether an error of syncing a directory is of the kind that no try will change, and
-// says nothing of the disk.
+// foreign reports whether an error of syncing a directory is one that will not change, and that
+// does not come from the disk.
 func foreign(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EROFS)
 }
 
-// ParseHex reads a number as %016x writes it, and nothing else: sixteen digits, lower case. It is
-// how names of files hold numbers, so that their order is that of the names.
+// ParseHex reads a number as %016x writes it, and nothing else: sixteen digits, lower case. Names
+// of files hold numbers in this form, so that they sort by their numbers.
 func ParseHex(s string) (n uint64, ok bool) {
 	if len(s) != 16 {
 		return 0, false

@@ -17,7 +17,8 @@ import (
 )
 
 func TestADirectoryThatWasMadeSurvivesAPowerCutWithItsParents(t *testing.T) {
-	for _, there := range []string{"", "/a", "/a/b", "/a/b/c"} { // made by another, who did not sync
+	// What is there was made by a process that did not sync it.
+	for _, there := range []string{"", "/a", "/a/b", "/a/b/c"} {
 		fsys := crashfs.New()
 		for at := range strings.Count(there, "/") {
 			if err := fsys.Mkdir(strings.Join(strings.Split(there, "/")[:at+2], "/"), 0o755); err != nil {
@@ -37,7 +38,7 @@ func TestADirectoryThatWasMadeSurvivesAPowerCutWithItsParents(t *testing.T) {
 	}
 }
 
-// At every sync that fails the caller hears of it: nothing that may be lost is said to be there.
+// Every sync that fails is an error: what a crash may undo is not called durable.
 func TestADirectoryWhoseNameCannotBeSyncedIsAnError(t *testing.T) {
 	syncs := 0
 	for fail := 0; ; fail++ {

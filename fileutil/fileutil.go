@@ -5,7 +5,7 @@
 // lock. [OS] is the operating system's. Package crashfs has another, in memory, which can lose
 // power.
 //
-// What survives a crash has two halves, and each is synced by itself. The bytes and the size of a
+// What survives a crash has two halves, and each is synced on its own. The bytes and the size of a
 // file are durable once [File.SyncData] returned nil. The name of a file, new or changed or gone,
 // is durable once [SyncDir] of its directory, or [Dir.Sync], returned nil. A file that was synced
 // under a name that was not may be lost whole. Package crashfs states exactly what is assumed of
@@ -68,13 +68,13 @@ type FS interface {
 	Remove(name string) error
 
 	// OpenDir opens the directory called name, so that the names in it can be synced. The error
-	// wraps fs.ErrNotExist if it is not there. Who syncs a directory again and again keeps it open:
-	// a process that has no descriptor left for a moment can still sync it then.
+	// wraps fs.ErrNotExist if it is not there. A process that syncs a directory often keeps it
+	// open: it can then do so even while it has no descriptor left.
 	OpenDir(name string) (Dir, error)
 }
 
 // A Dir is an open directory. All methods may be called concurrently. After Close each returns an
-// error that wraps [fs.ErrClosed], but on Windows.
+// error that wraps [fs.ErrClosed], except on Windows.
 type Dir interface {
 	io.Closer
 
@@ -128,19 +128,19 @@ type File interface {
 	Lock() error
 
 	// Locked reports whether another open file holds the lock. It takes no lock, not for a moment.
-	// It reports false where it cannot know: everywhere but on Linux.
+	// It reports false where it cannot know: everywhere except on Linux.
 	Locked() (bool, error)
 
 	// NextData returns an offset n such that the file reads as zeros from off up to n: the first
 	// that may hold data, as far as the file system knows, or the size of the file if only a hole
-	// follows. If off is at or behind the end, or where holes cannot be found, it is off.
+	// follows. If off is at the end or beyond, or where holes cannot be found, it is off.
 	NextData(off int64) (int64, error)
 
 	// DropCache asks the system to forget its copy of the file, so that reads come from the disk. A
 	// process that starts after another's failed sync needs it: the bytes that were not written
 	// stay readable until then, and would be taken for durable. Bytes that were written but not yet
 	// synced are kept, so call SyncData first. It is a request, and does nothing where there is no
-	// such call: everywhere but on Linux.
+	// such call: everywhere except on Linux.
 	DropCache() error
 }
 
@@ -158,7 +158,7 @@ func SyncDir(fsys FS, name string) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close() // nothing is to be learnt from it
+	defer d.Close() // its error says nothing new
 	return d.Sync()
 }
 
@@ -175,19 +175,21 @@ func WriteFile(fsys FS, name string, data []byte, perm fs.FileMode) error {
 // writes a new file beside the old, called name, a number and .tmp, with the mode perm before the
 // umask; syncs it; renames it over name; and syncs the directory.
 //
-// If it returns nil the new content survives a crash. If it returns an error, the name has the
-// content that it had, or was absent, and nothing is left of the new file, except that an error of
-// the last sync, of the directory, leaves the new content under the name without a promise that it
-// lasts. After a crash during the call the name has the old content or the new, and the .tmp file
-// may be left over; it is never read again. An error of write is returned wrapped, and after a
-// panic of write nothing is left either. Calls may be concurrent, for the same name too: one of
+// What is there afterwards, by the outcome:
+//   - nil: the new content, which survives a crash;
+//   - an error of syncing the directory: the new content, which a crash may undo;
+//   - any other error, or a panic of write: what was there before, and nothing of the new file;
+//   - a crash during the call: the old content or the new, and perhaps the .tmp file, which is
+//     never read.
+//
+// An error of write is returned wrapped. Calls may be concurrent, for the same name too: one of
 // them is last.
 func ReplaceFile(fsys FS, name string, perm fs.FileMode, write func(w io.Writer) error) error {
-	dir, err := fsys.OpenDir(filepath.Dir(name)) // first: that it cannot be opened is to change nothing
+	dir, err := fsys.OpenDir(filepath.Dir(name)) // first, while nothing has changed
 	if err != nil {
 		return err
 	}
-	defer dir.Close() // nothing is to be learnt from it
+	defer dir.Close() // its error says nothing new
 	f, err := createTemp(fsys, name, perm)
 	if err != nil {
 		return err
@@ -195,16 +197,16 @@ func ReplaceFile(fsys FS, name string, perm fs.FileMode, write func(w io.Writer)
 	tmp, renamed := f.Name(), false
 	defer func() {
 		if !renamed {
-			// The first error is the one to tell; if the removal fails too, a file is left that no
-			// one reads.
+			// The first error is returned. If the removal fails too, a file is left that is never
+			// read.
 			_ = fsys.Remove(tmp)
 		}
 	}()
 	if err := fill(f, write); err != nil {
 		return err
 	}
-	// The data are durable before they get the name. The other way round a crash could leave the
-	// name on an empty file.
+	// The data are durable before they get the name. Otherwise a crash could leave the name on an
+	// empty file.
 	if err := fsys.Rename(tmp, name); err != nil {
 		return err
 	}

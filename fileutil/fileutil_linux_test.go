@@ -165,7 +165,7 @@ func TestNothingKeepsADescriptor(t *testing.T) {
 		}
 		return len(list)
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection closes files that were forgotten
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection closes forgotten files
 	dir := t.TempDir()
 	name := filepath.Join(dir, "f")
 	before := count()

@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The os package tries again by itself what a signal interrupts; what we ask of the system
-// ourselves must do so too.
+// The os package repeats a call that a signal interrupts; our own system calls must do so too.
 func TestWhatASignalInterruptsIsTriedAgain(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "a"))
 	if err != nil {

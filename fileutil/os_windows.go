@@ -21,7 +21,7 @@ func lock(fd uintptr) error {
 	return err
 }
 
-// locked cannot know: Windows tells of a lock only to who tries to take it.
+// locked cannot know: on Windows only an attempt to take a lock shows that it is held.
 func locked(uintptr) (bool, error) { return false, nil }
 
 // syncData leaves it to os.File.Sync, which is FlushFileBuffers.

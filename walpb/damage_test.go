@@ -153,7 +153,7 @@ func sound(chain, seed uint32, b []byte) bool {
 	return r.CRC == walpb.Checksum(chain, r.Data)
 }
 
-// A record that is not vouched for has bits whose flip shows only in its payload, or not at all:
+// A record without a header_crc has bits whose flip shows only in its payload, or not at all:
 // its type. Of one that is, every bit is covered.
 func TestEveryFlippedBitOfAVouchedRecordShows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -113,7 +113,7 @@ func (e *Entry) Unmarshal(b []byte) error {
 // bits. It is for the data of a record whose HeaderCRC was found right, where an unknown field is
 // not damage.
 func (e *Entry) UnmarshalVouched(b []byte) error {
-	return e.unmarshal(b, vouched)
+	return e.unmarshal(b, lenient)
 }
 
 // UnmarshalHead sets Type, Term and Index from the first bytes of an encoded entry, and leaves Data

@@ -108,7 +108,7 @@ func describe(t *testing.T, r walpb.Record) string {
 	case walpb.TypeSnapshot:
 		var p walpb.Snapshot
 		err = p.Unmarshal(r.Data)
-		s = fmt.Sprintf("%v %d/%d %x", r.Type, p.Index, p.Term, p.ConfState)
+		s = fmt.Sprintf("%v %d/%d %x", r.Type, p.Term, p.Index, p.ConfState)
 	default:
 		s = r.Type.String()
 	}

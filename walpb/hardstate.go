@@ -4,7 +4,7 @@ package walpb
 // message.
 type HardState struct {
 	Term   uint64 // the latest term that the member has seen
-	Vote   uint64 // whom it voted for in that term, 0 for nobody
+	Vote   uint64 // the member it voted for in that term, 0 if it has not voted
 	Commit uint64 // up to which index the log is known to be committed
 }
 
@@ -37,11 +37,11 @@ func (s *HardState) Append(b []byte) []byte {
 
 // Unmarshal sets *s to the hard state that b encodes. It does not allocate unless it fails.
 //
-// All three fields must be there, as etcd and this package always write them: an entry whose record
-// changed its type is told from a hard state by that alone, if it has no data. If one is missing,
-// unknown, repeated, out of order or of the wrong wire type, if b ends within a field or a varint
-// is longer than its value needs, Unmarshal returns an error that wraps ErrMalformed and *s is as
-// before.
+// All three fields must be there, as etcd and this package always write them: nothing else
+// distinguishes a hard state from an entry without data whose record has changed its type. If one
+// is missing, unknown, repeated, out of order or of the wrong wire type, if b ends within a field
+// or a varint is longer than its value needs, Unmarshal returns an error that wraps ErrMalformed
+// and *s is as before.
 func (s *HardState) Unmarshal(b []byte) error {
 	return s.unmarshal(b, strict)
 }
@@ -49,7 +49,7 @@ func (s *HardState) Unmarshal(b []byte) error {
 // UnmarshalVouched is like Unmarshal, but skips unknown fields and takes a missing one for 0. It is
 // for the data of a record whose HeaderCRC was found right.
 func (s *HardState) UnmarshalVouched(b []byte) error {
-	return s.unmarshal(b, vouched)
+	return s.unmarshal(b, lenient)
 }
 
 func (s *HardState) unmarshal(b []byte, m mode) error {

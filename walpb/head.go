@@ -28,7 +28,7 @@ func (r *Record) UnmarshalHead(b []byte, size int) (dataLen int, err error) {
 		i += 1 + 4
 	}
 	if got.SyncedTo != 0 && !got.Vouched {
-		return 0, malformed("record", 0, "synced_to in a record that is not vouched for")
+		return 0, malformed("record", 0, "synced_to in a record without a header_crc")
 	}
 	dataLen = -1
 	if at(b, i, tagRecordData) {

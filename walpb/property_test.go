@@ -145,7 +145,7 @@ func TestHeadSumCoversAllButItselfAndData(t *testing.T) {
 		if got, err := walpb.HeadSum(seed, b); err != nil || got != want {
 			t.Fatalf("HeadSum(% x) = %08x, %v, want %08x", b, got, err, want)
 		}
-		// Behind data, unknown fields of any length are covered as well.
+		// After data, unknown fields of any length are covered as well.
 		unknown := append([]byte{0x32, 100}, rapid.SliceOfN(rapid.Byte(), 100, 100).Draw(t, "unknown")...)
 		b = append(b, unknown...)
 		if got, err := walpb.HeadSum(seed, b); err != nil || got != headSumByTheBook(seed, r, unknown) {
@@ -171,7 +171,7 @@ func TestChecksumIsCastagnoliContinued(t *testing.T) {
 
 func TestDataAliasesWhatWasDecodedAndCannotGrowIntoIt(t *testing.T) {
 	e := walpb.Entry{Term: 1, Index: 1, Data: []byte("abc")}
-	// Spare room behind, as in the log's buffer, where the next record stands.
+	// Spare room follows, as in the log's buffer, where the next record stands.
 	b := append(e.Append(nil), "next"...)
 	b, next := b[:len(b)-4], b[len(b)-4:]
 	if err := e.Unmarshal(b); err != nil {
@@ -181,7 +181,7 @@ func TestDataAliasesWhatWasDecodedAndCannotGrowIntoIt(t *testing.T) {
 		t.Error("Data was copied")
 	}
 	if _ = append(e.Data, "XXXX"...); string(next) != "next" {
-		t.Errorf("appending to Data wrote %q behind it", next)
+		t.Errorf("appending to Data wrote %q after it", next)
 	}
 }
 

@@ -91,7 +91,7 @@ func (r *Record) Size() int {
 // less than Size bytes to spare. What Unmarshal accepts and has no unknown fields, Append gives
 // back byte for byte.
 //
-// A record that has SyncedTo but is not Vouched is encoded as told, and Unmarshal will refuse it.
+// A record that has SyncedTo but is not Vouched is encoded as it is, and Unmarshal will refuse it.
 func (r *Record) Append(b []byte) []byte {
 	return append(r.AppendHead(b, r.dataLen()), r.Data...)
 }
@@ -183,7 +183,7 @@ func (r *Record) Unmarshal(b []byte) error {
 		data      []byte
 	)
 	// The branches stand in the order of the fields, so that a record is read in one turn of the
-	// loop; only behind an unknown field there is another. Rank is the last branch taken. A field
+	// loop; only after an unknown field there is another. Rank is the last branch taken. A field
 	// that comes twice or late finds its branch closed and is left to skipUnknown, which refuses
 	// it.
 	rank := 0
@@ -225,8 +225,8 @@ func (r *Record) Unmarshal(b []byte) error {
 			data, rank, i = content, 5, end
 		}
 		if i < len(b) {
-			// Whether the record is vouched for may not be known yet.
-			end, err := skipUnknown("record", b, i, lastRecordField, vouched)
+			// Whether the record has a header_crc may not be known yet.
+			end, err := skipUnknown("record", b, i, lastRecordField, lenient)
 			if err != nil {
 				return err
 			}
@@ -237,9 +237,9 @@ func (r *Record) Unmarshal(b []byte) error {
 	case rank < 2:
 		return malformed("record", len(b), "type or crc is missing")
 	case unknown && !isVouched:
-		return malformed("record", 0, "unknown field in a record that is not vouched for")
+		return malformed("record", 0, "unknown field in a record without a header_crc")
 	case syncedTo != 0 && !isVouched:
-		return malformed("record", 0, "synced_to in a record that is not vouched for")
+		return malformed("record", 0, "synced_to in a record without a header_crc")
 	}
 	*r = Record{Type: kind, CRC: crc, SyncedTo: syncedTo, HeaderCRC: headerCRC, Vouched: isVouched, Data: data}
 	return nil

@@ -3,9 +3,12 @@ package walpb
 // A Snapshot is what the log knows of a snapshot, whose own bytes are in a file elsewhere: the data
 // of a record of TypeSnapshot.
 type Snapshot struct {
-	Index     uint64 // the last index that the snapshot stands for
-	Term      uint64 // the term of that entry
-	ConfState []byte // the members at that index as raft encodes them, opaque here; nil if not recorded, as by etcd before 3.5
+	Index uint64 // the last index that the snapshot stands for
+	Term  uint64 // the term of that entry
+
+	// ConfState is the members at that index, as raft encodes them, and opaque here. It is nil if
+	// they are not recorded, as etcd before 3.5 did not.
+	ConfState []byte
 }
 
 const (
@@ -52,7 +55,7 @@ func (s *Snapshot) Unmarshal(b []byte) error {
 // UnmarshalVouched is like Unmarshal, but skips unknown fields and takes a missing one for 0. It is
 // for the data of a record whose HeaderCRC was found right.
 func (s *Snapshot) UnmarshalVouched(b []byte) error {
-	return s.unmarshal(b, vouched)
+	return s.unmarshal(b, lenient)
 }
 
 func (s *Snapshot) unmarshal(b []byte, m mode) error {

@@ -17,7 +17,7 @@ var (
 	snapshot = func() message { return fresh(&walpb.Snapshot{}) }
 )
 
-// What a lenient reader of protocol buffers would take, or what nobody should.
+// What a lenient reader of protocol buffers would take, and what no reader should.
 var refused = []struct {
 	name string
 	new  func() message
@@ -37,7 +37,7 @@ var refused = []struct {
 	{"synced_to after header_crc", record, "0802 1005 2d00000000 2001", "offset 9: field repeated, out of order", true},
 	{"header_crc after data", record, "0802 1005 1a00 2d00000000", "offset 6: field repeated, out of order", true},
 	{"synced_to after data", record, "0802 1005 1a00 2001", "offset 6: field repeated, out of order", true},
-	{"synced_to without header_crc", record, "0802 1005 2001", "synced_to in a record that is not vouched for", true},
+	{"synced_to without header_crc", record, "0802 1005 2001", "synced_to in a record without a header_crc", true},
 	{"synced_to 0", record, "0802 1005 2000 2d00000000", "offset 4: synced_to is 0", true},
 	{"type above 8 bits", record, "088002 1005", "offset 0: type does not fit 8 bits", true},
 	{"type -1", record, "08ffffffffffffffffff01 1005", "offset 0: type does not fit 8 bits", true},
@@ -58,8 +58,8 @@ var refused = []struct {
 	{"wire type 7", record, "0802 1005 37", "offset 4: no such wire type", true},
 	{"field 0", record, "0802 1005 0000", "offset 4: no such field number", true},
 	{"field 2^29", record, "0802 1005 8080808010 00", "offset 4: no such field number", true},
-	{"unknown field", record, "0802 1005 3000", "unknown field in a record that is not vouched for", true},
-	{"unknown field before all", record, "3000 0802 1005", "unknown field in a record that is not vouched for", true},
+	{"unknown field", record, "0802 1005 3000", "unknown field in a record without a header_crc", true},
+	{"unknown field before all", record, "3000 0802 1005", "unknown field in a record without a header_crc", true},
 	{"unknown field cut short", record, "0802 1005 2d00000000 31000000", "offset 9: field is longer than the message", true},
 	{"unknown field misspelt", record, "0802 1005 2d00000000 308000", "offset 9: varint is longer than its value needs", true},
 	{"varint above 64 bits", record, "0802 1005 20ffffffffffffffffff02 2d00000000", "offset 4: varint does not fit 64 bits", true},
@@ -194,8 +194,8 @@ func TestUnknownFieldsAreSkippedOnlyWhereVouchedFor(t *testing.T) {
 	}
 }
 
-// Behind an unknown field the known ones are as strict as before.
-func TestNoFieldComesTwiceOrLateBehindAnUnknownOne(t *testing.T) {
+// After an unknown field the known ones are as strict as before.
+func TestNoFieldComesTwiceOrLateAfterAnUnknownOne(t *testing.T) {
 	for _, c := range []struct {
 		fields []string
 		new    func() message

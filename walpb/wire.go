@@ -11,7 +11,7 @@ import (
 // package writes. The error's text adds the message, the offset in the bytes given and the reason.
 var ErrMalformed = errors.New("malformed")
 
-// A malformedError puts its text together only when asked: a search behind damage tries many places
+// A malformedError puts its text together only when asked: a search after damage tries many places
 // and looks at few of the errors.
 type malformedError struct {
 	message string
@@ -29,15 +29,15 @@ func (e *malformedError) Error() string {
 
 func (e *malformedError) Unwrap() error { return ErrMalformed }
 
-// A mode says how an unknown field is taken.
+// A mode says what an unknown field is.
 type mode uint8
 
 const (
-	strict  mode = iota // for damage
-	vouched             // for a field of a later version, as the bytes are known to be sound
+	strict  mode = iota // damage
+	lenient             // a field of a later version: header_crc covers it
 )
 
-// The wire types of protocol buffers, but for the groups, which are never written.
+// The wire types of protocol buffers, without the groups, which are never written.
 const (
 	wireVarint  = 0
 	wireFixed64 = 1
@@ -47,9 +47,9 @@ const (
 
 const maxFieldNumber = 1<<29 - 1
 
-// noField is the offset behind what is not there. It costs the reading functions, which run several
-// times for each record, less than an error; whyNoField finds the reason again when one is asked
-// for.
+// noField is the offset after what is not there. The reading functions run several times for each
+// record, and this costs them less than an error; whyNoField finds the reason again when one is
+// needed.
 const noField = -1
 
 // at reports whether there is a field with that tag at b[i:]. All tags that we know are one byte.
@@ -58,7 +58,7 @@ func at(b []byte, i int, tag byte) bool {
 }
 
 // readUvarint reads the varint at b[i:], which must be the shortest for its value, and returns it
-// with the offset behind it, or noField.
+// with the offset after it, or noField.
 func readUvarint(b []byte, i int) (v uint64, end int) {
 	if i < len(b) && b[i] < 0x80 {
 		return uint64(b[i]), i + 1
@@ -95,7 +95,7 @@ func readUvarintByByte(b []byte, i int) (v uint64, end int) {
 	return 0, noField
 }
 
-// shortest returns end, the offset behind a varint of two bytes or more, or noField if fewer would
+// shortest returns end, the offset after a varint of two bytes or more, or noField if fewer would
 // have done.
 func shortest(b []byte, end int) int {
 	if b[end-1] == 0 {
@@ -104,8 +104,8 @@ func shortest(b []byte, end int) int {
 	return end
 }
 
-// readBytes reads the length at b[i:] and the bytes behind it, and returns them with the offset
-// behind them, or noField.
+// readBytes reads the length at b[i:] and the bytes that follow, and returns them with the offset
+// after them, or noField.
 func readBytes(b []byte, i int) (content []byte, end int) {
 	n, i := readUvarint(b, i)
 	if i < 0 || n > uint64(len(b)-i) {
@@ -115,7 +115,7 @@ func readBytes(b []byte, i int) (content []byte, end int) {
 	return b[i:end:end], end
 }
 
-// readTag reads the tag at b[i:] and returns it with the offset behind it, or noField.
+// readTag reads the tag at b[i:] and returns it with the offset after it, or noField.
 func readTag(b []byte, i int) (tag uint64, end int) {
 	tag, end = readUvarint(b, i)
 	if tag>>3 == 0 || tag>>3 > maxFieldNumber {
@@ -124,7 +124,7 @@ func readTag(b []byte, i int) (tag uint64, end int) {
 	return tag, end
 }
 
-// skipField returns the offset behind the field at b[i:], whatever it is, or noField.
+// skipField returns the offset after the field at b[i:], whatever it is, or noField.
 func skipField(b []byte, i int) (end int) {
 	tag, i := readTag(b, i)
 	if i < 0 {
@@ -148,9 +148,9 @@ func skipField(b []byte, i int) (end int) {
 	return end
 }
 
-// skipUnknown returns the offset behind the field at b[i:], which its message does not expect
-// there. It is an error if there is no whole field, if the message has a field of that number, the
-// highest being last, or if the mode is strict.
+// skipUnknown returns the offset after the field at b[i:], which its message does not expect there.
+// It is an error if there is no whole field, if the message has a field of that number, the highest
+// being last, or if the mode is strict.
 func skipUnknown(message string, b []byte, i int, last uint64, m mode) (end int, err error) {
 	if end = skipField(b, i); end < 0 {
 		return 0, malformed(message, i, whyNoField(b, i))
@@ -164,8 +164,8 @@ func skipUnknown(message string, b []byte, i int, last uint64, m mode) (end int,
 	return end, nil
 }
 
-// malformedField returns the error for the field at b[i:], whose tag is known: that it is cut short
-// or misspelt, and if it is neither, why.
+// malformedField returns the error for the field at b[i:], whose tag is known: it is cut short or
+// misspelt, or the reason is why.
 func malformedField(message string, b []byte, i int, why string) error {
 	if skipField(b, i) < 0 {
 		why = whyNoField(b, i)

@@ -45,7 +45,7 @@ func (s *stage) say(what string, err error, results ...any) {
 	case errors.As(err, &errno):
 		fmt.Fprintf(&s.log, " %v", errno)
 	default:
-		fmt.Fprintln(&s.log, " refused") // the os package has errors of its own, which it does not export
+		fmt.Fprintln(&s.log, " refused") // by an error that the os package does not export
 		return
 	}
 	switch {
@@ -91,10 +91,10 @@ func (s *stage) list(name string) {
 	}
 }
 
-// Each row is a story, told to the operating system and to a crashfs, which must answer the same.
+// Each row is a story that happens on the operating system and on a crashfs, with the same result.
 var stories = []struct {
-	name string
-	tell func(s *stage)
+	name   string
+	happen func(s *stage)
 }{
 	{"create and open", func(s *stage) {
 		s.open("a", os.O_RDWR)
@@ -303,8 +303,8 @@ func TestTheOSAndCrashFSAnswerTheSame(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			story.tell(real)
-			story.tell(mem)
+			story.happen(real)
+			story.happen(mem)
 			want, got := strings.Split(real.log.String(), "\n"), strings.Split(mem.log.String(), "\n")
 			for i := range max(len(want), len(got)) {
 				if i >= len(want) || i >= len(got) {

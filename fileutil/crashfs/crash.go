@@ -61,8 +61,8 @@ func (p Place) When(version int) uint64 {
 type Choice struct {
 	// Version is the version that is there, from 0 to the place's Versions.
 	Version int
-	// Tear, if not 0, leaves only that many bytes, at most 512, of the version, and behind them
-	// what was durable. Of sectors only.
+	// Tear, if not 0, leaves only that many bytes, at most 512, of the version, and after them what
+	// was durable. Of sectors only.
 	Tear int
 	// Garbage, if not 0, is the seed of random bytes that are there, from the first to the last
 	// byte in which the newest version differs from what was durable. The other fields mean nothing

@@ -362,15 +362,15 @@ func TestATornSectorIsNewThenOld(t *testing.T) {
 	}
 }
 
-// The bytes behind the size are gone, also for who makes the file longer again.
-func TestWhatIsBehindTheSizeIsGone(t *testing.T) {
+// The bytes beyond the size are gone, also when the file is made longer again.
+func TestWhatIsBeyondTheSizeIsGone(t *testing.T) {
 	f := crashfs.Load(map[string][]byte{"a": []byte(sectors("abc"))})
 	must(t, open(t, f, "a", os.O_RDWR).Truncate(700))
 	c := f.Crash(func(places []crashfs.Place, choices []crashfs.Choice) {
 		if places[0].Kind != crashfs.Size || len(places) != 3 {
 			t.Fatalf("places %v", places)
 		}
-		choices[0].Version = 1 // and not the zeros behind it
+		choices[0].Version = 1 // and not the zeros after it
 	})
 	must(t, open(t, c, "a", os.O_RDWR).Truncate(3*sectorSize))
 	got, err := c.ReadFile("a")
@@ -539,7 +539,8 @@ func TestAFaultChangesNothingElse(t *testing.T) {
 			ops := f.Ops()
 			err := do(f, h)
 			seen = slices.DeleteFunc(seen, func(k crashfs.OpKind) bool {
-				return kind == crashfs.OpSyncDir && (k == crashfs.OpOpen || k == crashfs.OpClose) // of the directory
+				// A sync of a directory opens and closes it.
+				return kind == crashfs.OpSyncDir && (k == crashfs.OpOpen || k == crashfs.OpClose)
 			})
 			var p *fs.PathError
 			var l *os.LinkError
@@ -729,7 +730,8 @@ func TestReplaceFileWithFaults(t *testing.T) {
 		}
 		count++
 	}
-	if count != 8 { // open the directory, create, write, sync, close, rename, sync the directory, close it
+	// Open the directory, create, write, sync, close, rename, sync the directory, close it.
+	if count != 8 {
 		t.Errorf("%d operations", count)
 	}
 }

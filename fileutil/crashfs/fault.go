@@ -8,7 +8,7 @@ import (
 // An OpKind is what an operation does.
 type OpKind string
 
-// The operations. Those up to OpMkdir change the file system and are told to hooks; faults see all.
+// The operations. Hooks see those up to OpMkdir, which change the file system; faults see all.
 const (
 	OpCreate      OpKind = "create"      // OpenFile of a name that is not there, with O_CREATE
 	OpWrite       OpKind = "write"       // WriteAt: N bytes at Off
@@ -120,7 +120,7 @@ func (f *FS) do(op Op, apply func() error) error {
 	})
 }
 
-// try is do for operations that a fault does not prevent altogether: apply is told the fault.
+// try is do for operations that a fault does not prevent altogether: apply is given the fault.
 func (f *FS) try(op Op, apply func(fault error) error) error {
 	f.mu.Lock()
 	before, after, fault := f.before, f.after, f.fault

@@ -1,9 +1,8 @@
 // Package crashfs is a file system in memory that can lose power.
 //
 // It implements [fileutil.FS]. A test runs a program on an [FS], and at any moment asks for the
-// state that a power cut could leave, with [FS.Crash]: not one, but whichever it chooses of all
-// that are allowed. The FS itself goes on, so that one run can be crashed at every operation and in
-// many ways.
+// state that a power cut could leave, with [FS.Crash]: the test chooses among all that are allowed.
+// The FS itself goes on, so that one run can be crashed at every operation and in many ways.
 //
 // # What is assumed of disks
 //
@@ -19,12 +18,12 @@
 //     the order of the writes. A sector written several times since the last sync may be in any
 //     state it had since.
 //  3. A sector that was being written may also be torn, its first bytes new and the rest as it was
-//     durable; or garbage. But bytes that a write leaves as they are durable are safe before the
-//     first and behind the last byte that it changes: garbage is found only in between. (This is
-//     the assumption SQLite calls powersafe overwrite.)
+//     durable; or garbage. But garbage is found only between the first and the last byte that the
+//     write changes: the durable bytes before and after them are safe. (This is the assumption
+//     SQLite calls powersafe overwrite.)
 //  4. Sectors that were not written do not change.
 //  5. The size of a file is apart from its bytes. After a crash it is the durable one or any that
-//     the file had since. Bytes behind it are gone. Bytes below it that were never written,
+//     the file had since. Bytes beyond it are gone. Bytes below it that were never written,
 //     preallocated or not, read as zeros; never as what another file left there.
 //  6. Each name is apart: it names what it durably named, or anything it named since, or nothing if
 //     it did not exist or was removed. A removed name can come back. A rename is two changes, of
@@ -77,7 +76,7 @@ import (
 // concurrently.
 type FS struct {
 	mu     sync.Mutex
-	inodes map[inodeID]*inode // those that any name or handle refers to, and some that none does any more
+	inodes map[inodeID]*inode // all that a name or a handle refers to, and others
 	lastID inodeID
 	change uint64 // numbers the changes, so that they can be put in the order they were made in
 	ops    int
@@ -257,7 +256,7 @@ func (f *FS) tree(tree map[string][]byte, dir inodeID, prefix string) {
 }
 
 // Sum returns a hash of the Tree. File systems whose trees are the same have the same sum, with the
-// same seed, and others have not, but for chance. It costs much less than the Tree. Hooks and
+// same seed, and others have not, except by chance. It costs much less than the Tree. Hooks and
 // faults do not see it.
 func (f *FS) Sum(seed maphash.Seed) uint64 {
 	f.mu.Lock()

@@ -22,20 +22,19 @@ type inodeID uint64
 
 // An inode is a file or a directory, apart from its names.
 //
-// Clones share inodes. One that is frozen never changes again; who wants to change it changes a
-// copy, from thaw.
+// Clones share inodes. One that is frozen never changes again: thaw makes a copy to be changed.
 type inode struct {
 	frozen atomic.Bool
 	dir    bool
 	perm   fs.FileMode
 
 	// Of a file. A table holds the sectors from the first on, and ends where only zeros follow.
-	// Behind the size they are zero.
+	// They are zero beyond the size.
 	size, durableSize     int64
-	reserved              int64           // so many of its first bytes have space
+	reserved              int64           // its first bytes up to here have space
 	sizes                 []sizeVersion   // pending, oldest first
 	live, durable         []*sector       // what is read; what SyncData made durable
-	ownsLive, ownsDurable bool            // whether no one shares the table
+	ownsLive, ownsDurable bool            // no clone shares the table
 	sectors               []pendingSector // by index; those whose durable state is not certain
 
 	// Of a directory.
@@ -164,7 +163,7 @@ func (n *inode) write(b []byte, off int64, change func() uint64) {
 	}
 }
 
-// truncate sets the size, and zeros what is behind it.
+// truncate sets the size, and zeros what is beyond it.
 func (n *inode) truncate(size int64, change func() uint64) {
 	if size == n.size {
 		return

@@ -53,7 +53,7 @@ var Behaviour string
 // that does not exist fails the test.
 //
 // The log is in member/wal below the directory, the snapshot files are in member/snap, and Rows
-// returns the records of the log. The segments are sparse: 64 MB long, and holes behind the last
+// returns the records of the log. The segments are sparse: 64 MB long, with holes after the last
 // record. etcd's key-value database is left out, so an etcd server will not start from it.
 func Etcd(t testing.TB, names ...string) map[string]string {
 	t.Helper()
@@ -135,7 +135,7 @@ type Row struct {
 	Segment string // file name of the segment
 	Offset  int64  // of the frame in the segment, in bytes
 	Len     int    // of the record, in bytes, without the length word before it
-	Pad     int    // bytes of padding behind the record
+	Pad     int    // bytes of padding after the record
 	Type    string // "crc", "metadata", "entry", "state" or "snapshot"
 	CRC     uint32 // the checksum that the record states; the reader found it right
 
@@ -159,7 +159,7 @@ type Row struct {
 type Segment struct {
 	Name string
 	Size int64 // length of the file, in bytes
-	End  int64 // offset behind the last frame; from there to Size there are only zeros
+	End  int64 // offset after the last frame; from there to Size there are only zeros
 }
 
 // Rows returns the records of a log that Etcd unpacked, in order. The argument is what Etcd

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -70,18 +69,15 @@ func (p *program) life(fsys fileutil.FS, promised promises, rounds int, kept fun
 	if p.wrap != nil {
 		fsys = p.wrap(fsys)
 	}
-	// The log makes its spare in the background. Waiting for it makes the order of all operations
-	// the same each time.
-	spares, cuts := make(chan error, 100), 0
-	opts := &wal.Options{FS: fsys, SegmentSize: 2048, Observer: wal.Observer{
-		Spare: func(err error) { spares <- err },
-		Cut:   func(string, time.Duration) { cuts++ },
-	}}
-	made := -1
+	// What the log does in the background is done between the steps, so that the order of all
+	// operations is the same each time.
+	var tasks []func()
+	opts := &wal.Options{FS: fsys, SegmentSize: 2048, Background: func(task func()) { tasks = append(tasks, task) }}
 	settle := func() {
-		for ; made < cuts; made++ {
-			<-spares
+		for _, task := range tasks {
+			task()
 		}
+		tasks = nil
 	}
 	w, err := wal.Open("data/wal", opts)
 	if errors.Is(err, fs.ErrNotExist) && promised == (promises{}) {

@@ -79,7 +79,7 @@ func TestBackgroundThatDoesNotReturnEndsTheWriter(t *testing.T) {
 			d := &deserter{leave: leave}
 			l := newLab(crashfs.New())
 			o := l.options()
-			o.Background = func(task func()) { d.called(); go task() }
+			o.Background = func(task func()) { d.called(); l.tasks <- task }
 			fails := func(do func()) {
 				d.armed.Store(true)
 				value, stack := apart(do)
@@ -92,7 +92,7 @@ func TestBackgroundThatDoesNotReturnEndsTheWriter(t *testing.T) {
 
 			w, err := wal.Open(labDir, o)
 			must(t, err)
-			must(t, l.settle(t))
+			must(t, l.settle())
 			last := uint64(0)
 			fails(func() {
 				for d.armed.Load() {

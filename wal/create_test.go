@@ -28,14 +28,14 @@ func TestCreateKeepsWhatItDidNotMake(t *testing.T) {
 	l := newLab(f)
 	w, err := wal.Create(labDir, []byte("meta"), l.options())
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	l.fill(t, w, 4)
 	must(t, w.SaveSnapshot(walpb.Snapshot{Index: 5, Term: 1}))
 	must(t, w.Release(5))
 	must(t, w.Close())
 	w, err = wal.Open(labDir, l.options())
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	must(t, w.Close())
 	now := f.Tree()
 	for name, b := range before {
@@ -92,7 +92,7 @@ func TestNamesAreSyncedAfterWhatTheyName(t *testing.T) {
 	l := newLab(crashfs.New())
 	w, err := wal.Create(labDir+"/deep/er", []byte("meta"), l.options())
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	must(t, w.Close())
 	ops := l.did()
 	inOrder(t, ops, "mkdir log", "syncdir .", "mkdir deep", "syncdir log", "mkdir deep/er", "syncdir deep")
@@ -109,7 +109,7 @@ func TestNamesAreSyncedAfterWhatTheyName(t *testing.T) {
 	l.did()
 	w, err = wal.Create(labDir, []byte("meta"), l.options())
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	inOrder(t, l.did(), "syncdir .", "rename spare "+segment0, "syncdir log")
 
 	// A cut: the old segment is whole and durable before the new one has its name, and the name is
@@ -156,7 +156,7 @@ func TestNamesAreSyncedAfterWhatTheyName(t *testing.T) {
 	l = newLab(torn)
 	w, err = wal.Open(labDir, l.options())
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	ops = l.did()
 	copied := position(t, ops, "rename "+third, 0)
 	if !strings.Contains(ops[copied], ".torn") {

@@ -36,7 +36,7 @@ func TestFirstCutAfterReopenCarriesHardStateAndIndex(t *testing.T) {
 			// The segments of these options are smaller, so the log is cut at once.
 			w, err := wal.Open(labDir, l.options())
 			must(t, err)
-			must(t, l.settle(t))
+			must(t, l.settle())
 			must(t, w.Save(vote, nil)) // nothing new, but it ends the segment
 			l.save(t, w, walpb.HardState{}, entries(2, want, want, 10))
 			must(t, w.Close())
@@ -72,7 +72,7 @@ func TestSegmentSizeIsOfEachLog(t *testing.T) {
 		must(t, err)
 		defer w.Close()
 		l := o.FS.(*lab)
-		must(t, l.settle(t))
+		must(t, l.settle())
 		for i := uint64(1); l.cuts.Load() < 2; i++ {
 			l.save(t, w, walpb.HardState{}, entries(1, i, i, 1000))
 		}
@@ -135,7 +135,7 @@ func TestStaleSparesNeverComeToLife(t *testing.T) {
 			}
 			w, err := openOrCreate()
 			must(t, err)
-			must(t, l.settle(t))
+			must(t, l.settle())
 			last := uint64(1)
 			if how == "create" {
 				must(t, w.Save(state(1, 0), entries(1, 1, 1, 10)))
@@ -198,7 +198,7 @@ func TestVoteIsThereAtEveryMoment(t *testing.T) {
 	})
 	w, err := wal.Create(labDir, nil, l.options())
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	for i := uint64(1); l.cuts.Load() < 2; i++ {
 		s := walpb.HardState{Term: i, Vote: i % 3}
 		l.save(t, w, s, entries(i, i, i, 1500))
@@ -209,7 +209,7 @@ func TestVoteIsThereAtEveryMoment(t *testing.T) {
 	must(t, w.Close())
 	w, err = wal.Open(labDir, l.options())
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	must(t, w.Close())
 	if crashes < 50 {
 		t.Errorf("only %d crashes", crashes)

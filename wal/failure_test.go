@@ -49,16 +49,7 @@ func (r *trial) did(what string, err error) bool {
 	return false
 }
 
-// spare waits for the spare, so that what is done in the background is done at the same point of
-// every life.
-func (r *trial) spare(filled int32) {
-	if r.first == nil && r.lab.filled.Load() > filled {
-		r.lab.settle(r.t)
-	}
-}
-
 func (r *trial) save(w *wal.Writer, appended bool) {
-	filled := r.lab.filled.Load()
 	i := uint64(len(r.saved)) + 1
 	list := entries(1, i, i, 1500)
 	s := state(1, i-1)
@@ -79,7 +70,7 @@ func (r *trial) save(w *wal.Writer, appended bool) {
 		// refusal would do it.
 		r.saved = r.saved[:i-1]
 	}
-	r.spare(filled)
+	r.lab.settle()
 }
 
 func (r *trial) live() {
@@ -90,7 +81,7 @@ func (r *trial) live() {
 		l.nothingLeft(r.t)
 		return
 	}
-	l.settle(r.t)
+	l.settle()
 	for i := range 14 {
 		r.save(w, i%5 == 3)
 		if i == 6 {
@@ -243,40 +234,31 @@ func TestFirstFailureIsTheLastWord(t *testing.T) {
 // flush did just that.
 func TestASpareThatCannotBeSyncedEndsTheWriter(t *testing.T) {
 	t.Run("between batches", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			l := newLab(crashfs.New())
-			sync := l.holdSpare()
-			w, err := wal.Create(labDir, nil, l.options())
-			must(t, err)
-			must(t, w.Save(state(1, 0), entries(1, 1, 1, 10)))
-			sync <- syscall.EIO
-			first := l.settle(t)
-			for what, err := range map[string]error{
-				"Save":    w.Save(state(1, 0), entries(1, 2, 2, 10)),
-				"Append":  w.Append(state(1, 0), entries(1, 2, 2, 10), nil),
-				"Sync":    w.Sync(),
-				"Release": w.Release(1),
-				"Close":   w.Close(),
-			} {
-				if !errors.Is(err, syscall.EIO) || err.Error() != first.Error() {
-					t.Errorf("%s: %v, but the spare: %v", what, err, first)
-				}
+		l, w := createFailing(t)
+		must(t, w.Save(state(1, 0), entries(1, 1, 1, 10)))
+		first := l.settle()
+		for what, err := range map[string]error{
+			"Save":    w.Save(state(1, 0), entries(1, 2, 2, 10)),
+			"Append":  w.Append(state(1, 0), entries(1, 2, 2, 10), nil),
+			"Sync":    w.Sync(),
+			"Release": w.Release(1),
+			"Close":   w.Close(),
+		} {
+			if !errors.Is(err, syscall.EIO) || err.Error() != first.Error() {
+				t.Errorf("%s: %v, but the spare: %v", what, err, first)
 			}
-		})
+		}
 	})
 	t.Run("while a batch is on its way", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			l := newLab(crashfs.New())
-			sync, segment := l.holdSpare(), make(chan struct{})
-			spare := l.onOp
+			l, w := createFailing(t)
+			segment, spare := make(chan struct{}), l.onOp
 			l.onOp = func(op crashfs.Op) error {
 				if op.Kind == crashfs.OpSyncData && isSegment(op) {
 					<-segment
 				}
 				return spare(op)
 			}
-			w, err := wal.Create(labDir, nil, l.options())
-			must(t, err)
 			outcomes := make(chan error, 10)
 			// The first is being synced, the second waits for it, and the others for that.
 			for i := range uint64(4) {
@@ -284,8 +266,9 @@ func TestASpareThatCannotBeSyncedEndsTheWriter(t *testing.T) {
 				synctest.Wait()
 			}
 			must(t, w.Append(state(1, 0), entries(1, 5, 5, 10), func(err error) { outcomes <- err }))
-			sync <- syscall.EIO
-			synctest.Wait()
+			if err := l.settle(); !errors.Is(err, syscall.EIO) {
+				t.Errorf("the spare: %v", err)
+			}
 			close(segment)
 			synctest.Wait()
 			if len(outcomes) != 5 {
@@ -372,7 +355,7 @@ func TestALogThatIsOpenNeedsNoDescriptorToGoOn(t *testing.T) {
 			t.Helper()
 			last++
 			must(t, w.Save(state(1, last-1), entries(1, last, last, 1000)))
-			synctest.Wait() // until nothing is done in the background any more
+			l.settle()
 		}
 		save()
 		l.onOp = func(op crashfs.Op) error {

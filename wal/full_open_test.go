@@ -46,7 +46,7 @@ func openFull(t *testing.T, f *crashfs.FS, change ...func(*wal.Options)) (o open
 			t.Errorf("Open says %v, and then %v", o.err, err)
 		}
 		if err == nil {
-			if err := l.settle(t); !errors.Is(err, syscall.ENOSPC) {
+			if err := l.settle(); !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("the spare: %v, so the disk is not full", err)
 			}
 			must(t, w.Close())
@@ -218,7 +218,7 @@ func TestATailThatCannotBeZeroedIsCutOff(t *testing.T) {
 	o.SegmentSize = 64 << 10
 	w, err := wal.Open(labDir, o)
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	if size := len(f.Tree()[labDir+"/"+segment0]); size != 64<<10 { // it was reserved again
 		t.Errorf("the torn tail began at %d, and now there are %d bytes", at, size)
 	}

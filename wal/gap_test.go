@@ -104,7 +104,7 @@ func TestMissingSegmentMattersUnlessASnapshotReplacesIt(t *testing.T) {
 			t.Errorf("without %s: %v", name, err)
 			continue
 		}
-		must(t, l.settle(t))
+		must(t, l.settle())
 		must(t, w.Save(walpb.HardState{}, entries(1, last+1, last+1, 10)))
 		must(t, w.Close())
 		snapshots, err := wal.Snapshots(wal.Records(labDir, 0, l.options()))
@@ -231,7 +231,7 @@ func TestSeveralGapsMatterNoMoreThanOne(t *testing.T) {
 	l2 := newLab(f)
 	w, err := wal.Open(labDir, l2.options())
 	must(t, err)
-	must(t, l2.settle(t))
+	must(t, l2.settle())
 	must(t, w.Save(walpb.HardState{}, entries(1, last+1, last+1, 10)))
 	must(t, w.Close())
 	log, err := replay(f, walpb.Snapshot{Index: last, Term: 1})

@@ -64,7 +64,7 @@ func TestAnInstallThatACrashCutShortLeavesTheOneBeforeIt(t *testing.T) {
 	l := newLab(f)
 	w, err := wal.Open(labDir, l.options())
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	must(t, w.Save(state(3, first.Index+1), entries(3, first.Index+1, first.Index+2, 20)))
 	must(t, w.Close())
 	log, err := replay(f, first)
@@ -139,7 +139,7 @@ func TestALogOfNothingButAnInstalledSnapshotGoesOnAfterIt(t *testing.T) {
 	}
 	w, err := wal.Open(labDir, o)
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	must(t, w.Release(200))
 	if names := l.segments(); len(names) != 1 {
 		t.Fatalf("Release left %v: the test tests nothing", names)
@@ -151,7 +151,7 @@ func TestALogOfNothingButAnInstalledSnapshotGoesOnAfterIt(t *testing.T) {
 	}
 	w, err = wal.Open(labDir, o)
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	refuses("then", w)
 	must(t, w.Save(state(1, 201), entries(1, 201, 201, 1)))
 	must(t, w.Close())

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,9 +31,10 @@ type lab struct {
 	ops    []crashfs.Op
 	files  map[*labFile]bool
 
-	spares chan error   // what Observer.Spare was told
 	cuts   atomic.Int32 // segments that got their names
-	filled atomic.Int32 // segments that were filled: a spare is made from then on
+	filled atomic.Int32 // segments that end where the next begins
+	tasks  chan func()  // what the Writer wants done in the background
+	spare  error        // what Observer.Spare was told last
 	last   uint64       // the index of the entry that save saved last
 }
 
@@ -40,28 +42,32 @@ type lab struct {
 const labDir = "log"
 
 func newLab(on *crashfs.FS) *lab {
-	l := &lab{FS: on, files: map[*labFile]bool{}, spares: make(chan error, 1000)}
+	l := &lab{FS: on, files: map[*labFile]bool{}, tasks: make(chan func(), 100)}
 	on.SetFault(func(crashfs.Op) error { return l.inject })
 	return l
 }
 
-// options returns options for a log in the lab, with segments small enough to be cut soon.
+// options returns options for a log in the lab, with segments small enough to be cut soon. What is
+// to be done in the background waits for settle.
 func (l *lab) options() *wal.Options {
 	o := &wal.Options{SegmentSize: 8 << 10, FS: l}
-	o.Observer.Spare = func(err error) { l.spares <- err }
+	o.Background = func(task func()) { l.tasks <- task }
+	o.Observer.Spare = func(err error) { l.spare = err }
 	o.Observer.Cut = func(string, time.Duration) { l.cuts.Add(1) }
 	return o
 }
 
-// settle waits until the spare is there that Create, Open or a cut asked for.
-func (l *lab) settle(t *testing.T) error {
-	t.Helper()
-	select {
-	case err := <-l.spares:
-		return err
-	case <-time.After(30 * time.Second):
-		t.Fatal("no spare was made, and none failed")
-		return nil
+// settle makes the spare that Create, Open or a cut asked for, if one did. The error is that of
+// making it.
+func (l *lab) settle() error {
+	l.spare = nil
+	for {
+		select {
+		case task := <-l.tasks:
+			task()
+		default:
+			return l.spare
+		}
 	}
 }
 
@@ -289,20 +295,19 @@ func hold(t *testing.T) *held {
 	return h
 }
 
-// holdSpare makes the sync of each spare wait for what it is to return.
-func (l *lab) holdSpare() chan<- error {
-	var created atomic.Bool
-	outcome := make(chan error)
+// createFailing makes a log in a new lab whose spares cannot be synced.
+func createFailing(t *testing.T) (*lab, *wal.Writer) {
+	t.Helper()
+	l := newLab(crashfs.New())
+	w, err := wal.Create(labDir, nil, l.options())
+	must(t, err)
 	l.onOp = func(op crashfs.Op) error {
-		if op.Kind == crashfs.OpRename { // until then the first segment has the name of a spare
-			created.Store(true)
-		}
-		if created.Load() && isSpare(op) && op.Kind == crashfs.OpSyncData {
-			return <-outcome
+		if isSpare(op) && op.Kind == crashfs.OpSyncData {
+			return syscall.EIO
 		}
 		return nil
 	}
-	return outcome
+	return l, w
 }
 
 // walGoroutines returns the stacks of goroutines that run, or were started by, code of package wal.

@@ -68,23 +68,20 @@ func create(t *testing.T, change ...func(*wal.Options)) (*lab, *wal.Writer) {
 	w, err := wal.Create(labDir, []byte("meta"), o)
 	must(t, err)
 	t.Cleanup(func() { w.Close() })
-	must(t, l.settle(t))
+	must(t, l.settle())
 	return l, w
 }
 
 func plain(o *wal.Options) { o.PlainEtcd = true }
 
-// save saves, and waits for the spare if that filled a segment.
+// save saves, and makes the spare if one is wanted.
 func (l *lab) save(t *testing.T, w *wal.Writer, s walpb.HardState, list []walpb.Entry) {
 	t.Helper()
-	filled := l.filled.Load()
 	must(t, w.Save(s, list))
 	if n := len(list); n > 0 {
 		l.last = list[n-1].Index
 	}
-	if l.filled.Load() > filled {
-		must(t, l.settle(t))
-	}
+	must(t, l.settle())
 }
 
 // fill saves entries of 1000 bytes, and commits each of them at once, until the log has n segments.

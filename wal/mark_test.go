@@ -392,7 +392,7 @@ func TestTheMarkDoesNotCoverABatchThatFailed(t *testing.T) {
 		go func() { saved <- w.Save(state(1, 0), entries(1, 2, 2, 10)) }()
 		synctest.Wait() // its sync is held
 		close(spare)
-		if err := l.settle(t); !errors.Is(err, syscall.EIO) {
+		if err := l.settle(); !errors.Is(err, syscall.EIO) {
 			t.Fatalf("the spare: %v", err)
 		}
 		close(segment) // that sync returns nil

@@ -81,7 +81,7 @@ func deserted(t *testing.T, do func(t *testing.T, d *deserter, l *lab, w *wal.Wr
 					put(d, l, o)
 					w, err := wal.Create(labDir, []byte("meta"), o)
 					must(t, err)
-					must(t, l.settle(t))
+					must(t, l.settle())
 					l.save(t, w, state(1, 0), entries(1, 1, 1, 10))
 					do(t, d, l, w)
 					l.onOp = nil
@@ -183,7 +183,7 @@ func TestCallersCodeThatDoesNotReturnToCloseLeavesNothingOpen(t *testing.T) {
 				posts[post](d, l, o)
 				w, err := wal.Create(labDir, nil, o)
 				must(t, err)
-				must(t, l.settle(t))
+				must(t, l.settle())
 				d.armed.Store(true)
 				value, stack := apart(func() { w.Close() })
 				d.seen(t, value, stack)
@@ -261,9 +261,7 @@ func TestCallbacksAreCalledAlsoAfterOneThatDoesNotReturn(t *testing.T) {
 func TestAnObserverThatEndsTheWritersOwnGoroutineEndsTheWriter(t *testing.T) {
 	d := &deserter{leave: runtime.Goexit}
 	l, w := create(t, func(o *wal.Options) {
-		spare := o.Observer.Spare
 		o.Observer.Synced = func(time.Duration) { d.called() }
-		o.Observer.Spare = func(err error) { spare(err); d.called() }
 	})
 	d.armed.Store(true)
 	told := make(chan error, 1)
@@ -276,9 +274,10 @@ func TestAnObserverThatEndsTheWritersOwnGoroutineEndsTheWriter(t *testing.T) {
 
 	w, err := wal.Open(labDir, l.options())
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	must(t, w.Close())
 	o := l.options()
+	o.Background = nil
 	o.Observer.Spare = func(error) { d.called() }
 	d.armed.Store(true)
 	w, err = wal.Open(labDir, o)
@@ -404,9 +403,8 @@ func TestAFileSystemThatLeavesOpenOrARepairLeavesNothingLocked(t *testing.T) {
 			ops := 0
 			opened.Store(false)
 			l.onOp = func(op crashfs.Op) error {
-				if opened.Load() || spareNames.MatchString(op.Name) || op.Kind == crashfs.OpClose {
-					// In a goroutine of the Writer's own; and a Close that panics has not closed.
-					return nil
+				if opened.Load() || op.Kind == crashfs.OpClose {
+					return nil // a Close that panics has not closed
 				}
 				if ops++; ops == n {
 					panics()

@@ -187,7 +187,7 @@ func TestMetadataIsCopied(t *testing.T) {
 	metadata := []byte("meta")
 	w, err := wal.Create(labDir, metadata, l.options())
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	copy(metadata, "XXXX")
 	l.fill(t, w, 3)
 	must(t, w.Close())

@@ -146,7 +146,7 @@ func TestGhostsAfterTheTailStayDead(t *testing.T) {
 	o.SegmentSize = size
 	w, err := wal.Open(labDir, o)
 	must(t, err)
-	must(t, l.settle(t))
+	must(t, l.settle())
 	log, err := replay(crashed, walpb.Snapshot{})
 	must(t, err)
 	n := uint64(len(log.Entries))
@@ -235,7 +235,7 @@ func TestASecondTornTailAtAnOffsetDoesNotReplaceTheFirst(t *testing.T) {
 				var err error
 				w, err = wal.Open(labDir, l.options())
 				must(t, err)
-				must(t, l.settle(t))
+				must(t, l.settle())
 				if len(tails) == 3 {
 					break
 				}

@@ -35,7 +35,7 @@ func (s *server) compare() {
 }
 
 // compareOnce compares what the members hold at one revision, and has the cluster raise the alarm
-// for those that hold something else. Who does not answer is passed over.
+// for those that hold something else. A member that does not answer is left out.
 func (s *server) compareOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
 	defer cancel()

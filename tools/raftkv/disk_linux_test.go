@@ -17,7 +17,7 @@ import (
 func TestAMemberWhoseDiskTakesNoMoreStopsAndSaysSoAndTheOthersGoOn(t *testing.T) {
 	t.Run("a full file system", func(t *testing.T) {
 		if os.Geteuid() != 0 {
-			t.Skip("SKIPPED: not root, who alone can mount a small file system")
+			t.Skip("SKIPPED: not root, which alone can mount a small file system")
 		}
 		c := diskCluster(t)
 		m := c.members["n2"]

@@ -9,9 +9,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// perilous are flags of etcd that this program does not have, and that an operator must not believe
-// in force when they are not: because the data would be elsewhere, the cluster another, or the door
-// open.
+// perilous are flags of etcd that raftkv lacks, each with what to do instead. An operator must not
+// believe them to be in force: the data would be elsewhere, the cluster another, or the port open.
 var perilous = map[string]string{
 	"wal-dir":                      "the log is in the data directory: mount a disk at member/wal in it",
 	"config-file":                  "give the flags themselves, or their environment variables",
@@ -23,18 +22,18 @@ var perilous = map[string]string{
 	"peer-auto-tls":                "make a certificate, and give --peer-cert-file and --peer-key-file",
 	"client-crl-file":              "no certificate would be refused for being in it",
 	"peer-crl-file":                "no certificate would be refused for being in it",
-	"client-cert-allowed-hostname": "every certificate of the authority would be let in",
+	"client-cert-allowed-hostname": "every certificate of the authority would be accepted",
 	"peer-cert-allowed-hostname":   "give --peer-cert-allowed-cn",
 	"peer-client-cert-file":        "peers are shown --peer-cert-file",
 	"peer-client-key-file":         "peers are shown --peer-cert-file",
 	"cipher-suites":                "Go's are taken, with TLS 1.2 or later",
 	"tls-min-version":              "it is TLS 1.2",
 	"tls-max-version":              "it is the newest that Go has",
-	"host-whitelist":               "every Host header would be let in",
+	"host-whitelist":               "every Host header would be accepted",
 }
 
-// environment sets the flags that were not given from ETCD_NAME and so on. It returns what to tell
-// of other variables of that kind; the error is for those that must not be passed over in silence.
+// environment sets the flags that were not given from ETCD_NAME and so on. It returns notices of
+// other variables of that kind; the error is for those that must not be ignored.
 func environment(f *pflag.FlagSet, environ []string) (notices []string, err error) {
 	for _, variable := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(variable, "=")

@@ -25,7 +25,7 @@ type options struct {
 	clientURLs, peerURLs, metricsURLs string // where to listen
 	advertiseClient, advertisePeer    string // where others connect; empty is where it listens
 
-	// Who the members are, until the log says it.
+	// The members, until the log says which they are.
 	cluster, state, token string
 
 	client, peer tlsOptions
@@ -102,8 +102,8 @@ func (o *options) register(f *pflag.FlagSet) {
 	}
 }
 
-// nodeConfig returns the part of a node's configuration that the flags say. Who the member is, and
-// how it reaches its peers, is not in them alone.
+// nodeConfig returns the part of a node's configuration that the flags say. Its identity, and how
+// it reaches its peers, are not in them alone.
 func (o *options) nodeConfig(log *slog.Logger, metrics *api.Metrics) node.Config {
 	return node.Config{
 		Dir:             o.dir(),

@@ -271,7 +271,7 @@ func TestTheModelNoticesWhatNoStoreMaySay(t *testing.T) {
 	}{
 		{"a life", []step{get("", 0, 1), put("a", 2), get("a", 2, 4), cas("a", "b", true, 5), cas("a", "c", false, 6), get("b", 5, 6), del(true, 7), del(false, 7), get("", 0, 9)}, true},
 		{"a lost put that was made", []step{put("a", 2), lost(put("b", 0)), get("b", 3, 4), get("b", 3, 5)}, true},
-		{"a lost put that only a later answer tells of", []step{put("a", 2), lost(put("b", 0)), cas("a", "c", false, 3), get("b", 3, 3)}, true},
+		{"a lost put that only a later answer shows", []step{put("a", 2), lost(put("b", 0)), cas("a", "c", false, 3), get("b", 3, 3)}, true},
 		{"a lost comparison that held", []step{put("a", 2), lost(cas("a", "b", true, 0)), get("b", 3, 4)}, true},
 		{"a lost comparison that did not", []step{put("a", 2), lost(cas("x", "b", true, 0)), get("a", 2, 4)}, true},
 		{"a lost delete", []step{put("a", 2), lost(del(true, 0)), get("", 0, 4)}, true},

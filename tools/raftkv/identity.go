@@ -20,14 +20,14 @@ import (
 )
 
 // identify finds out who this member is: from its log, from the flags, or from the members of the
-// cluster it joins. A member without a log asks the others first: who has started before has
+// cluster it joins. A member without a log asks the others first: one that has started before has
 // promised something, and must not come back without knowing what.
 func (o *options) identify(ctx context.Context, cfg *node.Config, dialTLS *tls.Config) error {
 	id, cluster, err := node.Identity(cfg.Dir)
 	if err == nil {
 		cfg.ID, cfg.ClusterID = id, cluster
-		// The flags may still say who the others are, until the log has told; and whose log a crash
-		// left empty.
+		// Until the log says who the others are, the flags may; so they do for a member whose log a
+		// crash left empty.
 		if all, self, err := o.members(); err == nil && o.state == "new" && self.ID == id && member.NewSet(all...).ClusterID() == cluster {
 			cfg.Members, cfg.Bootstrap = all, true
 		}
@@ -47,8 +47,8 @@ func (o *options) identify(ctx context.Context, cfg *node.Config, dialTLS *tls.C
 	return o.found(cfg, all, self, known)
 }
 
-// found makes this member one of those that a new cluster begins with, unless another has heard of
-// it.
+// found makes this member one of those that a new cluster begins with, unless another member knows
+// it already.
 func (o *options) found(cfg *node.Config, all []member.Member, self member.Member, known []peer.Info) error {
 	cfg.ID, cfg.ClusterID = self.ID, member.NewSet(all...).ClusterID()
 	cfg.Members, cfg.Bootstrap = all, true
@@ -67,7 +67,7 @@ func (o *options) found(cfg *node.Config, all []member.Member, self member.Membe
 	return nil
 }
 
-// join finds out who this member is in a cluster that it was added to, by what its members say.
+// join finds out which member this is of a cluster that it was added to, from what the others say.
 func (o *options) join(cfg *node.Config, self member.Member, known []peer.Info, unanswered error) error {
 	if len(known) == 0 {
 		return fmt.Errorf("no member of the cluster to join answers: %w", unanswered)
@@ -87,8 +87,8 @@ func (o *options) join(cfg *node.Config, self member.Member, known []peer.Info, 
 	return nil
 }
 
-// askOthers asks all other members who belongs to their cluster, and returns what those say that
-// answer. The error is why one did not.
+// askOthers asks all other members which members their cluster has, and returns the answers. The
+// error is why one did not answer.
 func askOthers(ctx context.Context, all []member.Member, self member.Member, dialTLS *tls.Config) (known []peer.Info, unanswered error) {
 	var mu sync.Mutex
 	var asked sync.WaitGroup
@@ -97,7 +97,7 @@ func askOthers(ctx context.Context, all []member.Member, self member.Member, dia
 			continue
 		}
 		asked.Go(func() {
-			info, err := whoBelongs(ctx, m, dialTLS)
+			info, err := membersOf(ctx, m, dialTLS)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -111,13 +111,13 @@ func askOthers(ctx context.Context, all []member.Member, self member.Member, dia
 	return known, unanswered
 }
 
-// whoBelongs asks a member who belongs to its cluster.
-func whoBelongs(ctx context.Context, m member.Member, dialTLS *tls.Config) (peer.Info, error) {
+// membersOf asks a member which members its cluster has.
+func membersOf(ctx context.Context, m member.Member, dialTLS *tls.Config) (peer.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	info, err := peer.Ask(ctx, strings.Join(m.PeerURLs, ","), dialTLS)
 	if err == nil && len(info.Members) == 0 {
-		err = fmt.Errorf("the member at %s does not know yet who belongs to its cluster", m.PeerURLs[0])
+		err = fmt.Errorf("the member at %s does not know yet which members its cluster has", m.PeerURLs[0])
 	}
 	return info, err
 }
@@ -150,12 +150,12 @@ func (o *options) members() (all []member.Member, self member.Member, err error)
 	return all, self, nil
 }
 
-// meet asks who belongs to the cluster until this member's log says so. A crash may have left a log
-// that says only whose it is; then nothing but the flags tells whom to ask.
+// meet asks for the members of the cluster until this member's log has them. A crash may have left
+// a log that says only whose it is; then only the flags say which members to ask.
 func (s *server) meet() {
 	all, self, err := s.o.members()
 	if err != nil {
-		return // a member needs these flags only until its log tells
+		return // a member needs these flags only until its log has the members
 	}
 	ctx, cancel := s.living()
 	defer cancel()
@@ -166,7 +166,7 @@ func (s *server) meet() {
 			if slices.Equal(m.PeerURLs, self.PeerURLs) {
 				continue
 			}
-			if info, err := whoBelongs(ctx, m, s.set.dialTLS); err == nil && info.ClusterID == s.node.Status().ClusterID {
+			if info, err := membersOf(ctx, m, s.set.dialTLS); err == nil && info.ClusterID == s.node.Status().ClusterID {
 				s.node.Meet(info.Members)
 			}
 		}
@@ -207,9 +207,8 @@ func (s *server) introduce() {
 	}
 }
 
-// taken waits until the leader has taken this member for who it says it is. Before that it must not
-// introduce itself: it could not be told from one that did so in an earlier life, and has lost its
-// log.
+// taken waits until the leader has accepted this member. Before that it must not introduce itself:
+// it would look like a member that did so in an earlier life and has lost its log since.
 func (s *server) taken(ctx context.Context) bool {
 	look := time.NewTicker(takenEvery)
 	defer look.Stop()

@@ -97,7 +97,7 @@ func TestAClusterLivesThroughKillsPartitionsFullDisksAndReplacements(t *testing.
 	if w.roomy() {
 		all = append(all, fullFileSystem)
 	} else {
-		t.Log("SKIPPED: full file systems: not root, who alone can mount small ones")
+		t.Log("SKIPPED: full file systems: not root, which alone can mount small ones")
 	}
 	w.start()
 	w.leads(w.founders()...)

@@ -174,7 +174,7 @@ func TestTheListOfWhatEtcdsMixinLooksAtIsWhole(t *testing.T) {
 		delete(looked, notSeries)
 	}
 	if len(looked) < 20 {
-		t.Fatal("the mixin cannot be read any more: ", slices.Sorted(maps.Keys(looked)))
+		t.Fatal("the mixin can no longer be read: ", slices.Sorted(maps.Keys(looked)))
 	}
 	for name := range looked {
 		if !known[name] {

@@ -89,7 +89,7 @@ func (n *namespaced) way(verb, from, to string) {
 
 func TestHistoriesAreLinearizableWhenWiresDropWhatIsSent(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: not root, who alone can make network namespaces")
+		t.Skip("SKIPPED: not root, which alone can make network namespaces")
 	}
 	w := newWorld(t, firstSeed(t), 3)
 	n, err := newNamespaced(w.testCluster)

@@ -15,7 +15,7 @@ import (
 )
 
 // retention is which old revisions are kept, as etcd's --auto-compaction flags say it: those of the
-// last period, or the last so many. The zero value keeps all.
+// last period, or the last few. The zero value keeps all.
 type retention struct {
 	period    time.Duration
 	revisions int64
@@ -123,7 +123,7 @@ func (p *past) run(stop <-chan struct{}, ticks <-chan time.Time, c compactor) {
 		newest, leads := c.newest()
 		rev := p.look(now, newest)
 		if rev == 0 || !leads {
-			continue // who does not lead looks too: it may lead when the period is over
+			continue // a follower looks too: it may lead when the period is over
 		}
 		if err := c.compact(rev); err == nil || errors.Is(err, mvcc.ErrCompacted) {
 			p.compacted = sight{now, rev}

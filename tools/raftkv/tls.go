@@ -28,7 +28,7 @@ func (t *tlsOptions) check() error {
 	case t.cert == "" && (t.auth || t.ca != "" || t.allowedCN != ""):
 		return fmt.Errorf("to ask others for certificates takes one: give %s and %s", flag("cert-file"), flag("key-file"))
 	case t.ca == "" && t.auth:
-		return fmt.Errorf("%s takes %s: who would have signed the certificates?", flag("client-cert-auth"), flag("trusted-ca-file"))
+		return fmt.Errorf("%s takes %s, for the authorities that sign the certificates", flag("client-cert-auth"), flag("trusted-ca-file"))
 	case t.ca == "" && t.allowedCN != "":
 		return fmt.Errorf("%s takes %s: without it no peer is asked for a certificate", flag("cert-allowed-cn"), flag("trusted-ca-file"))
 	}

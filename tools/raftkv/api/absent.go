@@ -15,7 +15,7 @@ import (
 // Watches, leases and users cannot be made. What is asked of those that there are has an answer all
 // the same, which is etcd's where there are none.
 
-// absent are the services of what cannot be made, and what to say who wants to make one.
+// absent are the services of what cannot be made, and the answer to an attempt.
 var absent = map[string]string{
 	"/etcdserverpb.Lease/": "raftkv has no leases",
 	"/etcdserverpb.Auth/":  "raftkv has no users: use client certificates",
@@ -54,7 +54,7 @@ func (w *watch) Watch(stream pb.Watch_WatchServer) error {
 			return err
 		}
 		if r.GetCreateRequest() == nil {
-			continue // there is none to be cancelled, or to tell of
+			continue // there is none to cancel, or to report on
 		}
 		const none = -1 // as etcd calls a watch that did not begin
 		answer := &pb.WatchResponse{Header: w.s.header(0), WatchId: none, Created: true, Canceled: true, CancelReason: noWatches}

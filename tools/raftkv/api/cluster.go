@@ -66,7 +66,8 @@ func (c *cluster) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (
 		if started < (voters-1)/2+1 {
 			return nil, node.ErrUnhealthy
 		}
-		// Who is down already is no loss; who is up must leave a quorum of those who are.
+		// A member that is down already is no loss; one that is up must leave a quorum of those
+		// that are.
 		if voters, up := c.up(); c.isUp(r.ID) && up-1 < (voters-1)/2+1 {
 			return nil, rpctypes.ErrGRPCUnhealthy
 		}

@@ -92,7 +92,7 @@ func (s *Server) voter(context.Context) error {
 }
 
 // probe serves a probe that looks at several things, and each of them below it. With ?exclude=name
-// it passes one over, and with ?verbose it tells of those that are well, too.
+// it leaves one out, and with ?verbose it lists those that pass, too.
 func (s *Server) probe(mux *http.ServeMux, name string, all ...probed) {
 	answer := func(w http.ResponseWriter, r *http.Request, all []probed) {
 		query := r.URL.Query()

@@ -29,7 +29,7 @@ func Listen(address string, config *tls.Config) (net.Listener, error) {
 		return nil, fmt.Errorf("%s: https needs a certificate and its key", address)
 	}
 	config = config.Clone()
-	// Who speaks both is sent to the server of HTTP/1.1, which knows all that is no gRPC; gRPC
+	// A client that speaks both goes to the server of HTTP/1.1, which serves all but gRPC; gRPC
 	// speaks only the other.
 	config.NextProtos = []string{"http/1.1", "h2"}
 	return tls.NewListener(l, config), nil
@@ -56,7 +56,7 @@ func Split(l net.Listener) (http2, http1 net.Listener) {
 // helloTimeout is how long a connection may take to say what it is.
 const helloTimeout = 10 * time.Second
 
-// sort gives a connection to whom it is for.
+// sort gives a connection to the queue that it is for.
 func sort(c net.Conn, http2, http1 *queue) {
 	c.SetReadDeadline(time.Now().Add(helloTimeout))
 	r := bufio.NewReaderSize(c, 16)

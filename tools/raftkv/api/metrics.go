@@ -16,7 +16,7 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
-// Metrics are what a member tells of itself, under etcd's names where etcd has one.
+// Metrics are what a member says of itself, under etcd's names where etcd has one.
 type Metrics struct {
 	Registry *prometheus.Registry
 
@@ -72,7 +72,7 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// Log returns what the log is to tell.
+// Log returns what observes the log.
 func (m *Metrics) Log() wal.Observer {
 	return wal.Observer{
 		Wrote: func(n int, took time.Duration) {
@@ -84,7 +84,7 @@ func (m *Metrics) Log() wal.Observer {
 	}
 }
 
-// Node returns what the node is to tell.
+// Node returns what observes the node.
 func (m *Metrics) Node() node.Observer {
 	return node.Observer{
 		Applied: func(took time.Duration) { m.apply.Observe(took.Seconds()) },

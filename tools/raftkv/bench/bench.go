@@ -27,7 +27,7 @@ type Config struct {
 	Progress  *progress.Progress
 }
 
-// warmUp is how many operations each client does before a run; lone clients do more, to tell their
+// warmUp is how many operations each client does before a run; lone clients do more, to learn their
 // speed.
 const (
 	warmUp    = 20
@@ -35,7 +35,7 @@ const (
 )
 
 // Run runs everything and returns the figures. In a turn the two Systems run one after the other,
-// each as a cluster of its own that does one workload with ever more clients, and who is first
+// each as a cluster of its own that does one workload with ever more clients, and which is first
 // changes from turn to turn. Nothing of it remains but profiles. The errors are those of the
 // programs that are run, and the context's.
 func Run(ctx context.Context, cfg Config) (*Table, error) {
@@ -71,7 +71,7 @@ func (r *runner) all(ctx context.Context) error {
 				for i := range r.cfg.Systems {
 					which := (i + turn) % len(r.cfg.Systems)
 					if turn == 0 {
-						which = i // the first tells how much is to be done
+						which = i // the first decides how much is to be done
 					}
 					f, err := r.turn(ctx, turn, which, nodes, w)
 					if err != nil {

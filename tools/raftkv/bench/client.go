@@ -74,8 +74,8 @@ func (c *cluster) run(ctx context.Context, tool string, w Workload, clients, tot
 	return f, nil
 }
 
-// connections is how many connections so many clients share: eight each, as processes with a few
-// goroutines do.
+// connections is how many connections clients share: eight each, as processes with a few goroutines
+// do.
 func connections(clients int) int { return (clients + 7) / 8 }
 
 // parseReport reads what the benchmark tool prints. A report of errors is an error: what was not

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// tick is the unit in which Linux tells processor times to programs, on every architecture that Go
+// tick is the unit in which Linux gives processor times to programs, on every architecture that Go
 // has.
 const tick = 10 * time.Millisecond
 

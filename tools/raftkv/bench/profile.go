@@ -9,8 +9,8 @@ import (
 	"os"
 )
 
-// profile has every member write a CPU profile of the next so many seconds, and sends the outcome
-// when all have. Without a name there is none.
+// profile has every member write a CPU profile of some seconds, and sends the outcome when all
+// have. Without a name there is none.
 func (c *cluster) profile(ctx context.Context, name string, seconds float64) <-chan error {
 	done := make(chan error, 1)
 	if name == "" {

@@ -49,8 +49,8 @@ type Change struct {
 	IsPromote bool `json:"isPromote"`
 }
 
-// New returns a member of a cluster that is being made. All who make the cluster from the same list
-// get the same ID.
+// New returns a member of a cluster that is being made. Every process that makes the cluster from
+// the same list gives it the same ID.
 func New(name, token string, peerURLs []string) Member {
 	return Member{ID: identity(peerURLs, token), PeerURLs: peerURLs, Name: name}
 }

@@ -39,23 +39,23 @@ func TestAChangeIsCheckedAgainstWhoIsThere(t *testing.T) {
 		want   error
 	}{
 		{"a voter", addVoter, 4, at(4, "http://4:1"), nil},
-		{"a voter who is there", addVoter, 1, at(1, "http://4:1"), ErrExists},
+		{"a voter that is there", addVoter, 1, at(1, "http://4:1"), ErrExists},
 		{"a voter at another's URL", addVoter, 4, at(4, "http://4:1", "http://2:2"), ErrURLExists},
-		{"a voter who was removed", addVoter, 9, at(9, "http://9:1"), ErrRemoved},
+		{"a voter that was removed", addVoter, 9, at(9, "http://9:1"), ErrRemoved},
 		{"a second learner", addLearner, 4, at(4, "http://4:1"), ErrTooManyLearners},
-		{"a learner who was removed", addLearner, 9, at(9, "http://9:1"), ErrRemoved},
+		{"a learner that was removed", addLearner, 9, at(9, "http://9:1"), ErrRemoved},
 		{"to promote the learner", addVoter, 3, promote, nil},
 		{"to promote a voter", addVoter, 1, promote, ErrNotLearner},
 		{"to promote a stranger", addVoter, 4, promote, ErrNotFound},
-		{"to promote who was removed", addVoter, 9, promote, ErrRemoved},
+		{"to promote that was removed", addVoter, 9, promote, ErrRemoved},
 		{"to remove a voter", remove, 1, Change{}, nil},
 		{"to remove the learner", remove, 3, Change{}, nil},
 		{"to remove a stranger", remove, 4, Change{}, ErrNotFound},
-		{"to remove who was removed", remove, 9, Change{}, ErrRemoved},
+		{"to remove a removed member", remove, 9, Change{}, ErrRemoved},
 		{"other URLs", update, 2, at(2, "http://2:2", "http://2:3"), nil},
 		{"another's URL", update, 2, at(2, "http://1:1"), ErrURLExists},
 		{"other URLs of a stranger", update, 4, at(4, "http://4:1"), ErrNotFound},
-		{"other URLs of who was removed", update, 9, at(9, "http://9:1"), ErrRemoved},
+		{"other URLs of a removed member", update, 9, at(9, "http://9:1"), ErrRemoved},
 	} {
 		s := three()
 		before := s.List()
@@ -92,7 +92,7 @@ func TestChangesAddUp(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	if !s.Removed(1) || !s.Removed(9) || s.Removed(2) || s.Removed(4) {
-		t.Error("who was removed is not known")
+		t.Error("a removed member is not known")
 	}
 	if m, ok := s.Get(1); ok {
 		t.Errorf("%+v is there", m)
@@ -177,14 +177,14 @@ func TestWhoMakesAClusterFromTheSameListGetsTheSameIDs(t *testing.T) {
 		t.Errorf("the order of its members makes it cluster %x instead of %x", y, x)
 	}
 	if New("a", "another", a.PeerURLs).ID == a.ID {
-		t.Error("the token tells no clusters apart")
+		t.Error("two tokens give one cluster")
 	}
 	if x := New("another name", "etcd-cluster", a.PeerURLs).ID; x != a.ID {
 		t.Error("the name counts")
 	}
 	now := time.Unix(1000, 0)
 	if Joining(a.PeerURLs, false, now).ID == Joining(a.PeerURLs, false, now.Add(time.Second)).ID {
-		t.Error("who joins a second time has its old ID")
+		t.Error("a member that joins a second time has its old ID")
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Compact has reads below rev refused, at once: what only they could find is gone for all who look,
+// Compact has reads below rev refused, at once: what only they could find is gone for every reader,
 // for hashes and snapshots too. Sweep gives its memory back. The error is ErrCompacted if rev has
 // been compacted already, and ErrFutureRev if it is above the newest revision.
 func (s *Store) Compact(rev int64) error {

@@ -71,7 +71,7 @@ func (s *Store) ReadTxn(r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	return resp, nil
 }
 
-// answer is Range for a reader to whom the newest revision is newest.
+// answer is Range for a reader for which newest is the newest revision.
 func (v *View) answer(r *pb.RangeRequest, newest int64) (*pb.RangeResponse, error) {
 	rev := r.Revision
 	if rev > newest {

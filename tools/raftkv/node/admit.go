@@ -28,7 +28,7 @@ const maxTermAhead = 1 << 32
 func (n *Node) admit(m *raftpb.Message) error {
 	switch t := m.GetType(); {
 	case t == raftpb.MsgProp || t == raftpb.MsgReadIndex:
-		// They are passed on to the leader of any term, and may come back to who sent them.
+		// They are passed on to the leader of any term, and may come back to their sender.
 		if m.GetTerm() != 0 || m.GetFrom() == 0 {
 			return nonsense(m, "it is of term %d", m.GetTerm())
 		}
@@ -162,6 +162,6 @@ func (n *Node) step(m *raftpb.Message) {
 		}
 		return
 	}
-	// An error is a message that is of no use any more; that is how raft wants it.
+	// An error is a message that is no longer of use; that is how raft wants it.
 	_ = n.raft.Step(m)
 }

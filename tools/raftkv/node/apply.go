@@ -24,7 +24,7 @@ type applier struct {
 
 	// The goroutine's own.
 	machine *Head // what the machine is to be given in place of its state
-	// Calls that answer who changed the members, once raft has heard that the change is applied.
+	// Calls that answer those who changed the members, once raft knows that the change is applied.
 	changed      []func()
 	since, bytes uint64 // entries applied since the newest snapshot, and their size
 	sized        sized
@@ -152,7 +152,7 @@ func (n *Node) apply(m *raftpb.Message) {
 		}
 		began := time.Now()
 		if err := n.applyEntry(e); errors.Is(err, ErrStopped) {
-			return // raft has not heard of it: it is applied again after a restart
+			return // raft does not know of it: it is applied again after a restart
 		} else if err != nil {
 			n.fail(fmt.Errorf("raftkv: entry %d/%d: %w", e.GetTerm(), e.GetIndex(), err))
 			return

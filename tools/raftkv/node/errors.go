@@ -29,7 +29,7 @@ var (
 )
 
 // ErrNotRestored is of a snapshot that raft does not go on from: it does not have this member, or
-// is of a leader that is none any more.
+// is of a leader that no longer leads.
 var ErrNotRestored = errors.New("raftkv: the snapshot was not restored")
 
 // ErrAhead is of a snapshot that the log has gone beyond, or has come to. Nothing of it is needed.

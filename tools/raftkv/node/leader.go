@@ -84,7 +84,7 @@ func (n *Node) handOver() bool {
 	return true
 }
 
-// leads takes note of who leads.
+// leads takes note of the leader.
 func (n *Node) leads(id uint64) {
 	if !n.lead.set(id) {
 		return
@@ -95,7 +95,7 @@ func (n *Node) leads(id uint64) {
 	n.reads.again()
 }
 
-// leadership is who leads, as far as this member knows.
+// leadership is the leader, as far as this member knows.
 type leadership struct {
 	mu      sync.Mutex
 	id      uint64        // raft.None if no leader is known
@@ -110,14 +110,14 @@ func (l *leadership) get() uint64 {
 	return l.id
 }
 
-// watch returns who leads, and a channel that is closed when that changes.
+// watch returns the leader, and a channel that is closed when that changes.
 func (l *leadership) watch() (id uint64, changed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.id, l.changed
 }
 
-// set says who leads, and returns whether that is new.
+// set sets the leader, and reports whether it is another.
 func (l *leadership) set(id uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

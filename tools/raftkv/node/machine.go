@@ -15,7 +15,7 @@ import (
 
 // A Machine is a state that commands change, in place of the key-value store. What they mean only
 // it knows. Its methods are called one after another. They may wait, until stop is closed; then it
-// does not matter any more what they do.
+// no longer matters what they do.
 //
 // The members of a Node with a Machine are those that the cluster began with.
 type Machine interface {

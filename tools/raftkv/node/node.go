@@ -153,7 +153,7 @@ func (n *Node) Unreachable(id uint64) {
 }
 
 // Evicted tells a member that a peer knows it to be removed. The member itself may not know, as the
-// others do not send to it any more.
+// others no longer send to it.
 func (n *Node) Evicted() { n.fail(ErrRemoved) }
 
 // Status is what a Node knows of itself.
@@ -187,7 +187,7 @@ func (n *Node) Hash(ctx context.Context, rev int64) (mvcc.Hash, error) {
 	return n.store.View().Hash(rev)
 }
 
-// Members returns who belongs to the cluster.
+// Members returns the members of the cluster.
 func (n *Node) Members() *member.Set { return n.members }
 
 // Quota returns how large the state may be, in bytes.

@@ -153,7 +153,7 @@ type waiter struct {
 	size   int
 	term   uint64 // in which it was proposed, 0 if it was not
 	queued bool   // raft has not taken it
-	gone   bool   // its caller does not wait any more: it is only here because it is queued
+	gone   bool   // its caller no longer waits: it is only here because it is queued
 }
 
 type outcome struct {
@@ -182,7 +182,7 @@ func (p *pending) add(id uint64, size int) (*waiter, error) {
 	return w, nil
 }
 
-// drop says that the caller of a request does not wait any more.
+// drop says that the caller of a request no longer waits.
 func (p *pending) drop(id uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -216,7 +216,7 @@ func (p *pending) proposed(id, term uint64) bool {
 	return true
 }
 
-// taken says that requests are not queued any more.
+// taken says that requests are no longer queued.
 func (p *pending) taken(proposals []proposal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -265,7 +265,7 @@ func (p *pending) lost(term uint64) {
 	}
 }
 
-// failAll answers all requests, when none will be taken any more.
+// failAll answers all requests, when no more will be taken.
 func (p *pending) failAll(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,7 +16,7 @@ type reached struct {
 
 func (r *reached) init() { r.ids = map[uint64]bool{} }
 
-// Meet tells a member whom to answer that its log does not know yet. What the log says of a member
+// Meet has the member answer others that its log does not know yet. What the log says of a member
 // is not changed by it.
 func (n *Node) Meet(members []member.Member) {
 	n.reached.mu.Lock()

@@ -16,10 +16,10 @@ import (
 // the line says.
 func (n *Node) ready(rd raft.Ready) {
 	if rd.SoftState != nil {
-		n.leads(rd.SoftState.Lead) // nothing: who leads is not written anywhere
+		n.leads(rd.SoftState.Lead) // nothing: the leader is not written anywhere
 	}
 	if term := rd.HardState.GetTerm(); term != 0 {
-		n.term.Store(term) // nothing: this is for those who ask, and persist is what counts
+		n.term.Store(term) // nothing: this is only for Status, and persist is what counts
 		n.committed.Store(rd.HardState.GetCommit())
 	}
 	for _, s := range rd.ReadStates {
@@ -49,7 +49,7 @@ func (n *Node) persist(m *raftpb.Message) {
 		n.last = entries[len(entries)-1].Index
 	}
 	if snapshot := m.GetSnapshot(); !raft.IsEmptySnap(snapshot) {
-		// The snapshot's file was durable before raft heard of it. A crash here leaves a file that
+		// The snapshot's file was durable before raft knew of it. A crash here leaves a file that
 		// no record names.
 		if err := n.wal.SaveSnapshot(record(snapshot)); err != nil {
 			n.fail(err) // the log before the snapshot; the leader sends the snapshot again
@@ -139,7 +139,7 @@ func (n *Node) deliver(messages []*raftpb.Message) {
 // send sends a message to a peer.
 func (n *Node) send(m *raftpb.Message) {
 	if !between[m.GetType()] {
-		return // raft passes an order to hand over on to another leader, who has not been asked
+		return // raft passes an order to hand over on to another leader, which was not asked
 	}
 	select {
 	case <-n.failed:

@@ -135,7 +135,7 @@ func (n *Node) applyChange(index uint64, cc *raftpb.ConfChange) error {
 		cc.NodeId = new(uint64) // raft must learn of it all the same
 	}
 	if err := n.configure(index, cc); err != nil {
-		return err // the Node is stopped, and raft has not heard of it
+		return err // the Node is stopped, and raft does not know of it
 	}
 	n.applier.changed = append(n.applier.changed, func() { n.pending.decide(cc.GetId(), &pb.EmptyResponse{}, refused) })
 	return nil
@@ -196,7 +196,8 @@ func (n *Node) configure(index uint64, cc raftpb.ConfChangeI) error {
 		n.applier.conf = conf
 		n.applier.mu.Unlock()
 		// From here on a restart knows of the change. A commit alone is durable only with what is
-		// saved next, and with who was removed the majority may be gone that could tell of it.
+		// saved next, and with the member that was removed the majority that knows of it may be
+		// gone.
 		return n.wal.Sync()
 	case <-n.stop:
 		return ErrStopped

@@ -18,7 +18,7 @@ import (
 const howToMove = "start etcd on it, or give another --data-dir; etcdctl make-mirror copies the keys from one to the other"
 
 // notEtcds returns an error if a member's directory is etcd's. Nothing that etcd keeps in its
-// database is in the log any more, so that a start would lose it, and what leases and users guarded
+// database is still in the log, so that a start would lose it, and what leases and users guarded
 // would be open.
 func notEtcds(fsys fileutil.FS, dir string) error {
 	db := filepath.Join(dir, "snap", "db")

@@ -160,7 +160,7 @@ func (n *Node) keep(s walpb.Snapshot, h Head, view *mvcc.View) error {
 		return err
 	}
 	if err := n.snapshots.Keep(n.cfg.KeepSnapshots, s); err != nil {
-		return err // files that are of no use any more
+		return err // and files that are no longer of use
 	}
 	oldest, err := n.snapshots.Oldest(n.cfg.KeepSnapshots, s)
 	if err != nil {
@@ -190,7 +190,7 @@ func (n *Node) replace(s *raftpb.Snapshot) {
 	n.reach()
 	n.handMachine()
 	a.reached(n, index, s.GetMetadata().GetTerm())
-	// What happened to requests of ours between the two states is not known any more.
+	// What happened to requests of ours between the two states is no longer known.
 	n.pending.lost(s.GetMetadata().GetTerm() + 1)
 	// All of it: it ends before the snapshot, so that no older one could be replayed from.
 	if err := n.wal.Release(index); err != nil {

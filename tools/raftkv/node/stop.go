@@ -6,7 +6,7 @@ import "fmt"
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
 // Stopped is closed when the Node has stopped or is about to, for whatever reason: it decides
-// nothing any more.
+// nothing more.
 func (n *Node) Stopped() <-chan struct{} { return n.stop }
 
 // Err returns why the Node stopped without Stop, or nil.

@@ -5,12 +5,12 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// storage is raft's log in memory. It hands out a snapshot only if everyone who is a member now can
-// be restored from it: raft would send an older one over and over to a member that was added after
-// it, which never takes it.
+// storage is raft's log in memory. It hands out a snapshot only if every member there is now can be
+// restored from it: raft would send an older one over and over to a member that was added after it,
+// which never takes it.
 type storage struct {
 	*raft.MemoryStorage
-	// The index of the last change of members that raft has heard of; the loop's.
+	// The index of the last change of members that raft knows of; the loop's.
 	changed uint64
 	demand  func(index uint64) // has a snapshot made of this index or a later one
 }

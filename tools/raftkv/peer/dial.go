@@ -83,8 +83,8 @@ func (c *conns) Close() {
 	}
 }
 
-// Ask asks a member, at its URLs, which are separated by commas, one after the other, who belongs
-// to its cluster.
+// Ask asks a member, at its URLs, which are separated by commas, one after the other, which members
+// its cluster has.
 func Ask(ctx context.Context, urls string, config *tls.Config) (info Info, err error) {
 	c, err := dialAll(strings.Split(urls, ","), config)
 	if err != nil {

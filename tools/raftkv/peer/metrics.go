@@ -57,7 +57,7 @@ func (m *metrics) meet(id uint64) {
 	}
 }
 
-// forget ends the series of a member that is none any more, which would look like one that is down.
+// forget ends the series of a member that was removed, which would look like one that is down.
 func (m *metrics) forget(id uint64) {
 	with := hex(id)
 	m.active.DeleteLabelValues(with)

@@ -91,8 +91,8 @@ func TestEachPeerHasSeriesOfItsOwnWhileItIsAMember(t *testing.T) {
 		return n
 	}
 	if failures(hex(down)) == 0 || failures(hex(other)) != 0 {
-		t.Errorf("%v failures of who is down, %v of who is not", failures(hex(down)), failures(hex(other)))
+		t.Errorf("%v failures of the member that is down, %v of the other", failures(hex(down)), failures(hex(other)))
 	}
 	a.transport.RemovePeer(down)
-	eventually(t, "who is no member to be forgotten", func() bool { return len(labels(m.sendFailures)) == 1 && len(labels(m.active)) == 1 })
+	eventually(t, "a stranger to be forgotten", func() bool { return len(labels(m.sendFailures)) == 1 && len(labels(m.active)) == 1 })
 }

@@ -44,7 +44,7 @@ const (
 
 	measureEvery = 5 * time.Second // how long a peer takes to answer
 
-	pingEvery    = 10 * time.Second // when nothing else is heard
+	pingEvery    = 10 * time.Second // when nothing else arrives
 	pingTimeout  = 5 * time.Second  // until a peer that does not answer is taken for lost
 	streamWindow = 1 << 20          // bytes under way in one stream
 	connWindow   = 4 << 20          // and in all of a connection

@@ -517,7 +517,7 @@ func TestAMemberThatLeavesIsToldWhatWaits(t *testing.T) {
 	a.transport.wg.Wait() // the stream has ended on its own
 	select {
 	case m := <-b.received:
-		t.Errorf("message %d was sent to who is no member", m.GetIndex())
+		t.Errorf("message %d was sent to a stranger", m.GetIndex())
 	default:
 	}
 	if !a.transport.Active(other).IsZero() {

@@ -49,8 +49,8 @@ type Server struct {
 }
 
 // NewGRPC returns a gRPC server that offers it. Without TLS: the listener has done that. A peer
-// that is not heard of for a while is taken for lost, so that what it was about to send is not
-// waited for.
+// that is silent for a while is taken for lost, so that what it was about to send is not waited
+// for.
 func (s *Server) NewGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.WaitForHandlers(true), // Stop waits for those that write a snapshot
@@ -64,7 +64,7 @@ func (s *Server) NewGRPC() *grpc.Server {
 	return g
 }
 
-// check returns who calls, or why he may not.
+// check returns which member calls, or why it may not.
 func (s *Server) check(ctx context.Context) (from uint64, err error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if v := md.Get("version"); len(v) != 1 || v[0] != version {
@@ -86,8 +86,8 @@ func (s *Server) check(ctx context.Context) (from uint64, err error) {
 	return from, nil
 }
 
-// trusts returns why a caller may not speak who says that his log stands as it does. Who says
-// nothing has all that he ever had.
+// trusts returns why a caller may not speak whose log stands as it says. One that says nothing has
+// all that it ever had.
 func (s *Server) trusts(ctx context.Context, from uint64) error {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if len(md.Get("last")) == 0 {

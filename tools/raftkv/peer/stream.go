@@ -31,13 +31,13 @@ type peer struct {
 	queue  []*raftpb.Message
 	queued int           // bytes of the entries in it
 	signal chan struct{} // there is something in queue
-	// Closed when the member is none any more: what is in queue is the last it is told.
+	// Closed when the member was removed: what is in queue is the last it is sent.
 	gone   chan struct{}
 	active atomic.Int64 // since when a stream is open, in Unix nanoseconds; 0 if none is
 }
 
-// errLeft says that a peer is no member any more and was told all.
-var errLeft = errors.New("the peer is no member any more")
+// errLeft says that a peer is no longer a member and was sent everything.
+var errLeft = errors.New("the peer is no longer a member")
 
 // send queues a message, unless too many wait.
 func (p *peer) send(m *raftpb.Message) {
@@ -61,8 +61,8 @@ func (p *peer) take() []*raftpb.Message {
 	return queue
 }
 
-// run keeps a stream open, also when there is nothing to say: it is how a member knows whom it can
-// reach.
+// run keeps a stream open, also when there is nothing to say: it is how a member knows which peers
+// it can reach.
 func (p *peer) run() {
 	defer p.t.wg.Done()
 	defer func() {
@@ -108,7 +108,7 @@ func (p *peer) run() {
 		case <-retry.C:
 		case <-p.signal:
 		case <-p.gone:
-			return // who cannot be reached cannot be told
+			return // a member that cannot be reached cannot be sent anything
 		case <-p.ctx.Done():
 			return
 		}

@@ -41,7 +41,7 @@ type Transport struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	asking sync.Mutex // held while peers are asked who belongs to the cluster
+	asking sync.Mutex // held while peers are asked for the members of the cluster
 	asked  time.Time  // when they were asked last
 }
 
@@ -90,9 +90,9 @@ func (t *Transport) knows(id uint64) bool {
 	return t.peers[id] != nil
 }
 
-// vouched asks peers who belongs to the cluster until one says that id does, and has this member
-// meet those it does not know. Any number of strangers may call: they are asked once in a while,
-// and for one caller at a time. Who is turned away calls again.
+// vouched asks peers for the members of the cluster until one has id among them, and has this
+// member meet those it does not know. Any number of strangers may call: they are asked once in a
+// while, and for one caller at a time. A caller that is refused calls again.
 func (t *Transport) vouched(ctx context.Context, id uint64) bool {
 	if !t.asking.TryLock() {
 		return false

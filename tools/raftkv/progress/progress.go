@@ -1,5 +1,5 @@
-// Package progress tells people how far something is: on a terminal in a line that changes,
-// elsewhere, as in a file or the log of a CI, with a line for each stage.
+// Package progress shows how far something is: on a terminal in a line that changes, elsewhere, as
+// in a file or the log of a CI, with a line for each stage.
 package progress
 
 import (

@@ -59,6 +59,14 @@ func Example() {
 			fmt.Printf("%d: %s %v\n", me, m.Command, m.CommandIndex == index)
 		}
 	}
-	// Output: 0: x=1 true 1: x=1 true 2: x=1 true 0: y=2 true 1: y=2 true 2: y=2 true 0: x=3 true
-	// 1: x=3 true 2: x=3 true
+	// Output:
+	// 0: x=1 true
+	// 1: x=1 true
+	// 2: x=1 true
+	// 0: y=2 true
+	// 1: y=2 true
+	// 2: y=2 true
+	// 0: x=3 true
+	// 1: x=3 true
+	// 2: x=3 true
 }

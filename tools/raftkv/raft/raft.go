@@ -47,8 +47,8 @@ type Raft struct {
 	served    chan struct{} // closed when server has ended
 	ctx       context.Context
 	cancel    context.CancelFunc
-	snapshots sync.RWMutex // read by those who make one
-	one       sync.Mutex   // of whom one does so at a time
+	snapshots sync.RWMutex // held for reading while one is made
+	one       sync.Mutex   // so that only one is made at a time
 	kill      sync.Once
 	err       error
 	apply     *applying

@@ -68,19 +68,18 @@ func tell(t *testing.T, text string) string {
 // A story is the log that a story in testdata is about. What the Writer does in the background is
 // done after each command.
 type story struct {
-	t     *testing.T
-	lab   *lab
-	w     *wal.Writer
-	tasks []func()
-	cut   *crashfs.FS // what a power cut has left, once there was one
-	out   strings.Builder
+	t   *testing.T
+	lab *lab
+	w   *wal.Writer // of no log, and closed, if no process has the log open
+	cut *crashfs.FS // what a power cut has left
+	out strings.Builder
 
 	flipped map[string]wal.Record // by term and index, the entries that flip has found
 }
 
 // begin has the story go on with a file system, which no process has open.
 func (s *story) begin(f *crashfs.FS) {
-	s.lab, s.w, s.tasks, s.cut = newLab(f), &wal.Writer{}, nil, nil
+	s.lab, s.w, s.cut = newLab(f), &wal.Writer{}, nil
 }
 
 // end ends the process. It changes nothing on the disk any more.
@@ -91,7 +90,6 @@ func (s *story) end() {
 
 func (s *story) options() *wal.Options {
 	o := s.lab.options()
-	o.Background = func(task func()) { s.tasks = append(s.tasks, task) }
 	o.Observer.Trimmed = func(segment string, offset, n int64, copied string) {
 		s.say("trimmed %d bytes at %d of %s, kept in %s", n, offset, segment, copied)
 	}
@@ -133,11 +131,7 @@ func (s *story) run(line string) {
 		s.lab.did()
 	}
 	err := do(words[1:])
-	for len(s.tasks) > 0 && s.cut == nil {
-		task := s.tasks[0]
-		s.tasks = s.tasks[1:]
-		task()
-	}
+	s.lab.settle()
 	switch {
 	case s.cut != nil:
 		s.say("the power fails")
@@ -148,8 +142,11 @@ func (s *story) run(line string) {
 	}
 }
 
-func (s *story) create([]string) (err error) {
-	s.w, err = wal.Create(labDir, []byte("meta"), s.options())
+func (s *story) create([]string) error {
+	w, err := wal.Create(labDir, []byte("meta"), s.options())
+	if err == nil {
+		s.w = w
+	}
 	return err
 }
 

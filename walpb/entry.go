@@ -100,11 +100,12 @@ func (e *Entry) Checksum(chain uint32) uint32 {
 // Unmarshal sets *e to the entry that b encodes, in either dialect. Data aliases b. It does not
 // allocate unless it fails.
 //
-// A field that is not there is 0, or nil: users of etcd's 3.7 log may leave them out. Otherwise, if
-// b is not an entry that etcd or this package would have written, Unmarshal returns an error that
-// wraps ErrMalformed and *e is as before: b ends within a field, a varint is longer than its value
-// needs, a field is unknown, of the wrong wire type, repeated or out of order, or the type is none
-// of the three.
+// A field that is not there is 0, or nil: users of etcd's 3.7 log may leave them out. If b is not
+// an entry that etcd or this package would have written, Unmarshal returns an error that wraps
+// ErrMalformed, and *e is as before. That is the case if
+//   - b ends within a field, or a varint is longer than its value needs;
+//   - a field is unknown, has the wrong wire type, or stands twice or out of order;
+//   - the type is none of the three.
 func (e *Entry) Unmarshal(b []byte) error {
 	return e.unmarshal(b, strict)
 }

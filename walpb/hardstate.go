@@ -37,11 +37,12 @@ func (s *HardState) Append(b []byte) []byte {
 
 // Unmarshal sets *s to the hard state that b encodes. It does not allocate unless it fails.
 //
-// All three fields must be there, as etcd and this package always write them: nothing else
-// distinguishes a hard state from an entry without data whose record has changed its type. If one
-// is missing, unknown, repeated, out of order or of the wrong wire type, if b ends within a field
-// or a varint is longer than its value needs, Unmarshal returns an error that wraps ErrMalformed
-// and *s is as before.
+// If b is not a hard state that etcd or this package would have written, Unmarshal returns an error
+// that wraps ErrMalformed, and *s is as before. That is the case if
+//   - b ends within a field, or a varint is longer than its value needs;
+//   - a field is unknown, has the wrong wire type, or stands twice or out of order;
+//   - term, vote or commit is missing: nothing else distinguishes an entry without data, in a
+//     record whose type has changed.
 func (s *HardState) Unmarshal(b []byte) error {
 	return s.unmarshal(b, strict)
 }

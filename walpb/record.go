@@ -161,17 +161,15 @@ func (r *Record) dataLen() int {
 // If b is not a record that etcd or this package would have written, Unmarshal returns an error
 // that wraps ErrMalformed and says what is wrong at which offset of b, and *r is as before. That is
 // the case if
-//
-//   - b ends within a field, or a varint is longer than its value needs,
+//   - b ends within a field, or a varint is longer than its value needs;
 //   - a field is unknown, has the wrong wire type, or stands twice or out of order; but if the
-//     record is vouched, unknown fields are skipped wherever they stand,
-//   - type or crc is missing,
-//   - type does not fit 8 bits or crc does not fit 32,
+//     record has a header_crc, unknown fields are skipped wherever they stand;
+//   - type or crc is missing;
+//   - type does not fit 8 bits or crc does not fit 32;
 //   - synced_to is there, but is 0 or without a header_crc.
 //
 // Unmarshal checks neither CRC nor HeaderCRC, and takes any type. A caller that relies on
-// header_crc compares it with HeadSum(seed, b): until then it is not known that a skipped field was
-// not damage.
+// header_crc compares it with HeadSum(seed, b): until then, a skipped field may have been damage.
 func (r *Record) Unmarshal(b []byte) error {
 	// Fields are gathered in variables rather than in a Record, which would not fit the registers.
 	var (

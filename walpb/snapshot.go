@@ -44,10 +44,11 @@ func (s *Snapshot) Append(b []byte) []byte {
 // Unmarshal sets *s to the snapshot that b encodes. ConfState aliases b and is not looked into. It
 // does not allocate unless it fails.
 //
-// Index and term must be there, as etcd and this package always write them. If one is missing, a
-// field is unknown, repeated, out of order or of the wrong wire type, if b ends within a field or a
-// varint is longer than its value needs, Unmarshal returns an error that wraps ErrMalformed and *s
-// is as before.
+// If b is not a snapshot record that etcd or this package would have written, Unmarshal returns an
+// error that wraps ErrMalformed, and *s is as before. That is the case if
+//   - b ends within a field, or a varint is longer than its value needs;
+//   - a field is unknown, has the wrong wire type, or stands twice or out of order;
+//   - index or term is missing.
 func (s *Snapshot) Unmarshal(b []byte) error {
 	return s.unmarshal(b, strict)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -47,4 +48,40 @@ func TestReadmeShowsWhatIsPrinted(t *testing.T) {
 		return
 	}
 	t.Errorf("README.md does not show what is printed; go test ./tools/waldump -run Readme -update makes it so. It would be:\n%s", printed)
+}
+
+// The commands in README.md that it shows no output of name what is there.
+func TestReadmesOtherCommandsAreThere(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(readme, -1) {
+		for line := range strings.Lines(string(block[1])) {
+			command, _, _ := strings.Cut(line, "#")
+			words := strings.Fields(command)
+			found++
+			switch words[0] {
+			case "waldump":
+				c, rest, err := new(app).commands().Find(words[1:])
+				if err == nil {
+					err = c.ParseFlags(rest)
+				}
+				if err != nil {
+					t.Errorf("%s: %v", command, err)
+				}
+			case "go":
+				name, _, _ := strings.Cut(words[len(words)-1], "@")
+				if out, err := exec.Command("go", "list", "-f", "{{.Name}}", name).CombinedOutput(); err != nil || string(out) != "main\n" {
+					t.Errorf("%s: %v: %s", command, err, out)
+				}
+			default:
+				t.Errorf("%s: this test does not know what that is", command)
+			}
+		}
+	}
+	if found < 2 {
+		t.Errorf("README.md has %d commands", found)
+	}
 }

@@ -488,14 +488,7 @@ func TestBodySurvivesEveryFault(t *testing.T) {
 			fsys := crashfs.New()
 			s := open(t, fsys)
 			writeBody(t, s, 1, 100)
-			op := 0
-			fsys.SetFault(func(crashfs.Op) error {
-				op++
-				if op == n+1 {
-					return fault
-				}
-				return nil
-			})
+			ops := failOnce(fsys, n, fault)
 			attempt := func() error {
 				w, err := s.Resume(Body{Index: 1, Term: 2, ID: testID})
 				if err != nil {
@@ -509,7 +502,7 @@ func TestBodySurvivesEveryFault(t *testing.T) {
 			}
 			err := attempt()
 			fsys.SetFault(nil)
-			if op <= n {
+			if *ops <= n {
 				break
 			}
 			runs++

@@ -333,16 +333,23 @@ func damage(t testing.TB, fsys *crashfs.FS, name string) {
 	fsys.WriteFile(name, b)
 }
 
+// lastDamaged returns a store with three snapshots and three bodies, of which the last are damaged.
+func lastDamaged(t testing.TB) (*crashfs.FS, *Store) {
+	t.Helper()
+	fsys := crashfs.New()
+	s := open(t, fsys)
+	save(t, s, 1, 2, 3)
+	for i := range uint64(3) {
+		writeBody(t, s, i+1, 1000)
+	}
+	damage(t, fsys, file(3))
+	damage(t, fsys, "snap/"+bodyName(3))
+	return fsys, s
+}
+
 func TestDamagedFileIsSetAsideAndAnOlderOneFound(t *testing.T) {
 	for _, writable := range []bool{true, false} {
-		fsys := crashfs.New()
-		s := open(t, fsys)
-		save(t, s, 1, 2, 3)
-		for i := range uint64(3) {
-			writeBody(t, s, i+1, 1000)
-		}
-		damage(t, fsys, file(3))
-		damage(t, fsys, "snap/"+bodyName(3))
+		fsys, s := lastDamaged(t)
 		if !writable {
 			fsys.SetFault(func(op crashfs.Op) error {
 				if op.Kind.Changes() {
@@ -372,14 +379,7 @@ func TestDamagedFileIsSetAsideAndAnOlderOneFound(t *testing.T) {
 
 // A Dir reads what is good and leaves everything as it is, also on a medium that cannot be written.
 func TestADirChangesNothing(t *testing.T) {
-	fsys := crashfs.New()
-	s := open(t, fsys)
-	save(t, s, 1, 2, 3)
-	for i := range uint64(3) {
-		writeBody(t, s, i+1, 1000)
-	}
-	damage(t, fsys, file(3))
-	damage(t, fsys, "snap/"+bodyName(3))
+	fsys, _ := lastDamaged(t)
 	fsys.WriteFile(file(4)+".0.tmp", nil)
 	before := fsys.Tree()
 	fsys.SetHook(func(op crashfs.Op) { t.Errorf("%v", op) }, nil)
@@ -603,6 +603,19 @@ func TestKeep(t *testing.T) {
 	})
 }
 
+// failOnce has the operation number n, from 0, fail with fault. ops counts those that were done.
+func failOnce(fsys *crashfs.FS, n int, fault error) (ops *int) {
+	ops = new(int)
+	fsys.SetFault(func(crashfs.Op) error {
+		*ops++
+		if *ops == n+1 {
+			return fault
+		}
+		return nil
+	})
+	return ops
+}
+
 // Every operation of a Save fails in every way, in turn. What was there before is there, and once
 // the fault is gone Save works.
 func TestSaveSurvivesEveryFault(t *testing.T) {
@@ -617,17 +630,10 @@ func TestSaveSurvivesEveryFault(t *testing.T) {
 				if err := s.Save(old); err != nil {
 					t.Fatal(err)
 				}
-				op := 0
-				fsys.SetFault(func(crashfs.Op) error {
-					op++
-					if op == n+1 {
-						return fault
-					}
-					return nil
-				})
+				ops := failOnce(fsys, n, fault)
 				err := s.Save(at(saved))
 				fsys.SetFault(nil)
-				if op <= n {
+				if *ops <= n {
 					break
 				}
 				runs++

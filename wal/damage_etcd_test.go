@@ -128,190 +128,186 @@ func TestDefectsTableIsComplete(t *testing.T) {
 	}
 }
 
-func TestDefectsAreJudgedByTheirEvidence(t *testing.T) {
+// eachDefect calls f with each of the logs, in a directory of its own.
+func eachDefect(t *testing.T, f func(t *testing.T, d defect, dir string)) {
 	dirs := testlogs.Defects(t)
 	for _, d := range defects {
-		t.Run(d.name, func(t *testing.T) {
-			dir := dirs[d.name]
-			before := tree(t, dir)
-			report, err := wal.Check(dir, nil)
-			must(t, err)
-			if report.Verdict != d.verdict {
-				t.Errorf("Check: %v, want %v", report.Verdict, d.verdict)
-			}
-			switch {
-			case d.verdict == wal.Clean && len(report.Findings) > 0:
-				t.Errorf("Check found %+v", report.Findings)
-			case d.verdict != wal.Clean && len(report.Findings) == 0:
-				t.Errorf("Check found nothing")
-			case d.verdict != wal.Clean:
-				f := report.Findings[0]
-				if f.Segment != d.segment || f.Offset != d.offset || f.Kind != d.kind || f.Resumes != d.resumes {
-					t.Errorf("Check found %+v, want %v in %s at %d, resuming at %d", f, d.kind, d.segment, d.offset, d.resumes)
-				}
-				if d.torn > 0 && f.Rest != d.offset+d.torn {
-					t.Errorf("Check: the tail ends at %d, want %d", f.Rest, d.offset+d.torn)
-				}
-			}
-
-			log, err := wal.Replay(wal.Records(dir, d.at.Index, nil), d.at)
-			var corrupt *wal.CorruptError
-			switch {
-			case d.replay != nil:
-				if !errors.Is(err, d.replay) || log != nil {
-					t.Errorf("Replay: %v, %v; want %v", log, err, d.replay)
-				}
-			case d.verdict == wal.Corrupt:
-				if !errors.As(err, &corrupt) || corrupt.Kind != d.kind || corrupt.Segment != d.segment || corrupt.Offset != d.offset {
-					t.Errorf("Replay: %v, want %v at %d", err, d.kind, d.offset)
-				}
-			case err != nil:
-				t.Errorf("Replay: %v", err)
-			}
-			if log != nil {
-				if got := text(log.Entries); got != d.entries || log.State != d.state || string(log.Metadata) != "meta" {
-					t.Errorf("Replay: entries %q, state %v, metadata %q; want %q, %v", got, log.State, log.Metadata, d.entries, d.state)
-				}
-			}
-			if !maps.Equal(tree(t, dir), before) {
-				t.Error("reading changed the directory")
-			}
-		})
+		t.Run(d.name, func(t *testing.T) { f(t, d, dirs[d.name]) })
 	}
 }
 
+func TestDefectsAreJudgedByTheirEvidence(t *testing.T) {
+	eachDefect(t, func(t *testing.T, d defect, dir string) {
+		before := tree(t, dir)
+		report, err := wal.Check(dir, nil)
+		must(t, err)
+		if report.Verdict != d.verdict {
+			t.Errorf("Check: %v, want %v", report.Verdict, d.verdict)
+		}
+		switch {
+		case d.verdict == wal.Clean && len(report.Findings) > 0:
+			t.Errorf("Check found %+v", report.Findings)
+		case d.verdict != wal.Clean && len(report.Findings) == 0:
+			t.Errorf("Check found nothing")
+		case d.verdict != wal.Clean:
+			f := report.Findings[0]
+			if f.Segment != d.segment || f.Offset != d.offset || f.Kind != d.kind || f.Resumes != d.resumes {
+				t.Errorf("Check found %+v, want %v in %s at %d, resuming at %d", f, d.kind, d.segment, d.offset, d.resumes)
+			}
+			if d.torn > 0 && f.Rest != d.offset+d.torn {
+				t.Errorf("Check: the tail ends at %d, want %d", f.Rest, d.offset+d.torn)
+			}
+		}
+
+		log, err := wal.Replay(wal.Records(dir, d.at.Index, nil), d.at)
+		var corrupt *wal.CorruptError
+		switch {
+		case d.replay != nil:
+			if !errors.Is(err, d.replay) || log != nil {
+				t.Errorf("Replay: %v, %v; want %v", log, err, d.replay)
+			}
+		case d.verdict == wal.Corrupt:
+			if !errors.As(err, &corrupt) || corrupt.Kind != d.kind || corrupt.Segment != d.segment || corrupt.Offset != d.offset {
+				t.Errorf("Replay: %v, want %v at %d", err, d.kind, d.offset)
+			}
+		case err != nil:
+			t.Errorf("Replay: %v", err)
+		}
+		if log != nil {
+			if got := text(log.Entries); got != d.entries || log.State != d.state || string(log.Metadata) != "meta" {
+				t.Errorf("Replay: entries %q, state %v, metadata %q; want %q, %v", got, log.State, log.Metadata, d.entries, d.state)
+			}
+		}
+		if !maps.Equal(tree(t, dir), before) {
+			t.Error("reading changed the directory")
+		}
+	})
+}
+
 func TestOpenRefusesDamageAndTrimsTornTails(t *testing.T) {
-	dirs := testlogs.Defects(t)
-	for _, d := range defects {
-		t.Run(d.name, func(t *testing.T) {
-			dir := dirs[d.name]
-			before := tree(t, dir)
-			original, err := os.ReadFile(filepath.Join(dir, d.segment))
-			must(t, err)
-			var said bytes.Buffer
-			opts := &wal.Options{SegmentSize: 64 << 10, Logger: slog.New(slog.NewTextHandler(&said, nil))}
+	eachDefect(t, func(t *testing.T, d defect, dir string) {
+		before := tree(t, dir)
+		original, err := os.ReadFile(filepath.Join(dir, d.segment))
+		must(t, err)
+		var said bytes.Buffer
+		opts := &wal.Options{SegmentSize: 64 << 10, Logger: slog.New(slog.NewTextHandler(&said, nil))}
 
-			w, err := wal.Open(dir, opts)
-			if d.verdict >= wal.Corrupt {
-				var corrupt *wal.CorruptError
-				if !errors.As(err, &corrupt) || corrupt.Kind != d.kind || corrupt.Segment != d.segment || corrupt.Offset != d.offset {
-					t.Fatalf("Open: %v, want %v in %s at %d", err, d.kind, d.segment, d.offset)
-				}
-				if s := err.Error(); !strings.Contains(s, d.segment) || !strings.Contains(s, d.kind.String()) || !strings.Contains(s, fmt.Sprint(d.offset)) {
-					t.Errorf("the text does not say where and why: %s", s)
-				}
-				if !maps.Equal(tree(t, dir), before) {
-					t.Error("Open refused the log and yet changed the directory")
-				}
-				noGoroutines(t)
-				return
+		w, err := wal.Open(dir, opts)
+		if d.verdict >= wal.Corrupt {
+			var corrupt *wal.CorruptError
+			if !errors.As(err, &corrupt) || corrupt.Kind != d.kind || corrupt.Segment != d.segment || corrupt.Offset != d.offset {
+				t.Fatalf("Open: %v, want %v in %s at %d", err, d.kind, d.segment, d.offset)
 			}
-			must(t, err)
-			copyName := filepath.Join(dir, fmt.Sprintf("%s.%d.torn", d.segment, d.offset))
-			if d.torn == 0 {
-				if said.Len() > 0 {
-					t.Errorf("Open of a clean log said %s", &said)
-				}
-				if copies, _ := filepath.Glob(filepath.Join(dir, "*.torn")); len(copies) > 0 {
-					t.Errorf("Open of a clean log made %v", copies)
-				}
-			} else {
-				if n := strings.Count(said.String(), "level=WARN"); n != 1 || !strings.Contains(said.String(), d.segment) {
-					t.Errorf("Open gave %d warnings: %s", n, &said)
-				}
-				kept, err := os.ReadFile(copyName)
-				if err != nil || !bytes.Equal(kept, original[d.offset:d.offset+d.torn]) {
-					t.Errorf("the copy holds %d bytes, %v; not the %d that were dropped", len(kept), err, d.torn)
-				}
-				if info, err := os.Stat(copyName); err != nil || info.Mode() != 0o600 {
-					t.Errorf("the copy's mode is %v, %v", info.Mode(), err)
-				}
-				now, err := os.ReadFile(filepath.Join(dir, d.segment))
-				must(t, err)
-				if !bytes.Equal(now[:d.offset], original[:d.offset]) || len(bytes.Trim(now[d.offset:], "\x00")) > 0 {
-					t.Error("what stands before the tail changed, or the tail was not zeroed")
-				}
+			if s := err.Error(); !strings.Contains(s, d.segment) || !strings.Contains(s, d.kind.String()) || !strings.Contains(s, fmt.Sprint(d.offset)) {
+				t.Errorf("the text does not say where and why: %s", s)
 			}
-			must(t, w.Close())
-
-			// The second time there is nothing to say, and the log goes on.
-			said.Reset()
-			w, err = wal.Open(dir, opts)
-			must(t, err)
-			if said.Len() > 0 {
-				t.Errorf("the second Open said %s", &said)
-			}
-			report, err := wal.Check(dir, nil)
-			must(t, err)
-			last, term := report.LastIndex, report.State.Term
-			if err := w.Save(walpb.HardState{}, entries(term, last+1, last+3, 100)); err != nil {
-				t.Errorf("Save after Open: %v", err)
-			}
-			must(t, w.Close())
-			log, err := wal.Replay(wal.Records(dir, 0, nil), walpb.Snapshot{})
-			must(t, err)
-			want := entries(term, last+1, last+3, 100)
-			if n := len(log.Entries); n < 3 || text(log.Entries[n-3:]) != text(want) || !bytes.Equal(log.Entries[n-1].Data, want[2].Data) {
-				t.Errorf("after Save the log holds %s", text(log.Entries))
-			}
-			if d.replay == nil && d.at.Index == 0 {
-				if got := text(log.Entries[:len(log.Entries)-3]); got != d.entries {
-					t.Errorf("before what was saved the log holds %s, want %s", got, d.entries)
-				}
+			if !maps.Equal(tree(t, dir), before) {
+				t.Error("Open refused the log and yet changed the directory")
 			}
 			noGoroutines(t)
-		})
-	}
+			return
+		}
+		must(t, err)
+		copyName := filepath.Join(dir, fmt.Sprintf("%s.%d.torn", d.segment, d.offset))
+		if d.torn == 0 {
+			if said.Len() > 0 {
+				t.Errorf("Open of a clean log said %s", &said)
+			}
+			if copies, _ := filepath.Glob(filepath.Join(dir, "*.torn")); len(copies) > 0 {
+				t.Errorf("Open of a clean log made %v", copies)
+			}
+		} else {
+			if n := strings.Count(said.String(), "level=WARN"); n != 1 || !strings.Contains(said.String(), d.segment) {
+				t.Errorf("Open gave %d warnings: %s", n, &said)
+			}
+			kept, err := os.ReadFile(copyName)
+			if err != nil || !bytes.Equal(kept, original[d.offset:d.offset+d.torn]) {
+				t.Errorf("the copy holds %d bytes, %v; not the %d that were dropped", len(kept), err, d.torn)
+			}
+			if info, err := os.Stat(copyName); err != nil || info.Mode() != 0o600 {
+				t.Errorf("the copy's mode is %v, %v", info.Mode(), err)
+			}
+			now, err := os.ReadFile(filepath.Join(dir, d.segment))
+			must(t, err)
+			if !bytes.Equal(now[:d.offset], original[:d.offset]) || len(bytes.Trim(now[d.offset:], "\x00")) > 0 {
+				t.Error("what stands before the tail changed, or the tail was not zeroed")
+			}
+		}
+		must(t, w.Close())
+
+		// The second time there is nothing to say, and the log goes on.
+		said.Reset()
+		w, err = wal.Open(dir, opts)
+		must(t, err)
+		if said.Len() > 0 {
+			t.Errorf("the second Open said %s", &said)
+		}
+		report, err := wal.Check(dir, nil)
+		must(t, err)
+		last, term := report.LastIndex, report.State.Term
+		if err := w.Save(walpb.HardState{}, entries(term, last+1, last+3, 100)); err != nil {
+			t.Errorf("Save after Open: %v", err)
+		}
+		must(t, w.Close())
+		log, err := wal.Replay(wal.Records(dir, 0, nil), walpb.Snapshot{})
+		must(t, err)
+		want := entries(term, last+1, last+3, 100)
+		if n := len(log.Entries); n < 3 || text(log.Entries[n-3:]) != text(want) || !bytes.Equal(log.Entries[n-1].Data, want[2].Data) {
+			t.Errorf("after Save the log holds %s", text(log.Entries))
+		}
+		if d.replay == nil && d.at.Index == 0 {
+			if got := text(log.Entries[:len(log.Entries)-3]); got != d.entries {
+				t.Errorf("before what was saved the log holds %s, want %s", got, d.entries)
+			}
+		}
+		noGoroutines(t)
+	})
 }
 
 // D16
 func TestRepairRefusesDamageAndPlansBeforeItTrims(t *testing.T) {
-	dirs := testlogs.Defects(t)
-	for _, d := range defects {
-		t.Run(d.name, func(t *testing.T) {
-			dir := dirs[d.name]
-			before := tree(t, dir)
-			plan, err := wal.PlanRepair(dir, nil)
-			var corrupt *wal.CorruptError
-			switch {
-			case d.verdict >= wal.Corrupt:
-				if !errors.As(err, &corrupt) || corrupt.Offset != d.offset || corrupt.Kind != d.kind {
-					t.Errorf("PlanRepair: %v, want %v at %d", err, d.kind, d.offset)
-				}
-			case err != nil:
-				t.Fatal(err)
-			case plan.Verdict != d.verdict || plan.Offset != d.offset || plan.Bytes != d.torn:
-				t.Errorf("plan %+v, want %v at %d, %d bytes", plan, d.verdict, d.offset, d.torn)
+	eachDefect(t, func(t *testing.T, d defect, dir string) {
+		before := tree(t, dir)
+		plan, err := wal.PlanRepair(dir, nil)
+		var corrupt *wal.CorruptError
+		switch {
+		case d.verdict >= wal.Corrupt:
+			if !errors.As(err, &corrupt) || corrupt.Offset != d.offset || corrupt.Kind != d.kind {
+				t.Errorf("PlanRepair: %v, want %v at %d", err, d.kind, d.offset)
 			}
-			if !maps.Equal(tree(t, dir), before) {
-				t.Error("PlanRepair changed the directory")
+		case err != nil:
+			t.Fatal(err)
+		case plan.Verdict != d.verdict || plan.Offset != d.offset || plan.Bytes != d.torn:
+			t.Errorf("plan %+v, want %v at %d, %d bytes", plan, d.verdict, d.offset, d.torn)
+		}
+		if !maps.Equal(tree(t, dir), before) {
+			t.Error("PlanRepair changed the directory")
+		}
+		if plan == nil {
+			return
+		}
+		must(t, plan.Apply())
+		after := tree(t, dir)
+		if d.torn == 0 && !maps.Equal(after, before) {
+			t.Error("there was nothing to repair, and yet the directory changed")
+		}
+		if d.torn > 0 {
+			if info, err := os.Stat(filepath.Join(dir, plan.Copy)); err != nil || info.Mode() != 0o600 || info.Size() != d.torn {
+				t.Errorf("the copy: %v, %v", info, err)
 			}
-			if plan == nil {
-				return
+			if now := tree(t, dir)[filepath.Join(dir, d.segment)]; len(now) == 0 {
+				t.Errorf("%s is gone", d.segment)
 			}
-			must(t, plan.Apply())
-			after := tree(t, dir)
-			if d.torn == 0 && !maps.Equal(after, before) {
-				t.Error("there was nothing to repair, and yet the directory changed")
-			}
-			if d.torn > 0 {
-				if info, err := os.Stat(filepath.Join(dir, plan.Copy)); err != nil || info.Mode() != 0o600 || info.Size() != d.torn {
-					t.Errorf("the copy: %v, %v", info, err)
-				}
-				if now := tree(t, dir)[filepath.Join(dir, d.segment)]; len(now) == 0 {
-					t.Errorf("%s is gone", d.segment)
-				}
-			}
-			report, err := wal.Check(dir, nil)
-			if err != nil || report.Verdict != wal.Clean {
-				t.Errorf("after Apply: %v, %v", report.Verdict, err)
-			}
-			if again, err := wal.PlanRepair(dir, nil); err != nil || again.Verdict != wal.Clean {
-				t.Errorf("planned again: %+v, %v", again, err)
-			}
-			if err := plan.Apply(); d.torn > 0 && !errors.Is(err, wal.ErrChanged) {
-				t.Errorf("applied twice: %v, want ErrChanged", err)
-			}
-		})
-	}
+		}
+		report, err := wal.Check(dir, nil)
+		if err != nil || report.Verdict != wal.Clean {
+			t.Errorf("after Apply: %v, %v", report.Verdict, err)
+		}
+		if again, err := wal.PlanRepair(dir, nil); err != nil || again.Verdict != wal.Clean {
+			t.Errorf("planned again: %+v, %v", again, err)
+		}
+		if err := plan.Apply(); d.torn > 0 && !errors.Is(err, wal.ErrChanged) {
+			t.Errorf("applied twice: %v, want ErrChanged", err)
+		}
+	})
 }

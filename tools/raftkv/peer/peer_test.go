@@ -272,21 +272,24 @@ func TestAPeerThatGoesAwayIsNoticedThoughNothingIsSentAndFoundAgain(t *testing.T
 	}
 }
 
-// call opens the stream of messages with some metadata, and returns how it ends.
-func call(t testing.TB, url, method string, kv ...string) *status.Status {
+// asSelf is the metadata of a stream from self to other.
+var asSelf = []string{"version", version, "cluster", "c1", "from", "1", "to", "2"}
+
+// stream opens a stream with some metadata.
+func stream(t testing.TB, url, method string, kv ...string) grpc.ClientStream {
 	t.Helper()
 	conn, err := Dial(url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
 	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), kv...), 20*time.Second)
-	defer cancel()
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/raftkv.Peer/"+method)
+	t.Cleanup(cancel)
+	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/raftkv.Peer/"+method)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return status.Convert(stream.RecvMsg(new(emptypb.Empty)))
+	return s
 }
 
 func TestWhoIsNotAMemberOfThisClusterGetsNoStream(t *testing.T) {
@@ -318,7 +321,8 @@ func TestWhoIsNotAMemberOfThisClusterGetsNoStream(t *testing.T) {
 			}
 		}
 		for _, method := range []string{"Messages", "Snapshot"} {
-			if got := call(t, b.url(), method, kv...); got.Code() != test.code || !strings.Contains(got.Message(), test.says) {
+			err := stream(t, b.url(), method, kv...).RecvMsg(new(emptypb.Empty))
+			if got := status.Convert(err); got.Code() != test.code || !strings.Contains(got.Message(), test.says) {
 				t.Errorf("%s: %s: %v", method, test.name, got)
 			}
 		}
@@ -389,11 +393,6 @@ func TestWhoIsTurnedAwayForAnotherReasonIsNotEvicted(t *testing.T) {
 
 func TestAMessageInAnothersNameEndsTheStream(t *testing.T) {
 	b := newSide(t, other, 0)
-	conn, err := Dial(b.url(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
 	for _, test := range []struct {
 		m    *raftpb.Message
 		good bool
@@ -404,22 +403,17 @@ func TestAMessageInAnothersNameEndsTheStream(t *testing.T) {
 		// A proposal that is passed on.
 		{&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(uint64(third)), To: new(uint64(other))}, true},
 	} {
-		ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "version", version, "cluster", "c1", "from", "1", "to", "2"), 20*time.Second)
-		stream, err := conn.NewStream(ctx, &service.Streams[0], "/raftkv.Peer/Messages")
-		if err != nil {
+		s := stream(t, b.url(), "Messages", asSelf...)
+		if err := errors.Join(s.SendMsg(test.m), s.CloseSend()); err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(stream.SendMsg(test.m), stream.CloseSend()); err != nil {
-			t.Fatal(err)
-		}
-		got := status.Code(stream.RecvMsg(new(emptypb.Empty)))
+		got := status.Code(s.RecvMsg(new(emptypb.Empty)))
 		if want := map[bool]codes.Code{true: codes.OK, false: codes.InvalidArgument}[test.good]; got != want {
 			t.Errorf("a message from %d to %d: %v, want %v", test.m.GetFrom(), test.m.GetTo(), got, want)
 		}
 		if test.good {
 			wait(t, "the message", b.received)
 		}
-		cancel()
 	}
 }
 
@@ -442,21 +436,11 @@ func TestAMemberThatIsNotKnownYetIsAskedFor(t *testing.T) {
 func TestAStreamOfWhatNoMemberSendsEnds(t *testing.T) {
 	b := newSide(t, other, 0)
 	b.refuse = fmt.Errorf("%w: a joke", node.ErrNonsense)
-	conn, err := Dial(b.url(), nil)
-	if err != nil {
+	s := stream(t, b.url(), "Messages", asSelf...)
+	if err := s.SendMsg(message(self, other, 1)); err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "version", version, "cluster", "c1", "from", "1", "to", "2"), 20*time.Second)
-	defer cancel()
-	stream, err := conn.NewStream(ctx, &service.Streams[0], "/raftkv.Peer/Messages")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := stream.SendMsg(message(self, other, 1)); err != nil {
-		t.Fatal(err)
-	}
-	if err := stream.RecvMsg(new(emptypb.Empty)); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "a joke") {
+	if err := s.RecvMsg(new(emptypb.Empty)); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "a joke") {
 		t.Errorf("%v", err)
 	}
 }

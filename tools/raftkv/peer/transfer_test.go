@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"context"
 	"encoding/json"
 	"hash/crc32"
 	"io"
@@ -12,7 +11,6 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -226,32 +224,23 @@ func TestASnapshotThatIsNotWhatItSaysIsRefused(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newSide(t, other, 0)
-			conn, err := Dial(b.url(), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "version", version, "cluster", "c1", "from", "1", "to", "2"), 20*time.Second)
-			defer cancel()
-			stream, err := conn.NewStream(ctx, &service.Streams[1], "/raftkv.Peer/Snapshot")
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := stream(t, b.url(), "Snapshot", asSelf...)
 			o, chunk := good()
 			first, rest := test.lie(&o, chunk)
 			if first == nil {
+				var err error
 				if first, err = json.Marshal(o); err != nil {
 					t.Fatal(err)
 				}
 			}
 			for _, b := range [][]byte{first, rest} {
-				_ = stream.SendMsg(wrapperspb.Bytes(b)) // it may have been refused by now
+				_ = s.SendMsg(wrapperspb.Bytes(b)) // it may have been refused by now
 			}
-			_ = stream.CloseSend()
+			_ = s.CloseSend()
 			var from wrapperspb.UInt64Value
-			err = stream.RecvMsg(&from)
+			err := s.RecvMsg(&from)
 			if err == nil {
-				err = stream.RecvMsg(&from)
+				err = s.RecvMsg(&from)
 			}
 			if got := status.Convert(err); got.Code() != test.code || !strings.Contains(got.Message(), test.says) {
 				t.Errorf("%v", err)

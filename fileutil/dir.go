@@ -46,7 +46,8 @@ func MkdirAll(fsys FS, dir string) error {
 // foreign reports whether an error of syncing a directory is one that will not change, and that
 // does not come from the disk.
 func foreign(err error) bool {
-	return errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EROFS)
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) ||
+		errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EROFS)
 }
 
 // ParseHex reads a number as %016x writes it, and nothing else: sixteen digits, lower case. Names

@@ -213,7 +213,8 @@ func newest[T any](d *Dir, recorded []walpb.Snapshot, read func(walpb.Snapshot) 
 		case !errors.Is(err, fs.ErrNotExist):
 			return found, err
 		}
-		d.log.Warn("a recorded snapshot cannot be used, looking for an older one", "dir", d.dir, "index", r.Index, "term", r.Term, "error", err)
+		d.log.Warn("a recorded snapshot cannot be used, looking for an older one",
+			"dir", d.dir, "term", r.Term, "index", r.Index, "error", err)
 	}
 	err = fmt.Errorf("snap: %s: %w: the log records %d", d.dir, ErrNoSnapshot, len(recorded))
 	return found, errors.Join(append([]error{err}, passed...)...)
@@ -240,7 +241,8 @@ func (d *Dir) openRecorded(r walpb.Snapshot) (*Reader, error) {
 	}
 	if body.body.Term != r.Term {
 		body.Close()
-		return nil, fmt.Errorf("snap: %s: a body of term %d, of an entry that was overwritten, is not the one recorded: %w", body.name, body.body.Term, fs.ErrNotExist)
+		// A body that was never recorded, of an entry that was overwritten.
+		return nil, fmt.Errorf("snap: %s: a body of term %d, and not the one recorded: %w", body.name, body.body.Term, fs.ErrNotExist)
 	}
 	return body, nil
 }

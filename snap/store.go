@@ -20,7 +20,7 @@ import (
 // A Store is a directory of snapshots to write to. Its methods may be called concurrently. Open
 // makes one: the zero Store is of no directory, and what needs one returns ErrInvalid.
 type Store struct {
-	Dir // which reads
+	Dir // its methods read
 
 	// mu orders what renames or removes: a file that is read again under it is the one that is then
 	// set aside.
@@ -163,7 +163,7 @@ func orSetAside[T any](s *Store, name string, read func() (T, error)) (T, error)
 	if failed == nil {
 		failed = s.trimBroken()
 	}
-	s.log.Warn("snapshot file is damaged and set aside", "dir", s.dir, "file", name, "damage", err, "error", failed)
+	s.log.Warn("a damaged snapshot file is set aside", "dir", s.dir, "file", name, "error", failed)
 	return got, err
 }
 

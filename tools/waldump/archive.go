@@ -51,7 +51,11 @@ func onlyLog(dir, given string) (string, error) {
 	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && len(found) == 0:
-		return "", &failure{code: exitFailed, err: fmt.Errorf("%s: %w", given, wal.ErrNoLog), next: "look at what the archive holds, with tar -tf"}
+		return "", &failure{
+			code: exitFailed,
+			err:  fmt.Errorf("%s: %w", given, wal.ErrNoLog),
+			next: "look at what the archive holds, with tar -tf",
+		}
 	case err != nil:
 		return "", unreadable(err)
 	case len(found) > 1:
@@ -118,7 +122,8 @@ func (a *app) unpack(archive, inside string) (dir string, err error) {
 			continue
 		}
 		if files++; files > maxUnpackedFiles || header.Size > maxUnpackedBytes {
-			return "", fmt.Errorf("%s: too much to unpack: more than %d files, or one of more than %d bytes", header.Name, maxUnpackedFiles, int64(maxUnpackedBytes))
+			return "", fmt.Errorf("%s: too much to unpack: more than %d files, or one of more than %d bytes",
+				header.Name, maxUnpackedFiles, int64(maxUnpackedBytes))
 		}
 		if err := u.file(name, header.Size, reader); err != nil {
 			return "", inFile(name, err)

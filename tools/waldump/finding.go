@@ -12,18 +12,22 @@ import (
 // What to do next, by verdict. The first advice is never to throw a member's data away: it may be
 // the only copy.
 const (
-	adviceCorrupt = "copy the whole directory before anything else (cp -a); then restore this member from a snapshot, or from another member if the others are healthy; " +
-		"what can still be read is what waldump dump prints"
-	adviceMissing = "look for the missing file among backups and in the directories beside this one, and put it back; if it is gone, copy the whole directory (cp -a), " +
-		"then restore this member from a snapshot, or from another member if the others are healthy"
-	adviceLostEnd = "look for newer files of this log in the place that it was copied or restored from; if there are none, copy the whole directory (cp -a), " +
-		"then restore this member from a snapshot, or from another member if the others are healthy. To go on without the entries that are gone, which may break " +
-		"promises that this member made, remove the file synced"
+	adviceCorrupt = "copy the whole directory before anything else (cp -a); then restore this member from " +
+		"a snapshot, or from another member if the others are healthy; what can still be read is what " +
+		"waldump dump prints"
+	adviceMissing = "look for the missing file among backups and in the directories beside this one, and " +
+		"put it back; if it is gone, copy the whole directory (cp -a), then restore this member from a " +
+		"snapshot, or from another member if the others are healthy"
+	adviceLostEnd = "look for newer files of this log in the place that it was copied or restored from; if " +
+		"there are none, copy the whole directory (cp -a), then restore this member from a snapshot, or " +
+		"from another member if the others are healthy. To go on without the entries that are gone, which " +
+		"may break promises that this member made, remove the file synced"
 	adviceLocked   = "nothing: a running process has the log open and is in the middle of writing"
 	adviceTorn     = "waldump repair %s shows what would be removed; stele's wal.Open does the same"
-	adviceUnproven = "waldump repair %s shows what would be removed; nothing can prove that it was not durable, so compare with another member first if there is one"
-	adviceUnpack   = "unpack the archive, and repair the log that it holds: waldump repair"
-	advicePassed   = "nothing: the log can be read from a later snapshot on"
+	adviceUnproven = "waldump repair %s shows what would be removed; nothing can prove that it was not " +
+		"durable, so compare with another member first if there is one"
+	adviceUnpack = "unpack the archive, and repair the log that it holds: waldump repair"
+	advicePassed = "nothing: the log can be read from a later snapshot on"
 )
 
 // exitCode is the exit code for the log as a whole.

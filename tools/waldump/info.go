@@ -79,33 +79,26 @@ func (a *app) info(t *target, r *wal.Report, asJSON bool) error {
 	return a.writeInfo(t, r, &s)
 }
 
-// tally counts what only the records tell.
+// tally counts what only the records show.
 func (a *app) tally(t *target, s *summary) {
 	var (
-		d                     decoded
-		typed, untyped        bool // normal entries that carry their type, and ones that do not
-		total                 int
-		over                  = a.overwrites(t)
-		counts                [walpb.TypeSnapshot + 1]int
-		etcdBytes, steleBytes bool
+		d      decoded
+		by     writers
+		counts [walpb.TypeSnapshot + 1]int
+		over   = a.overwrites(t)
 	)
 	for r, err := range wal.ScanAll(t.path, a.options()) {
 		if err != nil {
 			continue // the report has it
 		}
 		counts[r.Type]++
-		total++
-		etcdBytes, steleBytes = etcdBytes || !r.Vouched, steleBytes || r.Vouched
 		d.decode(&r)
+		by.see(&d)
 		if r.Type != walpb.TypeEntry || d.err != nil {
 			continue
 		}
 		if over.voids(&d) {
 			s.Overwritten++
-		}
-		if !r.Vouched && d.entry.Type == walpb.EntryNormal && len(r.Data) > 0 {
-			const tagType = 1 << 3
-			typed, untyped = typed || r.Data[0] == tagType, untyped || r.Data[0] != tagType
 		}
 		if s.FirstIndex == 0 || d.index < s.FirstIndex {
 			s.FirstIndex = d.index
@@ -119,21 +112,41 @@ func (a *app) tally(t *target, s *summary) {
 	for kind := walpb.TypeMetadata; kind <= walpb.TypeSnapshot; kind++ {
 		s.Records[kind.String()] = counts[kind]
 	}
+	s.WrittenBy = by.String()
+}
+
+// writers is what the records show of the programs that wrote them.
+type writers struct {
+	stele, plain bool // there are records with a witness, and without
+
+	// Of the normal entries without a witness, some carry their type, and some do not.
+	typed, untyped bool
+}
+
+func (w *writers) see(d *decoded) {
+	w.stele, w.plain = w.stele || d.Vouched, w.plain || !d.Vouched
+	if d.Type == walpb.TypeEntry && d.err == nil && !d.Vouched && d.entry.Type == walpb.EntryNormal && len(d.Data) > 0 {
+		const tagType = 1 << 3 // what an entry with a type begins with
+		w.typed, w.untyped = w.typed || d.Data[0] == tagType, w.untyped || d.Data[0] != tagType
+	}
+}
+
+func (w *writers) String() string {
 	var by []string
 	switch {
-	case typed && untyped:
+	case w.typed && w.untyped:
 		by = append(by, "etcd up to 3.6, and etcd from 3.7 on or stele's plain records")
-	case typed:
+	case w.typed:
 		by = append(by, "etcd up to 3.6")
-	case untyped:
+	case w.untyped:
 		by = append(by, "etcd from 3.7 on, or stele's plain records")
-	case etcdBytes:
+	case w.plain:
 		by = append(by, "etcd, or stele's plain records")
 	}
-	if steleBytes {
+	if w.stele {
 		by = append(by, "stele")
 	}
-	s.WrittenBy = strings.Join(by, ", and ")
+	return strings.Join(by, ", and ")
 }
 
 func (a *app) writeInfo(t *target, r *wal.Report, s *summary) error {
@@ -142,23 +155,17 @@ func (a *app) writeInfo(t *target, r *wal.Report, s *summary) error {
 
 	line("log", "%s", s.Path)
 	line("written by", "%s", s.WrittenBy)
-	switch {
-	case s.Member != "":
-		line("metadata", "member %s cluster %s", s.Member, s.Cluster)
-	case r.Metadata == nil:
-		line("metadata", "none")
-	default:
-		line("metadata", "%s (%d bytes, base64 %s)", appendPreview(nil, r.Metadata), len(r.Metadata), base64.StdEncoding.EncodeToString(r.Metadata[:min(len(r.Metadata), previewed)]))
-	}
+	line("metadata", "%s", s.metadataText())
 	if s.Locked {
 		line("locked", "yes: a running process has it open")
 	} else {
 		line("locked", "no")
 	}
-	if s.Records[walpb.TypeEntry.String()] == 0 {
+	if entries := s.Records[walpb.TypeEntry.String()]; entries == 0 {
 		line("entries", "none")
 	} else {
-		line("entries", "%d, indexes %d..%d, terms %d..%d, overwritten %d", s.Records[walpb.TypeEntry.String()], s.FirstIndex, s.LastIndex, s.FirstTerm, s.LastTerm, s.Overwritten)
+		line("entries", "%d, indexes %d..%d, terms %d..%d, overwritten %d",
+			entries, s.FirstIndex, s.LastIndex, s.FirstTerm, s.LastTerm, s.Overwritten)
 	}
 	line("state", "term %d vote %s commit %d", s.State.Term, s.State.Vote, s.State.Commit)
 	var counts []string
@@ -168,32 +175,21 @@ func (a *app) writeInfo(t *target, r *wal.Report, s *summary) error {
 		total += s.Records[name]
 	}
 	line("records", "%s", strings.Join(counts, ", "))
-	switch s.Vouched {
-	case 0:
+	if s.Vouched == 0 {
 		line("witnesses", "none: all records are as etcd writes them")
-	default:
+	} else {
 		line("witnesses", "%d of %d records carry a header checksum", s.Vouched, total)
 	}
 	if s.Mark != "" {
 		line("mark", "%s", s.Mark)
 	}
 	line("segments", "%d, %d bytes", len(s.Segments), s.Bytes)
-	for _, segment := range s.Segments {
-		line("", "%s  %d bytes, used %d, entries %s", segment.Name, segment.Size, segment.End, indexes(segment.FirstIndex, segment.LastIndex))
+	for _, g := range s.Segments {
+		line("", "%s  %d bytes, used %d, entries %s", g.Name, g.Size, g.End, indexes(g.FirstIndex, g.LastIndex))
 	}
 	line("snapshots", "%d records, %d usable", len(s.Snapshots), len(usable(r)))
 	for _, snapshot := range s.Snapshots {
-		text := fmt.Sprintf("%d/%d", snapshot.Term, snapshot.Index)
-		if !snapshot.Usable {
-			text += " not usable: beyond the commit"
-		}
-		switch {
-		case snapshot.File != "":
-			text += ", file " + snapshot.File
-		case t.snap != "" && snapshot.Index > 0:
-			text += ", no file"
-		}
-		line("", "%s", text)
+		line("", "%s", snapshot.text(t))
 	}
 	if len(s.Spares) > 0 {
 		line("spares", "%s", strings.Join(s.Spares, ", "))
@@ -207,4 +203,30 @@ func (a *app) writeInfo(t *target, r *wal.Report, s *summary) error {
 		line("findings", "none")
 	}
 	return w.Flush()
+}
+
+func (s *summary) metadataText() string {
+	switch {
+	case s.Member != "":
+		return fmt.Sprintf("member %s cluster %s", s.Member, s.Cluster)
+	case s.Metadata == nil:
+		return "none"
+	}
+	first := s.Metadata[:min(len(s.Metadata), previewed)]
+	return fmt.Sprintf("%s (%d bytes, base64 %s)", appendPreview(nil, s.Metadata), len(s.Metadata), base64.StdEncoding.EncodeToString(first))
+}
+
+// text is the line of info about a snapshot record of a log.
+func (s *jsonSnapshot) text(t *target) string {
+	text := fmt.Sprintf("%d/%d", s.Term, s.Index)
+	if !s.Usable {
+		text += " not usable: beyond the commit"
+	}
+	switch {
+	case s.File != "":
+		text += ", file " + s.File
+	case t.snap != "" && s.Index > 0:
+		text += ", no file"
+	}
+	return text
 }

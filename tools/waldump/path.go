@@ -95,7 +95,8 @@ func unreadable(err error) *failure {
 	case errors.Is(err, fs.ErrPermission):
 		f.next = "run as the user that the log belongs to, or as root; nothing was changed"
 	default:
-		f.next = "a failed read proves nothing: look for disk errors in the system's log, copy the directory elsewhere while it can be read, and try again on the copy"
+		f.next = "a failed read proves nothing: look for disk errors in the system's log, copy the directory " +
+			"elsewhere while it can be read, and try again on the copy"
 	}
 	return f
 }

@@ -35,21 +35,9 @@ silently. Exit codes are those of waldump --help; after a repair that was done, 
 }
 
 func (a *app) repair(path string, apply bool) error {
-	t, err := a.find(path)
+	t, report, err := a.toRepair(path, apply)
 	if err != nil {
 		return err
-	}
-	if t.archive && apply {
-		return fmt.Errorf("repair --apply %s: an archive is not repaired: unpack it, and repair what it holds", path)
-	}
-	if info, err := a.fs.Stat(t.path); err != nil {
-		return unreadable(err)
-	} else if !info.IsDir() {
-		return fmt.Errorf("repair %s: give the directory of the log: what one segment's end means depends on the others", path)
-	}
-	report, err := wal.Check(t.path, a.options())
-	if err != nil {
-		return unreadable(err)
 	}
 	a.code = exitCode(report)
 	if a.code == exitCorrupt {
@@ -65,18 +53,47 @@ func (a *app) repair(path string, apply bool) error {
 	if err := a.wrote(fmt.Fprint(a.stdout, planText(plan, report.Spares, t))); err != nil {
 		return err
 	}
-	if report.Locked {
-		if apply {
-			return &failure{code: exitFailed, err: fmt.Errorf("%s: %w: nothing was changed", t.path, wal.ErrLocked), next: "stop the process that has the log open, then look again: what it was writing may be whole by then"}
+	switch {
+	case report.Locked && apply:
+		return &failure{
+			code: exitFailed,
+			err:  fmt.Errorf("%s: %w: nothing was changed", t.path, wal.ErrLocked),
+			next: "stop the process that has the log open, then look again: what it was writing may be whole by then",
 		}
-		return a.wrote(fmt.Fprint(a.stdout, "\na running process has the log open: this is a batch that it has not finished, and nothing to repair\n"))
-	}
-	if t.archive {
+	case report.Locked:
+		return a.wrote(fmt.Fprint(a.stdout,
+			"\na running process has the log open: this is a batch that it has not finished, and nothing to repair\n"))
+	case t.archive:
 		return a.wrote(fmt.Fprintf(a.stdout, "\nnothing was written; next: %s\n", adviceUnpack))
-	}
-	if !apply {
+	case !apply:
 		return a.wrote(fmt.Fprintf(a.stdout, "\nnothing was written; to do this: waldump repair --apply %s\n", quote(t.given)))
 	}
+	return a.apply(plan, t)
+}
+
+// toRepair finds and checks the log that a PATH names: the directory, as one segment is not enough.
+func (a *app) toRepair(path string, apply bool) (*target, *wal.Report, error) {
+	t, err := a.find(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if t.archive && apply {
+		return nil, nil, fmt.Errorf("repair --apply %s: an archive is not repaired: unpack it, and repair what it holds", path)
+	}
+	if info, err := a.fs.Stat(t.path); err != nil {
+		return nil, nil, unreadable(err)
+	} else if !info.IsDir() {
+		return nil, nil, fmt.Errorf("repair %s: give the directory of the log: what one segment's end means depends on the others", path)
+	}
+	report, err := wal.Check(t.path, a.options())
+	if err != nil {
+		return nil, nil, unreadable(err)
+	}
+	return t, report, nil
+}
+
+// apply does the repair.
+func (a *app) apply(plan *wal.Plan, t *target) error {
 	if err := plan.Apply(); err != nil {
 		f := unreadable(err)
 		switch {
@@ -139,5 +156,6 @@ func undo(p *wal.Plan) string {
 	if p.Copy == "" {
 		return ""
 	}
-	return fmt.Sprintf("to undo: dd if=%s of=%s bs=1 seek=%d conv=notrunc\n", quote(filepath.Join(p.Dir, p.Copy)), quote(filepath.Join(p.Dir, p.Segment)), p.Offset)
+	from, to := quote(filepath.Join(p.Dir, p.Copy)), quote(filepath.Join(p.Dir, p.Segment))
+	return fmt.Sprintf("to undo: dd if=%s of=%s bs=1 seek=%d conv=notrunc\n", from, to, p.Offset)
 }

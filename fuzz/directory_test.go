@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/fuzz/harness"
 	"github.com/stele-wal/stele/testdata/testlogs"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
@@ -285,14 +286,12 @@ func readAll(disk *crashfs.FS) (records [][]byte, bad bool) {
 
 // writeSeed writes a log of ours: two segments or three, with everything that a log can hold.
 func writeSeed(t testing.TB, disk *crashfs.FS, plain bool) {
-	made := make(chan error, 8)
-	w, err := wal.Create("wal", []byte("metadata"), &wal.Options{FS: disk, SegmentSize: 2048, PlainEtcd: plain, Observer: wal.Observer{
-		Spare: func(err error) { made <- err },
-	}})
+	var background harness.Queue
+	w, err := wal.Create("wal", []byte("metadata"), &wal.Options{FS: disk, SegmentSize: 2048, PlainEtcd: plain, Background: background.Add})
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-made
+	background.Run()
 	for i := uint64(1); i <= 30; i++ {
 		if err := w.Save(walpb.HardState{Term: 1 + i/10, Vote: 1, Commit: i - 1}, []walpb.Entry{{Index: i, Term: 1 + i/10, Data: make([]byte, i*7)}}); err != nil {
 			t.Fatal(err)

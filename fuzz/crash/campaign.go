@@ -27,7 +27,6 @@
 package crash
 
 import (
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -192,7 +191,7 @@ func (c *campaign) history(seed uint64) {
 		// Many lives on one directory, and a look at few of the states on the way.
 		lives, h.look = 20+rng.IntN(40), 5
 	}
-	h.tracef("segments of %d, plain %v, no sync %v, mixed %v, files %v, crowded %v, %d lives", h.size, h.plain, h.noSync, h.mixed, h.files != nil, h.crowded, lives)
+	h.trace.Addf("segments of %d, plain %v, no sync %v, mixed %v, files %v, crowded %v, %d lives", h.size, h.plain, h.noSync, h.mixed, h.files != nil, h.crowded, lives)
 	c.guard(h, func() { h.lead(lives) })
 }
 
@@ -240,8 +239,7 @@ type history struct {
 	states  int
 	lives   int
 	opened  map[image]struct{} // in this life
-	tracing *sync.Mutex
-	trace   []string
+	trace   harness.Trace
 	alarm   *time.Timer // see guard; nil if nobody waits
 	failed  bool
 	trimmed bool // the last Open has trimmed a torn tail, and little was written since
@@ -253,13 +251,7 @@ type history struct {
 
 func newHistory(c *campaign, seed uint64, rng *rand.Rand) *history {
 	c.result.Histories++
-	h := &history{campaign: c, seed: seed, rng: rng, look: 1, model: oracle.NewModel(), tracing: &sync.Mutex{}, opened: map[image]struct{}{}}
+	h := &history{campaign: c, seed: seed, rng: rng, look: 1, model: oracle.NewModel(), opened: map[image]struct{}{}}
 	h.choose = h.sample
 	return h
-}
-
-func (h *history) tracef(format string, args ...any) {
-	h.tracing.Lock()
-	defer h.tracing.Unlock()
-	h.trace = append(h.trace, fmt.Sprintf(format, args...))
 }

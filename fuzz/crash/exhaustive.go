@@ -30,7 +30,7 @@ func RunExhaustive(cfg Config) (Result, error) {
 				h.files = newFiles(form(i), 1)
 			}
 			h.choose = h.everyCrash
-			h.tracef("script %d, plain %v, files %v", i, plain, files)
+			h.trace.Addf("script %d, plain %v, files %v", i, plain, files)
 			c.guard(h, func() { c.script(h, s) })
 		}
 	}

@@ -196,7 +196,7 @@ func (l *life) saveFile(s walpb.Snapshot) {
 	f.saved[of] = saves
 	f.steps++
 	maps.DeleteFunc(f.gone, func(name string, _ bool) bool { return isFileOf(name, s) })
-	l.tracef("save file %d/%d, version %d", s.Index, s.Term, saves.attempted)
+	l.trace.Addf("save file %d/%d, version %d", s.Index, s.Term, saves.attempted)
 	if l.call(func() error { return f.save(l.store, s, saves.attempted) }) == nil && !l.ended {
 		saves.acked = saves.attempted
 		f.saved[of] = saves
@@ -236,7 +236,7 @@ func (l *life) keepFiles(walpb.Snapshot) {
 		f.floor = max(f.floor, kept[max(0, len(kept)-f.keep)])
 		f.steps++
 	}
-	l.tracef("keep %d snapshots up to %d/%d", f.keep, newest.Index, newest.Term)
+	l.trace.Addf("keep %d snapshots up to %d/%d", f.keep, newest.Index, newest.Term)
 	if l.call(func() error { return l.store.Keep(f.keep, newest) }) != nil || l.ended {
 		return
 	}

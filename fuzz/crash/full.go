@@ -19,7 +19,7 @@ func (l *life) crowd() {
 	if l.disk.Size() == 0 || l.rng.IntN(6) > 0 {
 		size = l.disk.Used() + []int64{0, 0, 1, 2, 4, 8}[l.rng.IntN(6)]<<12
 	}
-	l.tracef("a disk of %d bytes, of which %d are used", size, l.disk.Used())
+	l.trace.Addf("a disk of %d bytes, of which %d are used", size, l.disk.Used())
 	l.disk.SetSize(size)
 }
 
@@ -41,7 +41,7 @@ func (l *life) noSpace(err error, spare bool) bool {
 	if spare && l.need+500 <= l.size {
 		l.fail(oracle.Refused, "%v, although there is a spare", err)
 	}
-	l.tracef("no space")
+	l.trace.Addf("no space")
 	l.model.Records = l.model.Records[:max(l.known, l.model.Acked)]
 	l.refused = true
 	return true

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -44,16 +43,9 @@ func (h *history) alive() {
 	}
 }
 
-// told returns what was done so far.
-func (h *history) told() []string {
-	h.tracing.Lock()
-	defer h.tracing.Unlock()
-	return slices.Clone(h.trace)
-}
-
 // plight says of a history that is stuck how to meet it again, and where.
 func (h *history) plight() string {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	return fmt.Sprintf("fuzz: nothing has happened for %v (seed %d)\n\t%s\n\n%s", h.campaign.patience, h.seed, strings.Join(h.told(), "\n\t"), stacks)
+	return fmt.Sprintf("fuzz: nothing has happened for %v (seed %d)\n\t%s\n\n%s", h.campaign.patience, h.seed, strings.Join(h.trace.Lines(), "\n\t"), stacks)
 }

@@ -22,9 +22,9 @@ type mistake struct {
 func (l *life) invalid(m *oracle.Meaning) {
 	all := l.mistakes(m)
 	n := all[l.rng.IntN(len(all))]
-	l.tracef("invalid: %s: %v %s", n.name, n.state, oracle.Indexes(n.entries))
+	l.trace.Addf("invalid: %s: %v %s", n.name, n.state, oracle.Indexes(n.entries))
 	before := l.boundary
-	l.gated = true
+	l.calling = true
 	var err error
 	switch {
 	case n.snapshot != nil:
@@ -34,7 +34,7 @@ func (l *life) invalid(m *oracle.Meaning) {
 	default:
 		err = l.w.Save(n.state, n.entries)
 	}
-	l.gated = false
+	l.calling = false
 	switch {
 	case !errors.Is(err, wal.ErrInvalid):
 		l.fail(oracle.Invented, "%s: taken, with the error %v", n.name, err)

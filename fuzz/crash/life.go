@@ -3,7 +3,6 @@ package crash
 import (
 	"errors"
 	"io/fs"
-	"path"
 	"syscall"
 
 	"github.com/stele-wal/stele/fileutil"
@@ -23,14 +22,12 @@ type life struct {
 
 	store *snap.Store // of the snapshots' files; nil if there are none
 
-	// The spare is made in the background. So that a history depends on its seed alone, the maker
-	// is let go only when nothing else is at work.
-	gated bool
-	gate  chan struct{}
-	made  chan error
-	stock bool // there is a spare
-	begun bool // there was none when one was needed, so one is being made
-	spent bool // a segment was finished, so the spare begins the next one, and another will be made
+	// background is run after each call that has opened the log or succeeded on it, so that a
+	// history depends on its seed alone.
+	background harness.Queue
+	spared     bool // the last attempt to make a spare has made one
+
+	calling bool // a call is at work, or what it has left to the background
 
 	known   int   // how many records there were before the call
 	need    int64 // what it needs of the disk
@@ -72,7 +69,7 @@ func (h *history) live(disk *crashfs.FS) *crashfs.FS {
 		l.crowd()
 		l.refused, l.starved = false, h.files == nil && h.rng.IntN(8) == 0
 		if l.starved {
-			l.tracef("no descriptor is left")
+			l.trace.Addf("no descriptor is left")
 		}
 		lost = l.step(lost)
 		l.check("after the call")
@@ -82,7 +79,7 @@ func (h *history) live(disk *crashfs.FS) *crashfs.FS {
 }
 
 func (h *history) begin(disk *crashfs.FS) *life {
-	l := &life{history: h, disk: disk, gate: make(chan struct{}), made: make(chan error, 4), stop: -1}
+	l := &life{history: h, disk: disk, stop: -1}
 	disk.SetHook(l.before, l.after)
 	disk.SetFault(l.fault)
 	return l
@@ -91,7 +88,7 @@ func (h *history) begin(disk *crashfs.FS) *life {
 // fault says which operations fail. What a process needs a descriptor for does while it has none,
 // and is at work on the log.
 func (l *life) fault(op crashfs.Op) error {
-	if l.starved && l.gated && (op.Kind == crashfs.OpOpen || op.Kind == crashfs.OpCreate || op.Kind == crashfs.OpReadDir) {
+	if l.starved && l.calling && (op.Kind == crashfs.OpOpen || op.Kind == crashfs.OpCreate || op.Kind == crashfs.OpReadDir) {
 		return syscall.EMFILE
 	}
 	return l.cutShort(op)
@@ -117,8 +114,9 @@ func (l *life) options() *wal.Options {
 	o := l.optionsOn(fsys)
 	o.Observer = wal.Observer{
 		Trimmed: func(string, int64, int64, string) { l.trimmed = true },
-		Spare:   func(err error) { l.made <- err },
+		Spare:   l.spareMade,
 	}
+	o.Background = l.background.Add
 	return o
 }
 
@@ -146,8 +144,8 @@ func (l *life) open() (lost []oracle.Record) {
 	}
 	l.opening = false
 	l.w = w
-	l.awaitSpare()
-	l.synced() // not while the spare's maker is at work, which asks for crashes
+	l.background.Run()
+	l.synced() // not before the spare is made, on the way to which crashes are asked for
 	if l.ended {
 		return nil
 	}
@@ -164,7 +162,7 @@ func (l *life) open() (lost []oracle.Record) {
 		return nil
 	}
 	lost = append(l.model.Settle(seen.Count), lost...)
-	l.tracef("life %d: created %v, %d records, %d lost", l.lives, created, seen.Count, len(lost))
+	l.trace.Addf("life %d: created %v, %d records, %d lost", l.lives, created, seen.Count, len(lost))
 	l.cluster.restart(l.model.Records)
 	l.check("after Open")
 	return lost
@@ -197,7 +195,7 @@ func (l *life) openStore(seen *oracle.Seen) bool {
 // repairFirst repairs a log before it is opened. What a repair leaves must stay. It returns what it
 // took away, as open does.
 func (l *life) repairFirst() (lost []oracle.Record) {
-	l.tracef("repair")
+	l.trace.Addf("repair")
 	l.repairing = true
 	done, err := harness.Repair(l.disk, l.model, l.options())
 	l.repairing = false
@@ -219,24 +217,20 @@ func (l *life) repairFirst() (lost []oracle.Record) {
 	return lost
 }
 
-func (l *life) awaitSpare() {
-	err := <-l.made
-	l.stock = err == nil
+func (l *life) spareMade(err error) {
+	l.spared = err == nil
 	if err != nil && !l.ended && !(l.disk.Size() > 0 && fileutil.IsFull(err)) && !(l.starved && errors.Is(err, syscall.EMFILE)) {
 		l.fail(oracle.Refused, "make a spare: %v", err)
 	}
 }
 
-// call does one call on the log. In the meantime the maker of the spare waits.
+// call does one call on the log, and then what that has left to the background.
 func (l *life) call(f func() error) error {
-	l.gated, l.spent, l.begun = true, false, false
+	l.calling = true
 	err := f()
-	spare := l.stock
-	if l.begun || l.spent && err == nil {
-		l.gate <- struct{}{}
-		l.awaitSpare()
-	}
-	l.gated = false
+	spare := l.spared && l.background.Empty() // else it was used up, and another is to be made
+	l.background.Run()
+	l.calling = false
 	if err != nil && !l.ended && !l.noSpace(err, spare) && !l.unreleased(err) {
 		l.fail(oracle.Refused, "%v", err)
 	}
@@ -246,7 +240,7 @@ func (l *life) call(f func() error) error {
 // save appends, in one of the ways there are.
 func (l *life) save(state walpb.HardState, entries []walpb.Entry) {
 	if l.rng.IntN(4) == 0 {
-		l.tracef("append %v %s", state, oracle.Indexes(entries))
+		l.trace.Addf("append %v %s", state, oracle.Indexes(entries))
 		l.attempt(state, entries)
 		l.append(state, entries)
 		return
@@ -270,7 +264,7 @@ func (l *life) attempt(state walpb.HardState, entries []walpb.Entry) (must bool)
 
 func (l *life) saveOnly(state walpb.HardState, entries []walpb.Entry) {
 	must := l.attempt(state, entries)
-	l.tracef("save %v %s", state, oracle.Indexes(entries))
+	l.trace.Addf("save %v %s", state, oracle.Indexes(entries))
 	if l.call(func() error { return l.w.Save(state, entries) }) == nil && must {
 		l.ack()
 	}
@@ -292,7 +286,7 @@ func (l *life) append(state walpb.HardState, entries []walpb.Entry) {
 
 // burst appends entries one by one: while the first is on its way to the disk, the others gather.
 func (l *life) burst(first, second []walpb.Entry) {
-	l.tracef("burst %s %s", oracle.Indexes(first), oracle.Indexes(second))
+	l.trace.Addf("burst %s %s", oracle.Indexes(first), oracle.Indexes(second))
 	done := make(chan error, 2)
 	tell := func(err error) { done <- err }
 	hold, held := make(chan struct{}), make(chan struct{})
@@ -347,8 +341,8 @@ func (l *life) end(clean bool) *crashfs.FS {
 }
 
 func (l *life) close() {
-	l.tracef("close")
-	if err := l.w.Close(); err != nil && !l.ended { // which removes the spare itself: nothing waits at the gate
+	l.trace.Addf("close")
+	if err := l.w.Close(); err != nil && !l.ended {
 		l.fail(oracle.Refused, "close: %v", err)
 		return
 	}
@@ -360,12 +354,12 @@ func (l *life) cease() {
 	l.ended = true
 	pending := len(l.disk.Pending())
 	if pending == 0 || l.killsOnly() || l.killed || l.rng.IntN(4) == 0 {
-		l.tracef("kill")
+		l.trace.Addf("kill")
 		l.remains = l.disk.Clone()
 		return
 	}
 	c := l.crash(l.disk)
-	l.tracef("power cut: %s", c.Name)
+	l.trace.Addf("power cut: %s", c.Name)
 	l.remains = l.disk.Crash(c.Choose)
 }
 
@@ -373,7 +367,6 @@ func (l *life) cease() {
 func (l *life) discard() {
 	l.disk.SetHook(nil, nil)
 	l.disk.SetFault(nil)
-	close(l.gate) // a call that failed has left whoever waits there
 	if l.w != nil {
 		l.w.Close()
 	}
@@ -381,12 +374,6 @@ func (l *life) discard() {
 
 // before is called before each change of the file system.
 func (l *life) before(op crashfs.Op) {
-	if l.gated && op.Kind == crashfs.OpRemove && harness.IsSpare(op.Name) {
-		// The maker begins by removing what is not there. What is there is what it could not make.
-		if _, err := l.disk.ReadFile(op.Name); err != nil {
-			<-l.gate
-		}
-	}
 	if l.hold != nil && op.Kind == crashfs.OpWrite {
 		hold := l.hold
 		l.hold = nil
@@ -397,22 +384,18 @@ func (l *life) before(op crashfs.Op) {
 
 // after is called after each change of the file system.
 func (l *life) after(op crashfs.Op) {
-	if op.Kind == crashfs.OpTruncate && path.Dir(op.Name) == harness.Dir && l.w != nil {
-		l.spent, l.stock = true, false
-	}
-	l.begun = l.begun || op.Kind == crashfs.OpPreallocate && !l.stock
 	if l.ended || l.failed {
 		return
 	}
 	l.boundary++
 	if l.killed {
-		l.tracef("stop inside %v", op)
+		l.trace.Addf("stop inside %v", op)
 		l.cease()
 		return
 	}
 	l.check(op.String())
 	if l.stop > 0 && l.boundary >= l.stop && (op.Kind == crashfs.OpWrite || l.rng.IntN(4) == 0) && !l.failed {
-		l.tracef("stop after %v", op)
+		l.trace.Addf("stop after %v", op)
 		l.cease()
 	}
 }

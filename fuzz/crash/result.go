@@ -105,7 +105,7 @@ func (h *history) count(v oracle.Verdict, detail string) {
 	if len(r.Failures) >= h.campaign.cfg.Failures {
 		return
 	}
-	f := Failure{Verdict: v, Detail: detail, Seed: h.seed, States: h.states, Trace: h.told()}
+	f := Failure{Verdict: v, Detail: detail, Seed: h.seed, States: h.states, Trace: h.trace.Lines()}
 	r.Failures = append(r.Failures, f)
 	h.campaign.cfg.Logger.Error("campaign", "failure", &f)
 }

@@ -314,7 +314,7 @@ func (l *life) saveSnapshot(index, term uint64) {
 }
 
 func (l *life) recordSnapshot(s walpb.Snapshot) {
-	l.tracef("save snapshot %d/%d", s.Index, s.Term)
+	l.trace.Addf("save snapshot %d/%d", s.Index, s.Term)
 	l.known, l.need = len(l.model.Records), needed(nil, s)
 	l.model.Attempt(oracle.SnapshotRecord(s))
 	if l.call(func() error { return l.w.SaveSnapshot(s) }) == nil {
@@ -347,7 +347,7 @@ func (l *life) releaseTo(index uint64) {
 		return
 	}
 	l.model.MayRelease(before, index)
-	l.tracef("release %d", index)
+	l.trace.Addf("release %d", index)
 	if l.call(func() error { return l.w.Release(index) }) != nil || l.ended {
 		return
 	}
@@ -368,7 +368,7 @@ func (l *life) releaseTo(index uint64) {
 }
 
 func (l *life) sync() {
-	l.tracef("sync")
+	l.trace.Addf("sync")
 	if l.call(l.w.Sync) == nil {
 		l.ack()
 	}

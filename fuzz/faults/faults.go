@@ -242,8 +242,8 @@ func (c *campaign) plan() ([]run, error) {
 			c.count(t)
 			return nil, &c.result.Failures[0]
 		}
-		c.result.Operations += len(t.seen)
-		for i, op := range t.seen {
+		c.result.Operations += len(t.striker.seen)
+		for i, op := range t.striker.seen {
 			for _, f := range faults() {
 				if !f.strikes(op) {
 					continue
@@ -274,7 +274,7 @@ func (c *campaign) do(r run) {
 		}()
 		t.live()
 	}()
-	if t.failure == nil && len(t.fired) == 0 {
+	if t.failure == nil && len(t.striker.fired) == 0 {
 		t.fail(oracle.Refused, "the workload did not come to its operation %d", r.op)
 	}
 	c.count(t)
@@ -285,13 +285,13 @@ func (c *campaign) count(t *trial) {
 	defer c.mu.Unlock()
 	c.result.Runs++
 	c.result.States += t.states
-	if len(t.fired) > 0 {
-		c.result.Failed[t.fired[0].Kind]++
+	if len(t.striker.fired) > 0 {
+		c.result.Failed[t.striker.fired[0].Kind]++
 	}
 	if t.failure == nil {
 		return
 	}
-	f := Failure{Verdict: oracle.Refused, Detail: t.failure.Error(), Run: t.run.String(), Seed: c.cfg.Seed, Trace: t.trace}
+	f := Failure{Verdict: oracle.Refused, Detail: t.failure.Error(), Run: t.run.String(), Seed: c.cfg.Seed, Trace: t.trace.Lines()}
 	var known *oracle.Failure
 	if errors.As(t.failure, &known) {
 		f.Verdict, f.Detail = known.Verdict, known.Detail

@@ -84,7 +84,7 @@ func cutDuring(when func(crashfs.Op) bool, how func(*crashfs.FS) crashfs.Chooser
 // create makes the log. If it is called again it may find that it had made it.
 var create = step{name: "create", kind: onNothing, do: func(t *trial) error {
 	w, err := wal.Create(harness.Dir, oracle.Metadata, t.options())
-	if errors.Is(err, wal.ErrExists) && len(t.firings()) > 0 {
+	if errors.Is(err, wal.ErrExists) && len(t.striker.firings(0)) > 0 {
 		return openLog(t)
 	}
 	if err = t.began(w, err); err != nil {
@@ -176,15 +176,8 @@ var appendStep = step{name: "append", do: func(t *trial) error {
 var burstStep = step{name: "burst", do: func(t *trial) error {
 	_, entries := t.next(3)
 	t.attempt(walpb.HardState{}, entries)
-	held, hold := make(chan struct{}), make(chan struct{})
-	t.mu.Lock()
-	t.held, t.hold = held, hold
-	t.mu.Unlock()
-	defer func() {
-		t.mu.Lock()
-		t.hold = nil
-		t.mu.Unlock()
-	}()
+	hold, held := t.striker.holdWrite()
+	defer t.striker.letWrite()
 	return t.acked(t.call(func() error {
 		results := make(chan error, len(entries)+1)
 		tell := func(err error) { results <- err }
@@ -306,9 +299,7 @@ var closeStep = step{name: "close", do: func(t *trial) error {
 		t.sameError("close", broken, err)
 		err = broken
 	}
-	t.mu.Lock()
-	t.w, t.making, t.awaited = nil, false, t.made
-	t.mu.Unlock()
+	t.w = nil
 	if n := t.disk.Handles(); n > 0 {
 		t.fail(Leaked, "Close left %d files open", n)
 	}

@@ -1,17 +1,10 @@
 package faults
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"math/rand/v2"
-	"path"
-	"path/filepath"
-	"slices"
-	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/stele-wal/stele/fileutil"
@@ -53,49 +46,27 @@ type trial struct {
 	cfg     Config
 	run     run
 	rng     *rand.Rand
-	source  *oracle.Source
+	source  oracle.Source
 	disk    *crashfs.FS
+	striker striker // of the disk's operations
 	model   *oracle.Model
-	tracing sync.Mutex
-	trace   []string
-	w       *wal.Writer
-	broken  error // the Writer's first failure
-	snaps   snapshots
-	store   *snap.Store
+	trace   harness.Trace
 	states  int
-	failure error
+	failure error // the first
 
-	mu      sync.Mutex
-	changed sync.Cond
-	seen    []crashfs.Op // every operation so far
-	mended  bool         // nothing fails any more
-	fired   []firing
-	calling bool // a call on the Writer is at work, and the maker of the spare waits
-	making  bool // the maker is at work
-	late    bool // the step that is at work has synced the directory
-	stock   bool // there is a spare
-	spent   bool // a spare was used up, so another will be made
-	begun   bool // one was missed, so it is being made
-	made    int  // how many times the maker has come to an end
-	awaited int
-	spare   error // how the maker ended last
+	w          *wal.Writer
+	broken     error // the Writer's first failure
+	background harness.Queue
+	spare      error // of the last attempt to make a spare
 
-	// hold, if not nil, stops the next write until it is closed; held tells that it was stopped.
-	hold, held chan struct{}
-}
-
-// A firing is an operation that was made to fail.
-type firing struct {
-	crashfs.Op
-	maker bool // it was one of the maker of the spare
-	late  bool // the same step has synced the directory before
+	store *snap.Store
+	snaps snapshots
 }
 
 func newTrial(c *campaign, r run) *trial {
-	t := &trial{cfg: c.cfg, run: r, rng: rand.New(rand.NewPCG(c.cfg.Seed, uint64(r.op))), source: &oracle.Source{}}
-	t.changed.L = &t.mu
 	disk, m := r.workload.begin()
-	t.model = m
+	t := &trial{cfg: c.cfg, run: r, rng: rand.New(rand.NewPCG(c.cfg.Seed, uint64(r.op))), model: m}
+	t.striker.run, t.striker.trace = r, &t.trace
 	t.attach(disk)
 	return t
 }
@@ -109,16 +80,10 @@ func (t *trial) entry(index, term uint64) walpb.Entry {
 	return e
 }
 
-func (t *trial) tracef(format string, args ...any) {
-	t.tracing.Lock()
-	defer t.tracing.Unlock()
-	t.trace = append(t.trace, fmt.Sprintf(format, args...))
-}
-
 // attach makes disk the one that fails.
 func (t *trial) attach(disk *crashfs.FS) {
 	t.disk = disk
-	disk.SetFault(t.strike)
+	disk.SetFault(t.striker.strike)
 }
 
 // files returns the disk as the program sees it, which a saboteur may have spoilt.
@@ -131,7 +96,8 @@ func (t *trial) files() fileutil.FS {
 
 func (t *trial) options() *wal.Options {
 	o := t.plainly()
-	o.FS, o.Observer.Spare = t.files(), t.spareMade
+	o.FS, o.Background = t.files(), t.background.Add
+	o.Observer.Spare = func(err error) { t.spare = err }
 	return &o
 }
 
@@ -147,98 +113,18 @@ func (t *trial) fail(v oracle.Verdict, format string, args ...any) {
 	}
 }
 
-// strike is asked before each operation of the file system, and returns how it fails. So that a run
-// depends on its name alone, it makes the maker of the spare wait while a call on the Writer is at
-// work.
-func (t *trial) strike(op crashfs.Op) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if op.Kind == crashfs.OpRemove && harness.IsSpare(op.Name) {
-		// The maker removes what is not there, as a rule; others remove what they have found.
-		if _, err := t.disk.ReadFile(op.Name); err != nil {
-			for t.calling {
-				t.changed.Wait()
-			}
-			t.making = true
-		}
-	}
-	switch {
-	case !t.calling:
-	case op.Kind == crashfs.OpTruncate:
-		t.spent, t.stock = true, false
-	case op.Kind == crashfs.OpPreallocate:
-		t.begun = t.begun || !t.stock
-	}
-	if t.hold != nil && op.Kind == crashfs.OpWrite {
-		hold := t.hold
-		t.hold = nil
-		close(t.held)
-		t.mu.Unlock()
-		<-hold
-		t.mu.Lock()
-	}
-	defer func() { t.late = t.late || op.Kind == crashfs.OpSyncDir }()
-	n := len(t.seen)
-	t.seen = append(t.seen, op)
-	f := t.run.fault
-	if t.run.op < 0 || n < t.run.op || t.mended || n > t.run.op && (!f.lasts || !f.strikes(op)) {
-		return nil
-	}
-	// Files keep the name that they were opened by, so a segment that was a spare still has that
-	// one.
-	maker := t.making && harness.IsSpare(op.Name)
-	if len(t.fired) == 0 {
-		t.tracef("%v fails with %v", op, f.err)
-	}
-	t.fired = append(t.fired, firing{op, maker, t.late})
-	return f.err
-}
-
-func (t *trial) spareMade(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.made++
-	t.spare, t.making, t.stock = err, false, err == nil
-	t.changed.Broadcast()
-}
-
-// awaitSpare waits until the maker has come to an end once more.
-func (t *trial) awaitSpare() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for t.awaited++; t.made < t.awaited; {
-		t.changed.Wait()
-	}
-}
-
-// call does one call on the Writer.
+// call does one call on the Writer, and then what that has left to the background.
 func (t *trial) call(f func() error) error {
-	t.mu.Lock()
-	t.calling, t.spent, t.begun = true, false, false
-	t.mu.Unlock()
 	err := f()
-	t.mu.Lock()
-	t.calling = false
-	made := t.begun || t.spent && err == nil
-	t.changed.Broadcast()
-	t.mu.Unlock()
-	if made {
-		t.awaitSpare()
-	}
+	t.makeSpare()
 	return err
 }
 
-// mend lets everything succeed from now on.
-func (t *trial) mend() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.mended = true
-}
-
-func (t *trial) firings() []firing {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.fired
+// makeSpare does what is to be done in the background, so that a run depends on its name alone.
+func (t *trial) makeSpare() {
+	t.striker.make(true)
+	t.background.Run()
+	t.striker.make(false)
 }
 
 // live goes through the workload.
@@ -249,7 +135,7 @@ func (t *trial) live() {
 		if t.failure != nil {
 			break
 		}
-		if reacted || len(t.firings()) == 0 {
+		if reacted || len(t.striker.firings(0)) == 0 {
 			continue
 		}
 		reacted = true
@@ -268,16 +154,16 @@ func (t *trial) live() {
 func (t *trial) react(s step, err error) {
 	switch t.run.policy {
 	case retries:
-		t.mend()
+		t.striker.mend()
 		if err != nil {
-			t.tracef("again")
+			t.trace.Addf("again")
 			t.perform(s)
 		}
 	case restarts:
-		t.mend()
+		t.striker.mend()
 		t.restart()
 	case cutsOff:
-		t.mend()
+		t.striker.mend()
 		t.restart()
 		if t.failure != nil {
 			return
@@ -289,7 +175,7 @@ func (t *trial) react(s step, err error) {
 		}
 		after := t.disk.Crash(choose)
 		t.finish()
-		t.tracef("power cut: %s", name)
+		t.trace.Addf("power cut: %s", name)
 		t.attach(after)
 		t.restart()
 	}
@@ -300,10 +186,7 @@ func (t *trial) perform(s step) error {
 	if s.kind == onWriter && t.w == nil {
 		return nil
 	}
-	t.mu.Lock()
-	before := len(t.fired)
-	t.late = false
-	t.mu.Unlock()
+	before := t.striker.begin()
 	var was *crashfs.FS
 	if s.kind == recovers {
 		was = t.disk.Clone()
@@ -314,9 +197,9 @@ func (t *trial) perform(s step) error {
 	if writer && errors.Is(err, wal.ErrNoSpace) {
 		t.model.Records = t.model.Records[:max(known, t.model.Acked)] // what was refused must never be there
 	}
-	t.tracef("%s: %v", s.name, err)
+	t.trace.Addf("%s: %v", s.name, err)
 	t.readable(s.name, err)
-	fired := t.firings()[before:]
+	fired := t.striker.firings(before)
 	switch {
 	case t.failure != nil:
 	case writer && broken != nil:
@@ -340,183 +223,6 @@ func (t *trial) perform(s step) error {
 	return err
 }
 
-// readable sees to it that an error names no file twice: a line of it, for there may be several of
-// one file.
-func (t *trial) readable(what string, err error) {
-	if err == nil {
-		return
-	}
-	for line := range strings.Lines(err.Error()) {
-		var names []string
-		for _, word := range strings.Fields(line) {
-			word = strings.Trim(word, ":,;()")
-			if filepath.Ext(word) != "" {
-				word = filepath.Base(word)
-			} else if !strings.Contains(word, "/") {
-				continue
-			}
-			if slices.Contains(names, word) {
-				t.fail(Stuttered, "%s returned %q", what, err)
-			}
-			names = append(names, word)
-		}
-	}
-}
-
-// sameError sees to it that a call on a Writer that has failed says so.
-func (t *trial) sameError(what string, broken, err error) {
-	switch {
-	case err == nil:
-		t.fail(WentOn, "%s returned nil after %v", what, broken)
-	case !strings.Contains(err.Error(), broken.Error()):
-		t.fail(Swallowed, "%s returned %q, but the first failure was %q", what, err, broken)
-	}
-}
-
-// leavesUsable reports whether a failure is one of the exceptions that are documented: that what a
-// Release removes cannot be removed, or that there is no space for what is to be saved.
-func leavesUsable(err error) bool {
-	return strings.HasPrefix(err.Error(), "wal: release: ") || errors.Is(err, wal.ErrNoSpace)
-}
-
-// told sees to it that an error has the reason and the name of the file.
-func (t *trial) told(s step, err error, fired []firing) {
-	if !errors.Is(err, t.run.fault.is) {
-		t.fail(Swallowed, "%s returned %q, but the operation failed with %v", s.name, err, t.run.fault.err)
-		return
-	}
-	text := err.Error()
-	for _, f := range fired {
-		switch f.Kind {
-		case crashfs.OpSyncDir, crashfs.OpReadDir, crashfs.OpMkdir:
-			if strings.Contains(text, f.Name) {
-				return
-			}
-			continue
-		}
-		if strings.Contains(text, filepath.Base(f.Name)) || f.NewName != "" && strings.Contains(text, filepath.Base(f.NewName)) {
-			return
-		}
-		if harness.IsSpare(f.Name) && strings.Contains(text, ".wal") { // the name that it has by now
-			return
-		}
-	}
-	t.fail(Swallowed, "%s returned %q, which does not name the file of %v", s.name, err, fired[0])
-}
-
-// excused sees to it that whatever failed in a step that returned nil may fail.
-func (t *trial) excused(s step, fired []firing) {
-	for _, f := range fired {
-		switch {
-		case f.maker:
-			// The spare is made in the background, and its failures go to the observer. If it
-			// cannot be synced, the Writer has failed.
-			t.mu.Lock()
-			told := t.spare
-			t.mu.Unlock()
-			t.readable("the observer of the spare", told)
-			if !errors.Is(told, t.run.fault.is) {
-				t.fail(Swallowed, "%v failed, and the observer was told %v", f, told)
-			}
-			if f.Kind == crashfs.OpSyncData && !fileutil.IsFull(told) {
-				t.broken = told
-			}
-		case f.Kind == crashfs.OpClose && (f.Name == harness.Dir || f.Name == harness.SnapDir || f.Name == path.Dir(harness.Dir) || f.Name == "."):
-			// Nor from closing a directory.
-		case f.Kind == crashfs.OpClose && s.name != "close" && (!harness.IsSpare(f.Name) || s.name == "release"):
-			// There is nothing to learn from closing what was only read, or was synced, or is gone.
-		case filepath.Base(f.Name) == "synced" && (s.kind == onWriter || f.late):
-			// A mark that is not written leaves the one before, which is as true.
-		case f.Kind == crashfs.OpSyncDir && errors.Is(t.run.fault.err, syscall.EROFS) && f.Name != harness.Dir && f.Name != harness.SnapDir:
-			// Nobody can have changed a parent that cannot be written.
-		case f.Kind == crashfs.OpTruncate && s.kind == onWriter && fileutil.IsFull(t.run.fault.err):
-			// Zeros are then left at the end of a segment that is full.
-		case f.Kind == crashfs.OpWrite && s.name == "close" && fileutil.IsFull(t.run.fault.err):
-			// It is the last witness. That all else is there is looked for.
-		case f.Kind == crashfs.OpPreallocate && s.kind == onWriter && fileutil.IsFull(t.run.fault.err):
-			// The segment is cut before it is full.
-		case f.Kind == crashfs.OpPreallocate && s.name == "open":
-			// Space is reserved if there is any; appends find out.
-		case f.Kind == crashfs.OpRead && t.run.fault.partial:
-			// What was not needed yet is read again when it is.
-		case strings.HasPrefix(s.name, "save") && strings.HasSuffix(f.Name, ".snap"):
-			// Whether the file is there already is not worth an error: it is written again.
-		case s.name == "newest of damaged" && (slices.Contains(settingAside, f.Kind) || f.Kind == crashfs.OpOpen && f.Name == harness.SnapDir):
-			// That a damaged file cannot be set aside is no reason not to find an older one.
-		default:
-			t.fail(Swallowed, "%v failed with %v, and %s returned nil", f, t.run.fault.err, s.name)
-			return
-		}
-	}
-}
-
-var settingAside = []crashfs.OpKind{crashfs.OpRename, crashfs.OpReadDir, crashfs.OpSyncDir, crashfs.OpRemove}
-
-// untouched sees to it that what was to recover a log and failed has done nothing to it but what it
-// would have done anyway, and no byte of that without a copy.
-func (t *trial) untouched(s step, was *crashfs.FS) {
-	clean := &trial{run: run{workload: t.run.workload, op: -1}, rng: t.rng, source: t.source, model: t.model.Clone(), snaps: t.snaps.clone()}
-	clean.changed.L = &clean.mu
-	before := was.Tree()
-	clean.attach(was)
-	if err := s.do(clean); err != nil {
-		t.fail(oracle.Refused, "%s without a fault: %v", s.name, err)
-		return
-	}
-	after, now := was.Tree(), t.disk.Tree()
-	clean.finish()
-	for name, old := range before {
-		if filepath.Ext(name) != ".wal" {
-			continue
-		}
-		got, there := now[name]
-		want, stays := after[name]
-		same := there && len(got) == len(old)
-		for i := 0; same && i < len(got); i++ {
-			same = got[i] == old[i]
-		}
-		if same {
-			continue
-		}
-		if there == stays && !there || there && stays && between(got, old, want) {
-			kept := slices.ContainsFunc(slices.Collect(maps.Keys(now)), func(n string) bool {
-				return strings.HasPrefix(n, name) && strings.HasSuffix(n, ".torn")
-			})
-			if kept || len(bytes.Trim(trimmed(old, want), "\x00")) == 0 {
-				continue
-			}
-		}
-		t.fail(Damaged, "%s failed, and left %s changed", s.name, name)
-	}
-}
-
-// between tells whether b is on its way from old to want. What is behind the end of one counts as
-// zero.
-func between(b, old, want []byte) bool {
-	at := func(s []byte, i int) byte {
-		if i < len(s) {
-			return s[i]
-		}
-		return 0
-	}
-	for i := range max(len(b), len(old), len(want)) {
-		if c := at(b, i); c != at(old, i) && c != at(want, i) {
-			return false
-		}
-	}
-	return true
-}
-
-// trimmed returns what is in old and no longer in want.
-func trimmed(old, want []byte) (lost []byte) {
-	for i, c := range old {
-		if i >= len(want) || want[i] != c {
-			lost = append(lost, c)
-		}
-	}
-	return lost
-}
-
 // restart closes the log and opens it again, and takes what is there for what must stay.
 func (t *trial) restart() {
 	t.finish()
@@ -530,7 +236,7 @@ func (t *trial) restart() {
 		}
 		return
 	}
-	t.tracef("restart")
+	t.trace.Addf("restart")
 	if err := openLog(t); err != nil {
 		t.fail(oracle.Refused, "open again: %v", err)
 	}
@@ -553,10 +259,8 @@ func (t *trial) began(w *wal.Writer, err error) error {
 	if err != nil {
 		return err
 	}
-	t.awaitSpare()
-	t.mu.Lock()
+	t.makeSpare()
 	t.w, t.broken = w, nil
-	t.mu.Unlock()
 	seen, err := oracle.Observe(t.disk.Clone(), harness.Dir, oracle.AsARestart)
 	if err == nil {
 		err = t.model.Judge(seen)
@@ -573,9 +277,9 @@ func (t *trial) began(w *wal.Writer, err error) error {
 func (t *trial) finish() {
 	t.snaps.close()
 	if t.w != nil {
-		before := len(t.firings())
+		before := len(t.striker.firings(0))
 		err := t.w.Close()
-		fired := t.firings()[before:]
+		fired := t.striker.firings(before)
 		switch {
 		case t.failure != nil:
 		case t.broken != nil:
@@ -587,10 +291,7 @@ func (t *trial) finish() {
 		case err == nil:
 			t.model.Acked = len(t.model.Records)
 		}
-		t.mu.Lock()
 		t.w, t.broken = nil, nil
-		t.awaited, t.making = t.made, false
-		t.mu.Unlock()
 	}
 	if n := t.disk.Handles(); n > 0 {
 		t.fail(Leaked, "%d files are open", n)

@@ -31,9 +31,10 @@ type Restart struct {
 	Also func(s *oracle.Seen) error
 }
 
+// on returns the options of a log that does nothing in the background.
 func (r *Restart) on(disk *crashfs.FS) *wal.Options {
 	o := r.Options
-	o.FS = disk
+	o.FS, o.Background = disk, func(func()) {}
 	return &o
 }
 
@@ -45,9 +46,9 @@ func (r *Restart) Judge(disk *crashfs.FS) error {
 			return err
 		}
 	}
-	made := make(chan error, 4)
+	var background Queue
 	o := r.on(disk)
-	o.Observer.Spare = func(err error) { made <- err }
+	o.Background = background.Add
 	if r.Inside != nil && r.Rng.IntN(6) == 0 {
 		disk.SetHook(nil, r.Inside)
 	}
@@ -65,7 +66,7 @@ func (r *Restart) Judge(disk *crashfs.FS) error {
 	if err != nil {
 		return oracle.Failf(oracle.Refused, "open: %v", err)
 	}
-	<-made
+	background.Run()
 	disk.SetHook(nil, nil)
 	err = r.look(w, disk)
 	if err2 := w.Close(); err == nil && err2 != nil {

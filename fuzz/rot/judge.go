@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/fuzz/harness"
 	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
@@ -124,7 +125,7 @@ func (j *judge) excuse(e Excuse) {
 
 // open opens the log, which holds tree, and reads it again.
 func (j *judge) open(disk *crashfs.FS, tree map[string][]byte, fail func(string, ...any)) (o opening) {
-	made := make(chan error, 1)
+	var background harness.Queue
 	disk.SetHook(func(op crashfs.Op) {
 		o.changed = o.changed || op.Kind != crashfs.OpSyncData && op.Kind != crashfs.OpSyncDir
 	}, nil)
@@ -132,10 +133,9 @@ func (j *judge) open(disk *crashfs.FS, tree map[string][]byte, fail func(string,
 		Trimmed: func(segment string, offset, n int64, _ string) {
 			o.trimmed, o.segment, o.offset = true, segment, offset
 		},
-		Spare: func(err error) { made <- err },
-	}})
+	}, Background: background.Add})
 	if err == nil {
-		<-made
+		background.Run()
 	}
 	disk.SetHook(nil, nil)
 	if o.err = err; err != nil {

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path"
-	"sync/atomic"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/fuzz/harness"
 	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
@@ -112,10 +112,10 @@ type writer struct {
 	model   *oracle.Model
 	moments []map[string][]byte
 
+	background harness.Queue
+
 	life   int
-	made   chan error
-	cuts   atomic.Int32 // segments that are full, and whose next spare was not waited for
-	index  uint64       // of the last entry
+	index  uint64 // of the last entry
 	state  walpb.HardState
 	terms  map[uint64]uint64
 	newest uint64 // the index of the newest snapshot record
@@ -127,7 +127,6 @@ func newWriter(s script, twin uint64) *writer {
 		disk:   crashfs.New(),
 		rng:    rand.New(rand.NewPCG(twin, uint64(s.segments))),
 		model:  oracle.NewModel(),
-		made:   make(chan error, 16),
 		state:  walpb.HardState{Term: 1, Vote: 1},
 		terms:  map[uint64]uint64{},
 	}
@@ -196,7 +195,7 @@ func (w *writer) begun() (n int) {
 }
 
 func (w *writer) open() (err error) {
-	o := &wal.Options{FS: w.disk, SegmentSize: w.segment, Observer: wal.Observer{Spare: func(err error) { w.made <- err }}}
+	o := &wal.Options{FS: w.disk, SegmentSize: w.segment, Background: w.background.Add}
 	if w.plain != nil {
 		o.PlainEtcd = w.plain(w.life)
 	}
@@ -206,25 +205,14 @@ func (w *writer) open() (err error) {
 	} else {
 		w.w, err = wal.Open(dir, o)
 	}
-	if err != nil {
-		return err
-	}
-	err = <-w.made
-	w.cuts.Store(0)
-	w.disk.SetHook(nil, func(op crashfs.Op) {
-		if op.Kind == crashfs.OpTruncate {
-			w.cuts.Add(1)
-		}
-	})
+	w.background.Run()
 	return err
 }
 
-// settle waits for the spare that the next cut needs, so that where the log is cut depends on its
-// size alone.
+// settle follows each call. It has the spare made that the next cut needs, so that where the log is
+// cut depends on its size alone.
 func (w *writer) settle(err error) error {
-	for ; err == nil && w.cuts.Load() > 0; w.cuts.Add(-1) {
-		err = <-w.made
-	}
+	w.background.Run()
 	w.remember()
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/fuzz/harness"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
@@ -12,26 +13,17 @@ import (
 // An Ours writes a history with package wal. It lets the log go on only once the spare is there
 // that the next cut needs, so that where a log is cut depends on nothing but its size.
 type Ours struct {
-	dir    string
-	opts   *wal.Options
-	w      *wal.Writer
-	spares chan error
-	cuts   *int // segments that were truncated and whose next spare was not waited for
+	dir        string
+	opts       wal.Options
+	w          *wal.Writer
+	background harness.Queue
+	spare      error // of the last that was made
 }
 
 func newOurs(dir string, opts wal.Options) *Ours {
-	o := &Ours{dir: dir, opts: &opts, spares: make(chan error, 16), cuts: new(int)}
-	spares := o.spares
-	o.opts.Observer.Spare = func(err error) { spares <- err }
-	if opts.FS == nil {
-		opts.FS = fileutil.OS{}
-	}
-	if w, ok := opts.FS.(watchFS); ok {
-		opts.FS = w.FS
-	}
-	// Observer.Cut comes too late: the spare is taken, and the next one begun, when the segment
-	// before is truncated.
-	opts.FS = watchFS{opts.FS, o.cuts}
+	o := &Ours{dir: dir, opts: opts}
+	o.opts.Background = o.background.Add
+	o.opts.Observer.Spare = func(err error) { o.spare = err }
 	return o
 }
 
@@ -39,30 +31,26 @@ func newOurs(dir string, opts wal.Options) *Ours {
 func CreateOurs(dir string, metadata []byte, opts wal.Options) (*Ours, error) {
 	o := newOurs(dir, opts)
 	var err error
-	if o.w, err = wal.Create(dir, metadata, o.opts); err != nil {
+	if o.w, err = wal.Create(dir, metadata, &o.opts); err != nil {
 		return nil, err
 	}
-	*o.cuts = 0
-	return o, <-o.spares
+	return o, o.settle(nil)
 }
 
 // OpenOurs opens a log.
 func OpenOurs(dir string, opts wal.Options) (*Ours, error) {
 	o := newOurs(dir, opts)
 	var err error
-	if o.w, err = wal.Open(dir, o.opts); err != nil {
+	if o.w, err = wal.Open(dir, &o.opts); err != nil {
 		return nil, err
 	}
-	*o.cuts = 0
-	return o, <-o.spares
+	return o, o.settle(nil)
 }
 
-// settle waits for the spare if there was a cut.
+// settle has the spare made if it is to be made, after a call that returned err.
 func (o *Ours) settle(err error) error {
-	for ; *o.cuts > 0; *o.cuts-- {
-		err = errors.Join(err, <-o.spares)
-	}
-	return err
+	o.background.Run()
+	return errors.Join(err, o.spare)
 }
 
 // Save writes one Save.
@@ -81,12 +69,12 @@ func (o *Ours) Reopen() error {
 	if err := o.Close(); err != nil {
 		return err
 	}
-	again, err := OpenOurs(o.dir, *o.opts)
+	w, err := wal.Open(o.dir, &o.opts)
 	if err != nil {
 		return err
 	}
-	*o = *again
-	return nil
+	o.w = w
+	return o.settle(nil)
 }
 
 // ReadOurs is what package wal reads from a snapshot on, and that snapshot as it is recorded. It
@@ -98,31 +86,6 @@ func ReadOurs(dir string, start uint64, from walpb.Snapshot, opts *wal.Options) 
 		return Content{}, walpb.Snapshot{}, err
 	}
 	return Content{Metadata: log.Metadata, State: log.State, Entries: log.Entries}, log.Snapshot, nil
-}
-
-// watchFS counts how often a file is truncated. The files that are, in the life of a Writer, are
-// segments that are full. Only the goroutine that saves truncates, so the count needs no lock.
-type watchFS struct {
-	fileutil.FS
-	truncated *int
-}
-
-func (w watchFS) OpenFile(name string, flag int, perm fs.FileMode) (fileutil.File, error) {
-	f, err := w.FS.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
-	}
-	return watchFile{f, w.truncated}, nil
-}
-
-type watchFile struct {
-	fileutil.File
-	truncated *int
-}
-
-func (f watchFile) Truncate(size int64) error {
-	*f.truncated++
-	return f.File.Truncate(size)
 }
 
 // NoSync is the operating system's file system, but for syncs of data, which it leaves out.

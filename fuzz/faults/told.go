@@ -1,0 +1,193 @@
+package faults
+
+import (
+	"bytes"
+	"errors"
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/fuzz/harness"
+	"github.com/stele-wal/stele/fuzz/oracle"
+	"github.com/stele-wal/stele/wal"
+)
+
+// readable sees to it that an error names no file twice: a line of it, for there may be several of
+// one file.
+func (t *trial) readable(what string, err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		var names []string
+		for _, word := range strings.Fields(line) {
+			word = strings.Trim(word, ":,;()")
+			if filepath.Ext(word) != "" {
+				word = filepath.Base(word)
+			} else if !strings.Contains(word, "/") {
+				continue
+			}
+			if slices.Contains(names, word) {
+				t.fail(Stuttered, "%s returned %q", what, err)
+			}
+			names = append(names, word)
+		}
+	}
+}
+
+// sameError sees to it that a call on a Writer that has failed says so.
+func (t *trial) sameError(what string, broken, err error) {
+	switch {
+	case err == nil:
+		t.fail(WentOn, "%s returned nil after %v", what, broken)
+	case !strings.Contains(err.Error(), broken.Error()):
+		t.fail(Swallowed, "%s returned %q, but the first failure was %q", what, err, broken)
+	}
+}
+
+// leavesUsable reports whether a failure is one of the exceptions that are documented: that what a
+// Release removes cannot be removed, or that there is no space for what is to be saved.
+func leavesUsable(err error) bool {
+	return strings.HasPrefix(err.Error(), "wal: release: ") || errors.Is(err, wal.ErrNoSpace)
+}
+
+// told sees to it that an error has the reason and the name of the file.
+func (t *trial) told(s step, err error, fired []firing) {
+	if !errors.Is(err, t.run.fault.is) {
+		t.fail(Swallowed, "%s returned %q, but the operation failed with %v", s.name, err, t.run.fault.err)
+		return
+	}
+	text := err.Error()
+	for _, f := range fired {
+		switch f.Kind {
+		case crashfs.OpSyncDir, crashfs.OpReadDir, crashfs.OpMkdir:
+			if strings.Contains(text, f.Name) {
+				return
+			}
+			continue
+		}
+		if strings.Contains(text, filepath.Base(f.Name)) || f.NewName != "" && strings.Contains(text, filepath.Base(f.NewName)) {
+			return
+		}
+		if harness.IsSpare(f.Name) && strings.Contains(text, ".wal") { // the name that it has by now
+			return
+		}
+	}
+	t.fail(Swallowed, "%s returned %q, which does not name the file of %v", s.name, err, fired[0])
+}
+
+// excused sees to it that whatever failed in a step that returned nil may fail.
+func (t *trial) excused(s step, fired []firing) {
+	for _, f := range fired {
+		switch {
+		case f.making:
+			// The spare is made in the background, and its failures go to the observer. If it
+			// cannot be synced, the Writer has failed.
+			told := t.spare
+			t.readable("the observer of the spare", told)
+			if !errors.Is(told, t.run.fault.is) {
+				t.fail(Swallowed, "%v failed, and the observer was told %v", f, told)
+			}
+			if f.Kind == crashfs.OpSyncData && !fileutil.IsFull(told) {
+				t.broken = told
+			}
+		case f.Kind == crashfs.OpClose && (f.Name == harness.Dir || f.Name == harness.SnapDir || f.Name == path.Dir(harness.Dir) || f.Name == "."):
+			// Nor from closing a directory.
+		case f.Kind == crashfs.OpClose && s.name != "close" && (!harness.IsSpare(f.Name) || s.name == "release"):
+			// There is nothing to learn from closing what was only read, or was synced, or is gone.
+		case filepath.Base(f.Name) == "synced" && (s.kind == onWriter || f.late):
+			// A mark that is not written leaves the one before, which is as true.
+		case f.Kind == crashfs.OpSyncDir && errors.Is(t.run.fault.err, syscall.EROFS) && f.Name != harness.Dir && f.Name != harness.SnapDir:
+			// Nobody can have changed a parent that cannot be written.
+		case f.Kind == crashfs.OpTruncate && s.kind == onWriter && fileutil.IsFull(t.run.fault.err):
+			// Zeros are then left at the end of a segment that is full.
+		case f.Kind == crashfs.OpWrite && s.name == "close" && fileutil.IsFull(t.run.fault.err):
+			// It is the last witness. That all else is there is looked for.
+		case f.Kind == crashfs.OpPreallocate && s.kind == onWriter && fileutil.IsFull(t.run.fault.err):
+			// The segment is cut before it is full.
+		case f.Kind == crashfs.OpPreallocate && s.name == "open":
+			// Space is reserved if there is any; appends find out.
+		case f.Kind == crashfs.OpRead && t.run.fault.partial:
+			// What was not needed yet is read again when it is.
+		case strings.HasPrefix(s.name, "save") && strings.HasSuffix(f.Name, ".snap"):
+			// Whether the file is there already is not worth an error: it is written again.
+		case s.name == "newest of damaged" && (slices.Contains(settingAside, f.Kind) || f.Kind == crashfs.OpOpen && f.Name == harness.SnapDir):
+			// That a damaged file cannot be set aside is no reason not to find an older one.
+		default:
+			t.fail(Swallowed, "%v failed with %v, and %s returned nil", f, t.run.fault.err, s.name)
+			return
+		}
+	}
+}
+
+var settingAside = []crashfs.OpKind{crashfs.OpRename, crashfs.OpReadDir, crashfs.OpSyncDir, crashfs.OpRemove}
+
+// untouched sees to it that what was to recover a log and failed has done nothing to it but what it
+// would have done anyway, and no byte of that without a copy.
+func (t *trial) untouched(s step, was *crashfs.FS) {
+	clean := &trial{run: run{workload: t.run.workload, op: -1}, rng: t.rng, model: t.model.Clone(), snaps: t.snaps.clone()}
+	clean.striker.run, clean.striker.trace = clean.run, &clean.trace
+	before := was.Tree()
+	clean.attach(was)
+	if err := s.do(clean); err != nil {
+		t.fail(oracle.Refused, "%s without a fault: %v", s.name, err)
+		return
+	}
+	after, now := was.Tree(), t.disk.Tree()
+	clean.finish()
+	for name, old := range before {
+		if filepath.Ext(name) != ".wal" {
+			continue
+		}
+		got, there := now[name]
+		want, stays := after[name]
+		same := there && len(got) == len(old)
+		for i := 0; same && i < len(got); i++ {
+			same = got[i] == old[i]
+		}
+		if same {
+			continue
+		}
+		if there == stays && !there || there && stays && between(got, old, want) {
+			kept := slices.ContainsFunc(slices.Collect(maps.Keys(now)), func(n string) bool {
+				return strings.HasPrefix(n, name) && strings.HasSuffix(n, ".torn")
+			})
+			if kept || len(bytes.Trim(trimmed(old, want), "\x00")) == 0 {
+				continue
+			}
+		}
+		t.fail(Damaged, "%s failed, and left %s changed", s.name, name)
+	}
+}
+
+// between tells whether b is on its way from old to want. What is behind the end of one counts as
+// zero.
+func between(b, old, want []byte) bool {
+	at := func(s []byte, i int) byte {
+		if i < len(s) {
+			return s[i]
+		}
+		return 0
+	}
+	for i := range max(len(b), len(old), len(want)) {
+		if c := at(b, i); c != at(old, i) && c != at(want, i) {
+			return false
+		}
+	}
+	return true
+}
+
+// trimmed returns what is in old and no longer in want.
+func trimmed(old, want []byte) (lost []byte) {
+	for i, c := range old {
+		if i >= len(want) || want[i] != c {
+			lost = append(lost, c)
+		}
+	}
+	return lost
+}

@@ -27,8 +27,10 @@
 package crash
 
 import (
+	"cmp"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,33 +86,27 @@ type Config struct {
 // *Failure; nil if there was none.
 func Run(cfg Config) (Result, error) {
 	n := max(cfg.Workers, 1)
-	workers := make([]*campaign, n)
-	sum := &progress{told: time.Now(), began: time.Now()}
+	all := newCampaign(cfg)
 	var running sync.WaitGroup
-	for i := range workers {
-		c := newCampaign(cfg)
-		c.sum = sum
-		workers[i] = c
+	for i := range n {
+		c := *all
 		running.Go(func() {
-			for seed := cfg.Seed + uint64(i)<<32; (c.result.States*n < c.cfg.States || c.result.Lives*n < c.cfg.Lives) && !c.done(); seed++ {
+			for seed := cfg.Seed + uint64(i)<<32; (c.states*n < c.cfg.States || c.lives*n < c.cfg.Lives) && !c.done(); seed++ {
 				c.history(seed)
 			}
 		})
 	}
 	running.Wait()
-	for _, c := range workers[1:] {
-		workers[0].result.add(c.result)
-	}
-	return workers[0].finish()
+	return all.finish()
 }
 
+// A campaign is a worker's part of one.
 type campaign struct {
 	cfg     Config
-	result  Result
-	sum     *progress // of all workers
-	counted Result    // what of the result is in the sum
-	began   time.Time
+	counter *harness.Counter[Result] // of all workers
 	source  oracle.Source
+
+	states, lives int // of this worker
 
 	// A history that does nothing for the patience is stuck.
 	patience time.Duration
@@ -127,48 +123,33 @@ func newCampaign(cfg Config) *campaign {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	now := time.Now()
-	return &campaign{cfg: cfg, began: now, sum: &progress{told: now, began: now},
-		patience: patience, stuck: func(report string) { panic(report) }}
+	var tell func(*Result, time.Duration)
+	if cfg.Progress != nil {
+		tell = func(r *Result, took time.Duration) {
+			told := *r
+			told.Took = took
+			cfg.Progress(told)
+		}
+	}
+	return &campaign{cfg: cfg, counter: harness.NewCounter(Result{}, tell), patience: patience, stuck: func(report string) { panic(report) }}
 }
 
 func (c *campaign) done() bool {
-	return c.cfg.Recover == nil && len(c.result.Failures) >= c.cfg.Failures
-}
-
-// progress is how far all workers are.
-type progress struct {
-	mu          sync.Mutex
-	sum         Result
-	began, told time.Time
-}
-
-// report tells how far the campaign is, if that was not told just now.
-func (c *campaign) report() {
-	if c.cfg.Progress == nil {
-		return
-	}
-	p := c.sum
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.sum.add(c.result.since(c.counted))
-	c.counted = c.result
-	if now := time.Now(); now.Sub(p.told) >= time.Second {
-		p.told = now
-		p.sum.Took = now.Sub(p.began)
-		c.cfg.Progress(p.sum)
-	}
+	r, _ := c.counter.Result()
+	return c.cfg.Recover == nil && len(r.Failures) >= c.cfg.Failures
 }
 
 func (c *campaign) finish() (Result, error) {
-	c.result.Took = time.Since(c.began)
+	r, took := c.counter.Result()
+	r.Took = took
 	if c.cfg.Progress != nil {
-		c.cfg.Progress(c.result)
+		c.cfg.Progress(r)
 	}
-	if len(c.result.Failures) > 0 {
-		return c.result, &c.result.Failures[0]
+	slices.SortStableFunc(r.Failures, func(a, b Failure) int { return cmp.Compare(a.Seed, b.Seed) })
+	if len(r.Failures) > 0 {
+		return r, &r.Failures[0]
 	}
-	return c.result, nil
+	return r, nil
 }
 
 // history takes one log through its lives.
@@ -250,7 +231,7 @@ type history struct {
 }
 
 func newHistory(c *campaign, seed uint64, rng *rand.Rand) *history {
-	c.result.Histories++
+	c.counter.Count(func(r *Result) { r.Histories++ })
 	h := &history{campaign: c, seed: seed, rng: rng, look: 1, model: oracle.NewModel(), opened: map[image]struct{}{}}
 	h.choose = h.sample
 	return h

@@ -16,15 +16,13 @@ import (
 // recovery itself is crashed as well, now and then, down to some depth.
 func (h *history) examine(disk *crashfs.FS, what string, depth int) {
 	if !h.isNew(disk) {
-		h.campaign.result.Repeats++
+		h.campaign.counter.Count(func(r *Result) { r.Repeats++ })
 		return
 	}
 	h.alive()
 	h.states++
-	h.campaign.result.States++
-	if h.states%256 == 0 {
-		h.campaign.report()
-	}
+	h.campaign.states++
+	h.campaign.counter.Count(func(r *Result) { r.States++ })
 	if r := h.campaign.cfg.Recover; r != nil {
 		h.examineWith(r, disk, what)
 		return

@@ -49,14 +49,14 @@ func (h *history) everyCrash(disk *crashfs.FS) []harness.Cut {
 	if len(places) == 0 {
 		return nil
 	}
-	h.campaign.result.Moments++
+	h.campaign.counter.Count(func(r *Result) { r.Moments++ })
 	combined := 1
 	for _, p := range places {
 		combined = min(combined*(p.Versions+1), mostCombined+1)
 	}
 	var all []harness.Cut
 	if combined <= mostCombined {
-		h.campaign.result.Whole++
+		h.campaign.counter.Count(func(r *Result) { r.Whole++ })
 		for n := range combined {
 			all = append(all, harness.Named(fmt.Sprintf("combination %d of %d", n, combined), combination(n)))
 		}
@@ -106,7 +106,7 @@ func everySingle(pending, changes int) []harness.Cut {
 func (c *campaign) script(h *history, lives [][]func(*life)) {
 	disk := crashfs.New()
 	for _, calls := range lives {
-		c.result.Lives++
+		c.counter.Count(func(r *Result) { r.Lives++ })
 		l := h.begin(disk)
 		l.open()
 		for _, call := range calls {

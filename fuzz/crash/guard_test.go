@@ -60,8 +60,9 @@ func TestAPanicOfARecoveryIsAFailureWithASeed(t *testing.T) {
 	c := newCampaign(Config{})
 	h := newHistory(c, 7, nil) // without random numbers none can be done
 	h.examine(crashfs.New(), "what is left", 0)
-	if len(c.result.Failures) != 1 || c.result.Failures[0].Seed != 7 || !strings.Contains(c.result.Failures[0].Detail, "panic: ") {
-		t.Errorf("%v", c.result.Failures)
+	r, _ := c.counter.Result()
+	if len(r.Failures) != 1 || r.Failures[0].Seed != 7 || !strings.Contains(r.Failures[0].Detail, "panic: ") {
+		t.Errorf("%v", r.Failures)
 	}
 }
 

@@ -51,7 +51,8 @@ type life struct {
 
 // live runs one life on a disk, and returns what is left, or nil after a failure.
 func (h *history) live(disk *crashfs.FS) *crashfs.FS {
-	h.campaign.result.Lives++
+	h.campaign.lives++
+	h.campaign.counter.Count(func(r *Result) { r.Lives++ })
 	h.lives++
 	clear(h.opened)
 	ops := 1 + h.rng.IntN(9)

@@ -27,35 +27,6 @@ type Result struct {
 	Took     time.Duration
 }
 
-// add adds what another worker did.
-func (r *Result) add(o Result) {
-	r.Histories += o.Histories
-	r.Lives += o.Lives
-	r.States += o.States
-	r.Repeats += o.Repeats
-	r.Moments += o.Moments
-	r.Whole += o.Whole
-	r.Refused += o.Refused
-	r.Lost += o.Lost
-	r.Invented += o.Invented
-	r.Failures = append(r.Failures, o.Failures...)
-}
-
-// since returns what was added since r was o. The failures were appended.
-func (r Result) since(o Result) Result {
-	r.Histories -= o.Histories
-	r.Lives -= o.Lives
-	r.States -= o.States
-	r.Repeats -= o.Repeats
-	r.Moments -= o.Moments
-	r.Whole -= o.Whole
-	r.Refused -= o.Refused
-	r.Lost -= o.Lost
-	r.Invented -= o.Invented
-	r.Failures = r.Failures[len(o.Failures):]
-	return r
-}
-
 // Bad returns how many failures there were.
 func (r Result) Bad() int { return r.Refused + r.Lost + r.Invented }
 
@@ -93,21 +64,21 @@ func (h *history) fail(v oracle.Verdict, format string, args ...any) {
 
 // count counts a failure, which need not be the end of the history.
 func (h *history) count(v oracle.Verdict, detail string) {
-	r := &h.campaign.result
-	switch v {
-	case oracle.Refused:
-		r.Refused++
-	case oracle.Lost:
-		r.Lost++
-	case oracle.Invented:
-		r.Invented++
-	}
-	if len(r.Failures) >= h.campaign.cfg.Failures {
-		return
-	}
 	f := Failure{Verdict: v, Detail: detail, Seed: h.seed, States: h.states, Trace: h.trace.Lines()}
-	r.Failures = append(r.Failures, f)
-	h.campaign.cfg.Logger.Error("campaign", "failure", &f)
+	h.campaign.counter.Count(func(r *Result) {
+		switch v {
+		case oracle.Refused:
+			r.Refused++
+		case oracle.Lost:
+			r.Lost++
+		case oracle.Invented:
+			r.Invented++
+		}
+		if len(r.Failures) < h.campaign.cfg.Failures {
+			r.Failures = append(r.Failures, f)
+			h.campaign.cfg.Logger.Error("campaign", "failure", &f)
+		}
+	})
 }
 
 // report counts the failure that err is, if it is one, after a description of the state.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/fuzz/harness"
 	"github.com/stele-wal/stele/fuzz/oracle"
 )
 
@@ -187,11 +188,11 @@ func Run(cfg Config) (Result, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &campaign{cfg: cfg, result: Result{Bad: map[oracle.Verdict]int{}, Failed: map[crashfs.OpKind]int{}}}
-	began, goroutines := time.Now(), runtime.NumGoroutine()
+	c := &campaign{cfg, harness.NewCounter(Result{Bad: map[oracle.Verdict]int{}, Failed: map[crashfs.OpKind]int{}}, nil)}
+	goroutines := runtime.NumGoroutine()
 	runs, err := c.plan()
 	if err != nil {
-		return c.result, err
+		return c.finish(err)
 	}
 	next := make(chan run)
 	var working sync.WaitGroup
@@ -213,23 +214,26 @@ func Run(cfg Config) (Result, error) {
 	close(next)
 	working.Wait()
 	c.countGoroutines(goroutines)
-	c.result.Took = time.Since(began)
-	if len(c.result.Failures) > 0 {
-		return c.result, &c.result.Failures[0]
-	}
-	return c.result, nil
+	return c.finish(nil)
 }
 
 type campaign struct {
-	cfg    Config
-	mu     sync.Mutex
-	result Result
+	cfg     Config
+	counter *harness.Counter[Result]
 }
 
 func (c *campaign) done() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.result.Failures) >= c.cfg.Failures
+	r, _ := c.counter.Result()
+	return len(r.Failures) >= c.cfg.Failures
+}
+
+func (c *campaign) finish(err error) (Result, error) {
+	r, took := c.counter.Result()
+	r.Took = took
+	if len(r.Failures) > 0 {
+		err = &r.Failures[0]
+	}
+	return r, err
 }
 
 // plan does each workload once without a fault, and lists the runs.
@@ -240,9 +244,9 @@ func (c *campaign) plan() ([]run, error) {
 		t.live()
 		if t.failure != nil {
 			c.count(t)
-			return nil, &c.result.Failures[0]
+			return nil, t.failure
 		}
-		c.result.Operations += len(t.striker.seen)
+		c.counter.Count(func(r *Result) { r.Operations += len(t.striker.seen) })
 		for i, op := range t.striker.seen {
 			for _, f := range faults() {
 				if !f.strikes(op) {
@@ -281,24 +285,24 @@ func (c *campaign) do(r run) {
 }
 
 func (c *campaign) count(t *trial) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.result.Runs++
-	c.result.States += t.states
-	if len(t.striker.fired) > 0 {
-		c.result.Failed[t.striker.fired[0].Kind]++
-	}
-	if t.failure == nil {
-		return
-	}
-	f := Failure{Verdict: oracle.Refused, Detail: t.failure.Error(), Run: t.run.String(), Seed: c.cfg.Seed, Trace: t.trace.Lines()}
-	var known *oracle.Failure
-	if errors.As(t.failure, &known) {
-		f.Verdict, f.Detail = known.Verdict, known.Detail
-	}
-	c.result.Bad[f.Verdict]++
-	c.result.Failures = append(c.result.Failures, f)
-	c.cfg.Logger.Error("campaign of faults", "failure", &f)
+	c.counter.Count(func(r *Result) {
+		r.Runs++
+		r.States += t.states
+		if fired := t.striker.firings(0); len(fired) > 0 {
+			r.Failed[fired[0].Kind]++
+		}
+		if t.failure == nil {
+			return
+		}
+		f := Failure{Verdict: oracle.Refused, Detail: t.failure.Error(), Run: t.run.String(), Seed: c.cfg.Seed, Trace: t.trace.Lines()}
+		var known *oracle.Failure
+		if errors.As(t.failure, &known) {
+			f.Verdict, f.Detail = known.Verdict, known.Detail
+		}
+		r.Bad[f.Verdict]++
+		r.Failures = append(r.Failures, f)
+		c.cfg.Logger.Error("campaign of faults", "failure", &f)
+	})
 }
 
 // countGoroutines fails unless no more of them are there than before. One that has done its work is

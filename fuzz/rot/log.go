@@ -209,6 +209,11 @@ func (r *reading) whole(l *Log) bool {
 	return r.from == 0 && r.to == len(l.said) && r.wrong == ""
 }
 
+// same reports whether two readings gave the same records.
+func (r *reading) same(o *reading) bool {
+	return r.from == o.from && r.to == o.to && r.wrong == o.wrong
+}
+
 // read reads a log record by record, and compares it with what it was.
 func (l *Log) read(disk *crashfs.FS) (r reading) {
 	at := -1

@@ -12,13 +12,13 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/fuzz/harness"
 	"github.com/stele-wal/stele/wal"
 )
 
@@ -58,70 +58,6 @@ type Config struct {
 // cut off. The log is in the directory dir of disk. An error means that the program refuses the
 // log; ErrPanicked in it that it did so by a panic. It is called from several goroutines at once.
 type Recover func(disk *crashfs.FS, dir string) (log *wal.Log, reported bool, err error)
-
-// Counts are how many faults came to what.
-type Counts struct {
-	Flips, Words, Sectors, Cuts, Files int // faults, by their kind
-
-	Same     int // all that was saved is there, and nothing was said
-	Reported int // said to be torn or the like, and opened; what is there was saved
-	Lost     int // those of Reported in which not all that was saved is there
-	Refused  int // said to be corrupt, or no log, and not opened
-	Silent   int // other content or less, and nothing said
-	Panicked int
-
-	// Excused are faults that nothing can detect, by why that is so. They are not among Silent.
-	Excused map[Excuse]int
-}
-
-// States returns how many faults there were.
-func (c Counts) States() int { return c.Flips + c.Words + c.Sectors + c.Cuts + c.Files }
-
-// String returns the counts as one line.
-func (c Counts) String() string {
-	s := fmt.Sprintf("%d flips, %d words, %d sectors, %d cuts, %d files: %d same, %d reported (%d of them with a loss), %d refused, %d silent, %d panicked",
-		c.Flips, c.Words, c.Sectors, c.Cuts, c.Files, c.Same, c.Reported, c.Lost, c.Refused, c.Silent, c.Panicked)
-	for _, e := range slices.Sorted(maps.Keys(c.Excused)) {
-		s += fmt.Sprintf("; %d not to be detected: %s", c.Excused[e], e)
-	}
-	return s
-}
-
-func (c *Counts) add(o Counts) {
-	c.Flips += o.Flips
-	c.Words += o.Words
-	c.Sectors += o.Sectors
-	c.Cuts += o.Cuts
-	c.Files += o.Files
-	c.Same += o.Same
-	c.Reported += o.Reported
-	c.Lost += o.Lost
-	c.Refused += o.Refused
-	c.Silent += o.Silent
-	c.Panicked += o.Panicked
-	for e, n := range o.Excused {
-		if c.Excused == nil {
-			c.Excused = map[Excuse]int{}
-		}
-		c.Excused[e] += n
-	}
-}
-
-// fault counts a fault by its kind.
-func (c *Counts) fault(k Kind) {
-	switch k {
-	case Flip:
-		c.Flips++
-	case Word:
-		c.Words++
-	case Sector:
-		c.Sectors++
-	case Cut:
-		c.Cuts++
-	case File:
-		c.Files++
-	}
-}
 
 // A Result is what a rot campaign came to.
 type Result struct {
@@ -177,32 +113,24 @@ func Run(cfg Config) (Result, error) {
 			}
 		}
 	}
-	var (
-		began   = time.Now()
-		sum     = &total{cfg: cfg, result: Result{Logs: map[string]Counts{}}, began: began, told: began}
-		running sync.WaitGroup
-		workers = max(cfg.Workers, 1)
-	)
+	var running sync.WaitGroup
+	counter, workers := harness.NewCounter(newResult(), cfg.tell()), max(cfg.Workers, 1)
 	for i := range workers {
 		running.Go(func() {
 			for _, l := range cfg.Logs {
-				j := newJudge(l, cfg.Recover)
+				j := &judge{l, cfg.Recover, l.disk()}
 				for n, f := range l.faults(cfg.Seed, cfg.Every, cfg.Fault) {
 					if n%workers == i {
-						j.try(n, &f)
-					}
-					if j.counts.States() >= 256 {
-						sum.take(j)
+						got := j.try(&f)
+						counter.Count(func(r *Result) { r.take(l.Name, n, &f, got, cfg.Failures) })
 					}
 				}
-				sum.take(j)
 			}
 		})
 	}
 	running.Wait()
-	r := sum.result
-	r.due = cfg.due()
-	r.Took = time.Since(began)
+	r, took := counter.Result()
+	r.due, r.Took = cfg.due(), took
 	position := func(name string) int {
 		return slices.IndexFunc(cfg.Logs, func(l *Log) bool { return l.Name == name })
 	}
@@ -218,55 +146,30 @@ func Run(cfg Config) (Result, error) {
 	return r, nil
 }
 
-// total adds up what the workers count.
-type total struct {
-	cfg         Config
-	mu          sync.Mutex
-	result      Result
-	began, told time.Time
-}
-
-// take adds what a judge has counted, which then begins again.
-func (s *total) take(j *judge) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := &s.result
-	r.add(j.counts)
-	of := r.Logs[j.log.Name]
-	of.Excused = maps.Clone(of.Excused)
-	of.add(j.counts)
-	r.Logs[j.log.Name] = of
-	r.Failed += len(j.failures)
-	r.Failures = append(r.Failures, j.failures[:min(len(j.failures), max(0, s.cfg.Failures-len(r.Failures)))]...)
-	j.counts, j.failures = Counts{}, nil
-	if now := time.Now(); s.cfg.Progress != nil && now.Sub(s.told) >= time.Second {
-		s.told = now
+// tell returns what tells Progress of a result, or nil.
+func (cfg *Config) tell() func(*Result, time.Duration) {
+	if cfg.Progress == nil {
+		return nil
+	}
+	return func(r *Result, took time.Duration) {
 		told := *r
-		told.Excused, told.Logs, told.Took = maps.Clone(r.Excused), maps.Clone(r.Logs), now.Sub(s.began)
-		s.cfg.Progress(told)
+		told.Excused, told.Logs, told.Took = maps.Clone(r.Excused), maps.Clone(r.Logs), took
+		cfg.Progress(told)
 	}
 }
 
-// try does a fault and counts what comes of it.
-func (j *judge) try(n int, f *fault) {
-	j.counts.fault(f.kind)
-	fail := func(format string, args ...any) {
-		j.failures = append(j.failures, Failure{j.log.Name, n, f.String(), fmt.Sprintf(format, args...)})
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			j.counts.Panicked++
-			fail("panic: %v\n%s", p, strings.TrimSpace(string(debug.Stack())))
-		}
-	}()
-	disk := j.disk.Clone()
-	if err := f.apply(disk, dir); err != nil {
-		fail("the fault could not be done: %v", err)
+func newResult() Result { return Result{Logs: map[string]Counts{}} }
+
+// take counts a fault, and keeps the first failures.
+func (r *Result) take(log string, n int, f *fault, got finding, failures int) {
+	of := r.Logs[log]
+	r.Counts.count(f.kind, got)
+	of.count(f.kind, got)
+	r.Logs[log] = of
+	if len(got.broken) == 0 {
 		return
 	}
-	if j.recover != nil {
-		j.another(disk, fail)
-		return
+	if r.Failed++; len(r.Failures) < failures {
+		r.Failures = append(r.Failures, Failure{log, n, f.String(), strings.Join(got.broken, "; ")})
 	}
-	j.judge(f, disk, fail)
 }

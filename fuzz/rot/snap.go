@@ -28,9 +28,9 @@ const snapDir = "snap"
 // seed is that of the garbage. The error is the first failure, a *RotFailure, or that of making the
 // snapshots.
 func Snapshots(seed uint64) (Result, error) {
+	began, r := time.Now(), newResult()
+	r.due = due{flips: 10_000, sectors: 10, cuts: 1000, reported: true}
 	s, err := newSnapshots()
-	began := time.Now()
-	r := Result{Logs: map[string]Counts{}, due: due{flips: 10_000, sectors: 10, cuts: 1000, reported: true}}
 	if err != nil {
 		return r, err
 	}
@@ -39,18 +39,12 @@ func Snapshots(seed uint64) (Result, error) {
 		if err != nil {
 			return r, err
 		}
-		var c Counts
 		for n, f := range s.faults(name, seed) {
-			c.fault(f.kind)
-			if err := s.judge(&f, kind.find, &c); err != nil {
-				r.Failures = append(r.Failures, Failure{name, n, f.String(), err.Error()})
-			}
+			r.take(name, n, &f, s.judge(&f, kind.find), 10)
 		}
-		r.add(c)
-		r.Logs[name] = c
 	}
 	r.Took = time.Since(began)
-	if r.Failed = len(r.Failures); r.Failed > 0 {
+	if r.Failed > 0 {
 		return r, &r.Failures[0]
 	}
 	return r, nil
@@ -158,39 +152,35 @@ func (s *snapshots) faults(name string, seed uint64) func(func(int, fault) bool)
 	}
 }
 
-// judge does a fault and counts what is found then. The error says why that must not be.
-func (s *snapshots) judge(f *fault, find func(*snap.Store) (uint64, []byte, error), c *Counts) error {
+// judge does a fault, and finds out what a program that starts again finds then.
+func (s *snapshots) judge(f *fault, find func(*snap.Store) (uint64, []byte, error)) finding {
+	bad := func(o Outcome, err error) finding { return finding{outcome: o, broken: []string{err.Error()}} }
 	disk := s.disk.Clone()
 	if err := f.apply(disk, snapDir); err != nil {
-		return err
+		return bad("", err)
 	}
 	name := path.Join(snapDir, f.edits[0].name)
 	damaged, err := disk.ReadFile(name)
 	if err != nil {
-		return err
+		return bad("", err)
 	}
 	store, err := snap.Open(snapDir, &snap.Options{FS: disk})
 	if err != nil {
-		return err
+		return bad("", err)
 	}
 	index, content, err := find(store)
 	switch {
 	case err != nil:
-		c.Refused++
-		return err
+		return bad(Refused, err)
 	case !bytes.Equal(content, s.content[index]):
-		c.Silent++
-		return fmt.Errorf("other content than was saved in %d", index)
+		return bad(Silent, fmt.Errorf("other content than was saved in %d", index))
 	case index == 2:
-		c.Same++
-		return nil
+		return finding{outcome: Same}
 	case index != 1:
-		c.Silent++
-		return fmt.Errorf("it found %d", index)
+		return bad(Silent, fmt.Errorf("it found %d", index))
 	}
-	c.Reported++
 	if b, err := disk.ReadFile(name + ".broken"); err != nil || !bytes.Equal(b, damaged) {
-		return errors.New("the damaged file was not set aside")
+		return bad(Reported, errors.New("the damaged file was not set aside"))
 	}
-	return nil
+	return finding{outcome: Reported}
 }

@@ -115,13 +115,7 @@ func (r *Restart) check(disk *crashfs.FS) error {
 
 // goOn appends to a log that was recovered, cuts the power, and opens it again.
 func (r *Restart) goOn(w *wal.Writer, disk *crashfs.FS, before *oracle.Seen) error {
-	last, state := before.Log.Snapshot.Index, before.Log.State
-	state.Term = max(state.Term, before.Log.Snapshot.Term)
-	if n := len(before.Log.Entries); n > 0 {
-		// The hard state of the last batch may be lost, and its entries not.
-		last, state.Term = before.Log.Entries[n-1].Index, max(state.Term, before.Log.Entries[n-1].Term)
-	}
-	state.Term++
+	state, last := before.Next()
 	state.Vote = uint64(r.Rng.IntN(3))
 	e := walpb.Entry{Term: state.Term, Index: last + 1, Data: []byte("after the recovery")}
 	if err := w.Save(state, []walpb.Entry{e}); err != nil {

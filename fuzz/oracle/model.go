@@ -87,7 +87,7 @@ func (m *Model) Clone() *Model {
 // others.
 func (m *Model) Settle(count int) (lost []Record) {
 	lost = slices.Clone(m.Records[count:])
-	m.Records = m.Records[:count]
+	m.Records = slices.Clip(m.Records[:count]) // a clone may have the others
 	m.Acked, m.Created = count, true
 	return lost
 }

@@ -168,6 +168,18 @@ func (s *Seen) mean(from func(index uint64) iter.Seq2[wal.Record, error]) (err e
 	return nil
 }
 
+// Next returns a hard state of the term after all that was seen, and the index of the last entry.
+func (s *Seen) Next() (state walpb.HardState, last uint64) {
+	state, last = s.Log.State, s.Log.Snapshot.Index
+	state.Term = max(state.Term, s.Log.Snapshot.Term)
+	if n := len(s.Log.Entries); n > 0 {
+		// The hard state of the last batch may be lost, and its entries not.
+		last, state.Term = s.Log.Entries[n-1].Index, max(state.Term, s.Log.Entries[n-1].Term)
+	}
+	state.Term++
+	return state, last
+}
+
 // record takes the next record. In the head of the first segment a hard state is not news.
 func (s *Seen) record(r wal.Record, inHead bool) error {
 	var n Record

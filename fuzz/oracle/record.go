@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"fmt"
 	"hash/maphash"
 
 	"github.com/stele-wal/stele/walpb"
@@ -35,3 +36,10 @@ func HardState(r Record) walpb.HardState {
 
 // Metadata is that of all logs that are judged.
 var Metadata = []byte("a node's metadata")
+
+func (r Record) String() string {
+	if r.Kind == walpb.TypeState {
+		return fmt.Sprintf("%v %d/%d, vote %d", r.Kind, r.Term, r.Index, r.Vote)
+	}
+	return fmt.Sprintf("%v %d/%d", r.Kind, r.Term, r.Index)
+}

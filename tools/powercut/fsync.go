@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/tools/powercut/disk"
 	"github.com/stele-wal/stele/tools/powercut/load"
 	"github.com/stele-wal/stele/tools/powercut/rig"
@@ -95,7 +96,7 @@ func (p *power) failOnce(seed uint64, what disk.Kind) (load.Outcome, error) {
 	}
 	trace := p.rig.Disk.Trace()
 	where := fmt.Sprintf("failed %v, seed %d, %v", map[disk.Kind]string{disk.Write: "write", disk.Flush: "flush"}[what], seed, outcome)
-	if f := new(load.Failure); errors.As(err, &f) {
+	if f := new(oracle.Failure); errors.As(err, &f) {
 		p.failed(f, where, p.replay, nil)
 		return outcome, nil
 	} else if err != nil {
@@ -140,8 +141,8 @@ func (p *power) cutAll(trace *disk.Trace, marks []load.Mark, cuts []disk.Cut, wh
 		image, _ := cutter.Cut(c)
 		owed := load.At(marks, c.At, load.Owed{})
 		err := p.try(image, owed, false)
-		f := new(load.Failure)
-		if errors.As(err, &f) && f.Verdict == load.Lost {
+		f := new(oracle.Failure)
+		if errors.As(err, &f) && f.Verdict == oracle.Lost {
 			if less, ok := excuse(owed); ok && p.try(image, less, false) == nil {
 				p.excused++
 				err = nil

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/tools/powercut/load"
 )
 
@@ -83,7 +84,7 @@ type killed struct {
 // kill starts and kills a process once, and judges what is left. It returns whether to go on.
 func (m *members) kill(ctx context.Context, store *killed, i int, early bool, after time.Duration) (goOn bool, err error) {
 	life, err := runMember(ctx, store.dir, early, after)
-	if f := new(load.Failure); errors.As(err, &f) {
+	if f := new(oracle.Failure); errors.As(err, &f) {
 		m.failed(f, fmt.Sprintf("start %d", i+1), m.again(m.kills), nil)
 		return false, nil
 	} else if err != nil || ctx.Err() != nil {
@@ -104,7 +105,7 @@ func (m *members) kill(ctx context.Context, store *killed, i int, early bool, af
 		err = store.ledger.Judge(store.dir)
 	}
 	m.state()
-	if f := new(load.Failure); errors.As(err, &f) {
+	if f := new(oracle.Failure); errors.As(err, &f) {
 		m.failed(f, fmt.Sprintf("kill %d", i+1), m.again(m.kills), nil)
 		return true, nil
 	}
@@ -127,7 +128,7 @@ type memberLife struct {
 
 // runMember runs a process on the store in dir and kills it: some time after it has opened the
 // store, or, early, after its start, whether or not it has. A process that ends by itself is a
-// *load.Failure.
+// *oracle.Failure.
 func runMember(ctx context.Context, dir string, early bool, after time.Duration) (memberLife, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -166,7 +167,7 @@ func runMember(ctx context.Context, dir string, early bool, after time.Duration)
 			return life, err
 		}
 	}
-	return memberLife{}, &load.Failure{Verdict: load.Refused, Detail: strings.TrimSpace(fmt.Sprintf("the process ended by itself, %v: %s", wait, &complaint))}
+	return memberLife{}, &oracle.Failure{Verdict: oracle.Refused, Detail: strings.TrimSpace(fmt.Sprintf("the process ended by itself, %v: %s", wait, &complaint))}
 }
 
 // member is the process that is killed.

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stele-wal/stele/tools/powercut/load"
+	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/tools/powercut/rig"
 	"golang.org/x/sys/unix"
 )
@@ -162,7 +162,7 @@ func TestAKillBeforeTheStoreIsOpenIsNoFailure(t *testing.T) {
 	if err := os.WriteFile(dir+"2", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := runMember(t.Context(), dir+"2", true, time.Hour); !errors.As(err, new(*load.Failure)) {
+	if _, err := runMember(t.Context(), dir+"2", true, time.Hour); !errors.As(err, new(*oracle.Failure)) {
 		t.Errorf("a process that could not open its store: %v", err)
 	}
 }

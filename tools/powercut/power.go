@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/tools/powercut/disk"
 	"github.com/stele-wal/stele/tools/powercut/load"
 	"github.com/stele-wal/stele/tools/powercut/rig"
@@ -71,7 +72,7 @@ func (p *power) history(ctx context.Context, seed uint64) error {
 	base, owed := p.made, load.Owed{}
 	for i := 0; i < livesPerHistory && p.States < p.cuts && !p.over(ctx); i++ {
 		trace, marks, err := p.live(h, base, owed)
-		if f := new(load.Failure); errors.As(err, &f) {
+		if f := new(oracle.Failure); errors.As(err, &f) {
 			p.failed(f, fmt.Sprintf("life %d of seed %d (%v)", i+1, seed, h), p.replay, nil)
 			return nil
 		} else if err != nil {
@@ -133,22 +134,22 @@ func plan(rng *rand.Rand, trace *disk.Trace, marks []load.Mark, n int) []disk.Cu
 func (p *power) recover(image *disk.Image, owed load.Owed, further bool, where string) error {
 	err := p.try(image, owed, further)
 	p.state()
-	if f := new(load.Failure); errors.As(err, &f) {
+	if f := new(oracle.Failure); errors.As(err, &f) {
 		p.failed(f, where, p.replay, image)
 		return nil
 	}
 	return err
 }
 
-// try mounts what a power cut has left and recovers the store on it. The error is a *load.Failure,
+// try mounts what a power cut has left and recovers the store on it. The error is a *oracle.Failure,
 // or one of the rig.
 func (p *power) try(image *disk.Image, owed load.Owed, further bool) error {
 	if err := p.rig.Mount(image, rig.Quiet); err != nil {
-		return &load.Failure{Verdict: load.Refused, Detail: err.Error()}
+		return &oracle.Failure{Verdict: oracle.Refused, Detail: err.Error()}
 	}
 	err := load.Recover(filepath.Join(p.rig.Dir(), "data"), owed, further)
 	if err2 := p.rig.Unmount(); err2 != nil {
-		return fmt.Errorf("%w (after %v)", err2, err) // not a *load.Failure: the rig cannot go on
+		return fmt.Errorf("%w (after %v)", err2, err) // not a *oracle.Failure: the rig cannot go on
 	}
 	return err
 }

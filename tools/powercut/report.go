@@ -13,8 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/tools/powercut/disk"
-	"github.com/stele-wal/stele/tools/powercut/load"
 	"github.com/stele-wal/stele/tools/powercut/rig"
 )
 
@@ -118,11 +118,11 @@ func (s *stage) state() {
 func (s *stage) over(ctx context.Context) bool { return ctx.Err() != nil || s.bad() >= s.most }
 
 // failed counts a failure and says how to meet it again. image, if not nil, is what it happened on.
-func (s *stage) failed(f *load.Failure, where, replay string, image *disk.Image) {
+func (s *stage) failed(f *oracle.Failure, where, replay string, image *disk.Image) {
 	switch f.Verdict {
-	case load.Lost:
+	case oracle.Lost:
 		s.Lost++
-	case load.Refused:
+	case oracle.Refused:
 		s.Refused++
 	default:
 		s.Silent++

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -9,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"bufio"
+	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/snap"
 )
 
@@ -45,7 +46,7 @@ func (l *Ledger) Read(reports io.Reader) error {
 			continue
 		}
 		if _, twice := l.entries[f.index]; twice {
-			return failf(Lost, "entry %d was acknowledged twice", f.index)
+			return oracle.Failf(oracle.Lost, "entry %d was acknowledged twice", f.index)
 		}
 		l.entries[f.index] = f.term
 		l.count++
@@ -53,32 +54,32 @@ func (l *Ledger) Read(reports io.Reader) error {
 }
 
 // Judge compares the store in dir, which nobody has open, with what was reported. The error is a
-// *Failure.
+// *oracle.Failure.
 func (l *Ledger) Judge(dir string) error {
 	s, err := observe(dir)
 	if err != nil {
 		return err
 	}
-	newest := s.newest()
+	newest := s.Newest()
 	if newest.Index < l.snapshot {
-		return failf(Lost, "the newest snapshot record is %d, not %d", newest.Index, l.snapshot)
+		return oracle.Failf(oracle.Lost, "the newest snapshot record is %d, not %d", newest.Index, l.snapshot)
 	}
 	if newest.Index > 0 {
 		if err := loads(dir, file{newest.Index, newest.Term}); err != nil {
-			return failf(Lost, "the snapshot of %d/%d: %v", newest.Index, newest.Term, err)
+			return oracle.Failf(oracle.Lost, "the snapshot of %d/%d: %v", newest.Index, newest.Term, err)
 		}
 	}
 	terms := map[uint64]uint64{}
-	for _, e := range s.log.Entries {
+	for _, e := range s.Log.Entries {
 		if want := entry(e.Index, e.Term); !bytes.Equal(want.Data, e.Data) {
-			return failf(Invented, "entry %d/%d has other data", e.Index, e.Term)
+			return oracle.Failf(oracle.Invented, "entry %d/%d has other data", e.Index, e.Term)
 		}
 		terms[e.Index] = e.Term
 	}
 	maps.DeleteFunc(l.entries, func(index, _ uint64) bool { return index <= newest.Index })
 	for _, index := range slices.Sorted(maps.Keys(l.entries)) {
 		if got := terms[index]; got != l.entries[index] {
-			return failf(Lost, "entry %d/%d is not there (the log has term %d)", index, l.entries[index], got)
+			return oracle.Failf(oracle.Lost, "entry %d/%d is not there (the log has term %d)", index, l.entries[index], got)
 		}
 	}
 	return nil
@@ -86,11 +87,7 @@ func (l *Ledger) Judge(dir string) error {
 
 // loads reads a snapshot of a Member.
 func loads(dir string, f file) error {
-	store, err := snap.Open(snapDir(dir), &snap.Options{FS: looking})
-	if err != nil {
-		return err
-	}
-	s, err := store.Load(f.index, f.term)
+	s, err := snap.ReadOnly(snapDir(dir), nil).Load(f.index, f.term)
 	if err == nil && !bytes.Equal(s.Data, state(f)) {
 		err = fmt.Errorf("it has other data")
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/stele-wal/stele/fuzz/oracle"
 )
 
 // limited takes so many lines and then no more.
@@ -62,7 +64,7 @@ func TestALedgerSeesWhatIsNot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := s.log.Entries[len(s.log.Entries)-1]
+	last := s.Log.Entries[len(s.Log.Entries)-1]
 	for _, report := range []string{
 		fmt.Sprintf("entry %d %d\n", last.Index+1, last.Term),
 		fmt.Sprintf("entry %d %d\n", last.Index, last.Term+1),
@@ -72,14 +74,14 @@ func TestALedgerSeesWhatIsNot(t *testing.T) {
 		if err := ledger.Read(strings.NewReader(report)); err != nil {
 			t.Fatal(err)
 		}
-		if f := new(Failure); !errors.As(ledger.Judge(dir), &f) || f.Verdict != Lost {
+		if f := new(oracle.Failure); !errors.As(ledger.Judge(dir), &f) || f.Verdict != oracle.Lost {
 			t.Errorf("with the report %q nothing is lost", report)
 		}
 	}
 	if err := os.RemoveAll(filepath.Join(dir, "member", "snap")); err != nil {
 		t.Fatal(err)
 	}
-	if f := new(Failure); !errors.As(NewLedger().Judge(dir), &f) || f.Verdict != Lost {
+	if f := new(oracle.Failure); !errors.As(NewLedger().Judge(dir), &f) || f.Verdict != oracle.Lost {
 		t.Error("a snapshot that is gone is not missed")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
@@ -45,7 +46,7 @@ type life struct {
 
 // Live goes on with the store in dir, of which owed is owed, until it has made steps calls or so.
 // position tells where the disk's trace is. It returns what was owed when; with an error too, which
-// is a *Failure.
+// is an *oracle.Failure.
 func (h *History) Live(dir string, fsys fileutil.FS, owed Owed, steps int, position func() int) ([]Mark, error) {
 	l := &life{History: h, marks: &marks{position: position, now: owed}, dir: dir, fsys: fsys}
 	err := l.open()
@@ -66,34 +67,32 @@ func (l *life) open() (err error) {
 		l.w.Close()
 	}
 	l.w, err = wal.Open(walDir(l.dir), l.Options(l.fsys))
-	if errors.Is(err, fs.ErrNotExist) && !l.now.created {
-		if l.w, err = wal.Create(walDir(l.dir), metadata, l.Options(l.fsys)); err != nil {
-			return failf(Refused, "create: %v", err)
+	if errors.Is(err, fs.ErrNotExist) && l.now.model == nil {
+		if l.w, err = wal.Create(walDir(l.dir), oracle.Metadata, l.Options(l.fsys)); err != nil {
+			return oracle.Failf(oracle.Refused, "create: %v", err)
 		}
-		l.change(func(now *Owed) { *now = begun() })
+		l.change(func(now *Owed) { *now = created() })
 	}
 	if err != nil {
-		return failf(Refused, "open: %v", err)
+		return oracle.Failf(oracle.Refused, "open: %v", err)
 	}
 	if l.store, err = snap.Open(snapDir(l.dir), &snap.Options{FS: l.fsys}); err != nil {
-		return failf(Refused, "open the snapshots: %v", err)
+		return oracle.Failf(oracle.Refused, "open the snapshots: %v", err)
 	}
-	if !l.now.created { // a crash came between the end of Create and its acknowledgement
-		l.now = begun()
+	if l.now.model == nil { // a crash came between the end of Create and its acknowledgement
+		l.now = created()
 	}
 	s, err := observe(l.dir)
 	if err == nil {
-		err = judge(l.dir, s, l.now)
+		err = l.now.judge(l.dir, s)
 	}
 	if err != nil {
 		return err
 	}
-	l.change(func(now *Owed) {
-		now.records, now.acked = slices.Clone(now.records[:s.count]), s.count
-	})
+	l.change(func(now *Owed) { now.model.Settle(s.Count) })
 	// A snapshot that was being installed is installed now, as the leader would.
-	if m := l.meaning(); m.pending >= 0 {
-		return l.commit(l.now.records[m.pending])
+	if m := l.meaning(); m.Pending >= 0 {
+		return l.commit(l.now.model.Records[m.Pending])
 	}
 	return nil
 }
@@ -102,9 +101,9 @@ func (l *life) close() error {
 	err := l.w.Close()
 	l.w = nil
 	if err != nil {
-		return failf(Refused, "close: %v", err)
+		return oracle.Failf(oracle.Refused, "close: %v", err)
 	}
-	l.ack(len(l.now.records))
+	l.ack(len(l.now.model.Records))
 	return nil
 }
 
@@ -129,9 +128,9 @@ func (l *life) step() error {
 	case n < 21:
 		return l.interrupted(&m)
 	case n < 22:
-		count := len(l.now.records)
+		count := len(l.now.model.Records)
 		if err := l.w.Sync(); err != nil {
-			return failf(Refused, "sync: %v", err)
+			return oracle.Failf(oracle.Refused, "sync: %v", err)
 		}
 		l.ack(count)
 		return nil
@@ -147,53 +146,53 @@ func (l *life) step() error {
 
 // save saves entries and a hard state.
 func (l *life) save(state walpb.HardState, entries []walpb.Entry) error {
-	before := lastState(l.now.records)
+	before := l.state()
 	count := l.attempt(l.records(state, entries)...)
 	if err := l.w.Save(state, entries); err != nil {
-		return failf(Refused, "save: %v", err)
+		return oracle.Failf(oracle.Refused, "save: %v", err)
 	}
-	if len(entries) > 0 || !state.IsZero() && (state.Term != before.term || state.Vote != before.vote) {
+	if len(entries) > 0 || !state.IsZero() && (state.Term != before.Term || state.Vote != before.Vote) {
 		l.ack(count)
 	}
 	return nil
 }
 
 // records returns the records that a Save makes.
-func (l *life) records(state walpb.HardState, entries []walpb.Entry) []record {
-	var records []record
+func (l *life) records(state walpb.HardState, entries []walpb.Entry) []oracle.Record {
+	var records []oracle.Record
 	for _, e := range entries {
-		records = append(records, entryRecord(e))
+		records = append(records, oracle.EntryRecord(e))
 	}
 	if !state.IsZero() {
-		records = append(records, stateRecord(state))
+		records = append(records, oracle.StateRecord(state))
 	}
 	return records
 }
 
 // next returns entries that follow, and the hard state for them.
-func (l *life) next(m *meaning, count int) (walpb.HardState, []walpb.Entry) {
-	state := hardState(m.state)
-	state.Term = max(state.Term, m.term(m.last()), 1)
+func (l *life) next(m *oracle.Meaning, count int) (walpb.HardState, []walpb.Entry) {
+	state := oracle.HardState(m.State)
+	state.Term = max(state.Term, m.Term(m.Last()), 1)
 	var entries []walpb.Entry
 	for i := range count {
-		entries = append(entries, entry(m.last()+1+uint64(i), state.Term))
+		entries = append(entries, entry(m.Last()+1+uint64(i), state.Term))
 	}
 	return state, entries
 }
 
 // follow appends what the leader sends; now and then a commit comes with it. Only what is durable
 // is ever committed, so what is committed is never overwritten.
-func (l *life) follow(m *meaning) error {
+func (l *life) follow(m *oracle.Meaning) error {
 	state, entries := l.next(m, 1+l.rng.IntN(4))
-	if l.rng.IntN(2) == 0 && m.last() > state.Commit && l.now.acked == len(l.now.records) {
-		state.Commit += uint64(l.rng.IntN(int(m.last()-state.Commit) + 1))
+	if l.rng.IntN(2) == 0 && m.Last() > state.Commit && l.now.model.Acked == len(l.now.model.Records) {
+		state.Commit += uint64(l.rng.IntN(int(m.Last()-state.Commit) + 1))
 	}
 	return l.save(state, entries)
 }
 
 // burst appends several times without waiting, so that appends gather while others are being
 // synced.
-func (l *life) burst(m *meaning) error {
+func (l *life) burst(m *oracle.Meaning) error {
 	n := 2 + l.rng.IntN(6)
 	state, entries := l.next(m, n)
 	done := make(chan error, n)
@@ -219,20 +218,20 @@ func (l *life) burst(m *meaning) error {
 		err = errors.Join(err, <-done)
 	}
 	if err != nil {
-		return failf(Refused, "append: %v", err)
+		return oracle.Failf(oracle.Refused, "append: %v", err)
 	}
 	return nil
 }
 
 // overwrite replaces entries that were not committed by those of a leader of a higher term.
-func (l *life) overwrite(m *meaning) error {
-	lowest := max(m.state.index, m.base) + 1
-	if lowest > m.last() {
+func (l *life) overwrite(m *oracle.Meaning) error {
+	lowest := max(m.State.Index, m.Base) + 1
+	if lowest > m.Last() {
 		return l.follow(m)
 	}
-	first := lowest + uint64(l.rng.IntN(int(m.last()-lowest)+1))
-	state := hardState(m.state)
-	state.Term = max(state.Term, m.term(m.last())) + 1
+	first := lowest + uint64(l.rng.IntN(int(m.Last()-lowest)+1))
+	state := oracle.HardState(m.State)
+	state.Term = max(state.Term, m.Term(m.Last())) + 1
 	var entries []walpb.Entry
 	for i := range 1 + l.rng.IntN(3) {
 		entries = append(entries, entry(first+uint64(i), state.Term))
@@ -240,32 +239,32 @@ func (l *life) overwrite(m *meaning) error {
 	return l.save(state, entries)
 }
 
-func (l *life) commitOnly(m *meaning) error {
-	state := hardState(m.state)
-	if m.last() <= state.Commit || state.Term == 0 || l.now.acked < len(l.now.records) {
+func (l *life) commitOnly(m *oracle.Meaning) error {
+	state := oracle.HardState(m.State)
+	if m.Last() <= state.Commit || state.Term == 0 || l.now.model.Acked < len(l.now.model.Records) {
 		return l.follow(m)
 	}
-	state.Commit += 1 + uint64(l.rng.IntN(int(m.last()-state.Commit)))
+	state.Commit += 1 + uint64(l.rng.IntN(int(m.Last()-state.Commit)))
 	return l.save(state, nil)
 }
 
-func (l *life) vote(m *meaning) error {
-	state := hardState(m.state)
-	state.Term = max(state.Term, m.term(m.last())) + 1
+func (l *life) vote(m *oracle.Meaning) error {
+	state := oracle.HardState(m.State)
+	state.Term = max(state.Term, m.Term(m.Last())) + 1
 	state.Vote = 1 + uint64(l.rng.IntN(3))
 	return l.save(state, nil)
 }
 
 // commit commits what a snapshot record that waits for it stands for.
-func (l *life) commit(pending record) error {
-	state := hardState(lastState(l.now.records))
-	state.Term, state.Commit = max(state.Term, pending.term), pending.index
+func (l *life) commit(pending oracle.Record) error {
+	state := oracle.HardState(l.state())
+	state.Term, state.Commit = max(state.Term, pending.Term), pending.Index
 	if err := l.save(state, nil); err != nil {
 		return err
 	}
-	count := len(l.now.records)
+	count := len(l.now.model.Records)
 	if err := l.w.Sync(); err != nil {
-		return failf(Refused, "sync: %v", err)
+		return oracle.Failf(oracle.Refused, "sync: %v", err)
 	}
 	l.ack(count)
 	return nil
@@ -273,16 +272,16 @@ func (l *life) commit(pending record) error {
 
 // compact takes a snapshot, records it, and removes what it makes needless, in the order that
 // package snap prescribes.
-func (l *life) compact(m *meaning) error {
-	newest := m.base
-	for _, s := range m.snapshots {
-		newest = max(newest, s.index)
+func (l *life) compact(m *oracle.Meaning) error {
+	newest := m.Base
+	for _, s := range m.Snapshots {
+		newest = max(newest, s.Index)
 	}
-	if m.state.index <= newest || l.now.acked < len(l.now.records) {
+	if m.State.Index <= newest || l.now.model.Acked < len(l.now.model.Records) {
 		return l.follow(m)
 	}
-	index := newest + 1 + uint64(l.rng.IntN(int(m.state.index-newest)))
-	f := file{index, m.term(index)}
+	index := newest + 1 + uint64(l.rng.IntN(int(m.State.Index-newest)))
+	f := file{index, m.Term(index)}
 	if err := l.record(f); err != nil || l.rng.IntN(4) == 0 {
 		return err
 	}
@@ -293,12 +292,12 @@ func (l *life) compact(m *meaning) error {
 }
 
 // install takes a snapshot that a leader has sent, and commits it.
-func (l *life) install(m *meaning) error {
-	f := file{index: max(m.state.index, m.last()) + 1 + uint64(l.rng.IntN(5)), term: max(m.state.term, m.term(m.last()), 1)}
+func (l *life) install(m *oracle.Meaning) error {
+	f := file{index: max(m.State.Index, m.Last()) + 1 + uint64(l.rng.IntN(5)), term: max(m.State.Term, m.Term(m.Last()), 1)}
 	if err := l.record(f); err != nil {
 		return err
 	}
-	return l.commit(record{index: f.index, term: f.term})
+	return l.commit(oracle.Record{Index: f.index, Term: f.term})
 }
 
 // record saves a snapshot and then its record.
@@ -308,13 +307,13 @@ func (l *life) record(f file) error {
 		now.files = slices.DeleteFunc(slices.Clone(now.files), func(o file) bool { return o.index == f.index && o != f })
 	})
 	if err := l.writeSnapshot(f); err != nil {
-		return failf(Refused, "save the snapshot %d/%d: %v", f.index, f.term, err)
+		return oracle.Failf(oracle.Refused, "save the snapshot %d/%d: %v", f.index, f.term, err)
 	}
 	l.saved(f)
 	s := walpb.Snapshot{Index: f.index, Term: f.term, ConfState: confState(f.index)}
-	count := l.attempt(snapshotRecord(s))
+	count := l.attempt(oracle.SnapshotRecord(s))
 	if err := l.w.SaveSnapshot(s); err != nil {
-		return failf(Refused, "save the snapshot record %d/%d: %v", f.index, f.term, err)
+		return oracle.Failf(oracle.Refused, "save the snapshot record %d/%d: %v", f.index, f.term, err)
 	}
 	l.ack(count)
 	return nil
@@ -367,8 +366,8 @@ func (l *life) writeSnapshot(f file) error {
 }
 
 // interrupted begins a body that never comes to be.
-func (l *life) interrupted(m *meaning) error {
-	w, err := l.store.Create(walpb.Snapshot{Index: m.last() + 1000, Term: 1})
+func (l *life) interrupted(m *oracle.Meaning) error {
+	w, err := l.store.Create(walpb.Snapshot{Index: m.Last() + 1000, Term: 1})
 	if err == nil {
 		_, err = w.Write(make([]byte, snap.BlockSize+l.rng.IntN(snap.BlockSize)))
 	}
@@ -376,15 +375,22 @@ func (l *life) interrupted(m *meaning) error {
 		err = w.Close()
 	}
 	if err != nil {
-		return failf(Refused, "interrupted body: %v", err)
+		return oracle.Failf(oracle.Refused, "interrupted body: %v", err)
 	}
 	return nil
 }
 
-func (l *life) release(m *meaning) error { return l.releaseTo(m.state.index) }
+func (l *life) release(m *oracle.Meaning) error { return l.releaseTo(m.State.Index) }
 
 func (l *life) releaseTo(index uint64) error {
-	l.change(func(now *Owed) { now.released = true })
+	before, err := observe(l.dir)
+	if err == nil {
+		err = l.now.judge(l.dir, before)
+	}
+	if err != nil {
+		return err
+	}
+	l.change(func(now *Owed) { now.model.MayRelease(before.Seen, index) })
 	return l.remove("release", func() error { return l.w.Release(index) })
 }
 
@@ -400,21 +406,21 @@ func (l *life) keep(f file) error {
 
 // remove calls what removes files, and says which must not come back.
 func (l *life) remove(what string, f func() error) error {
-	before, err := names(l.dir)
+	before, err := observe(l.dir)
 	if err == nil {
 		err = f()
 	}
 	if err != nil {
-		return failf(Refused, "%s: %v", what, err)
+		return oracle.Failf(oracle.Refused, "%s: %v", what, err)
 	}
-	after, err := names(l.dir)
+	after, err := observe(l.dir)
 	if err != nil {
 		return err
 	}
 	l.change(func(now *Owed) {
 		gone := slices.Clone(now.gone)
-		for _, name := range before {
-			if !slices.Contains(after, name) {
+		for _, name := range before.names {
+			if !slices.Contains(after.names, name) {
 				gone = append(gone, name)
 			}
 		}

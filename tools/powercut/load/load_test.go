@@ -5,8 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
+
+	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/fuzz/oracle"
 )
 
 // counter is a position that goes on with every look, as that of a disk under load does.
@@ -15,14 +17,16 @@ func counter() func() int {
 	return func() int { n++; return n }
 }
 
+// unsyncedFS is the operating system's without syncs: nothing crashes here.
+var unsyncedFS = saboteur{fileutil.OS{}, cuts{data: always, dir: true}}
+
 // lives takes a store through some lives and returns where it is and what is owed in the end.
 func lives(t *testing.T, seed uint64, n int) (dir string, owed Owed) {
 	t.Helper()
 	dir = t.TempDir()
 	h := NewHistory(seed)
 	for range n {
-		// Nothing crashes here, so syncs are a waste of time.
-		marks, err := h.Live(dir, looking, owed, 40, counter())
+		marks, err := h.Live(dir, unsyncedFS, owed, 40, counter())
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
@@ -34,8 +38,8 @@ func lives(t *testing.T, seed uint64, n int) (dir string, owed Owed) {
 func TestWithoutACrashNothingIsLost(t *testing.T) {
 	for seed := range uint64(12) {
 		dir, owed := lives(t, seed, 3)
-		if owed.acked < 30 || owed.acked != len(owed.records) {
-			t.Errorf("seed %d: %d of %d records acknowledged", seed, owed.acked, len(owed.records))
+		if owed.acked() < 30 || owed.acked() != len(owed.model.Records) {
+			t.Errorf("seed %d: %d of %d records acknowledged", seed, owed.acked(), len(owed.model.Records))
 		}
 		if err := Recover(dir, owed, false); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
@@ -46,20 +50,20 @@ func TestWithoutACrashNothingIsLost(t *testing.T) {
 	}
 }
 
-// TestWhatIsMissingIsSeen takes something away behind the store's back: Recover must say so.
+// TestWhatIsMissingIsSeen takes something away without the store: Recover must say so.
 func TestWhatIsMissingIsSeen(t *testing.T) {
 	tests := []struct {
 		name string
 		harm func(t *testing.T, dir string, owed *Owed)
-		want []Verdict
+		want []oracle.Verdict
 	}{
-		{"the log", func(t *testing.T, dir string, _ *Owed) { remove(t, walDir(dir)) }, []Verdict{Lost}},
-		{"the snapshots", func(t *testing.T, dir string, _ *Owed) { remove(t, snapDir(dir)) }, []Verdict{Lost}},
+		{"the log", func(t *testing.T, dir string, _ *Owed) { remove(t, walDir(dir)) }, []oracle.Verdict{oracle.Lost}},
+		{"the snapshots", func(t *testing.T, dir string, _ *Owed) { remove(t, snapDir(dir)) }, []oracle.Verdict{oracle.Lost}},
 		{"all segments but the first", func(t *testing.T, dir string, _ *Owed) {
 			for _, name := range segments(t, dir)[1:] {
 				remove(t, filepath.Join(walDir(dir), name))
 			}
-		}, []Verdict{Lost, Refused}},
+		}, []oracle.Verdict{oracle.Lost, oracle.Refused}},
 		{"a byte", func(t *testing.T, dir string, _ *Owed) {
 			name := filepath.Join(walDir(dir), segments(t, dir)[0])
 			b, err := os.ReadFile(name)
@@ -70,22 +74,20 @@ func TestWhatIsMissingIsSeen(t *testing.T) {
 			if err := os.WriteFile(name, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, []Verdict{Refused}},
+		}, []oracle.Verdict{oracle.Refused}},
 		{"more was owed", func(_ *testing.T, _ string, owed *Owed) {
-			owed.records = append(slices.Clone(owed.records), record{index: 1 << 40})
-			owed.acked++
-		}, []Verdict{Lost}},
+			owed.model.Attempt(oracle.Record{Index: 1 << 40})
+			owed.model.Acked++
+		}, []oracle.Verdict{oracle.Lost}},
 		{"less was attempted", func(_ *testing.T, _ string, owed *Owed) {
-			owed.records = owed.records[:len(owed.records)-1]
-			owed.acked--
-		}, []Verdict{Invented}},
+			owed.model.Settle(len(owed.model.Records) - 1)
+		}, []oracle.Verdict{oracle.Invented}},
 		{"a segment had been released", func(t *testing.T, dir string, owed *Owed) {
 			owed.gone = append(slices.Clone(owed.gone), segments(t, dir)[0])
-		}, []Verdict{Invented}},
+		}, []oracle.Verdict{oracle.Invented}},
 		{"another term was saved", func(_ *testing.T, _ string, owed *Owed) {
-			owed.records = slices.Clone(owed.records)
-			owed.records[len(owed.records)-1].term += 5
-		}, []Verdict{Lost}},
+			owed.model.Records[len(owed.model.Records)-1].Term += 5
+		}, []oracle.Verdict{oracle.Lost}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -96,7 +98,7 @@ func TestWhatIsMissingIsSeen(t *testing.T) {
 				dir, owed = lives(t, seed, 2)
 			}
 			test.harm(t, dir, &owed)
-			var f *Failure
+			var f *oracle.Failure
 			if err := Recover(dir, owed, false); !errors.As(err, &f) || !slices.Contains(test.want, f.Verdict) {
 				t.Errorf("Recover says %v, want %v", err, test.want)
 			}
@@ -115,12 +117,12 @@ func TestEveryCallIsMade(t *testing.T) {
 				bodies++
 			}
 		}
-		if owed.released {
+		if len(owed.model.Starts) > 0 {
 			released++
 		}
 		gone += len(owed.gone)
-		for _, r := range owed.records {
-			if r.vote != 0 {
+		for _, r := range owed.model.Records {
+			if r.Vote != 0 {
 				bursts++
 				break
 			}
@@ -132,36 +134,31 @@ func TestEveryCallIsMade(t *testing.T) {
 }
 
 func TestWhatIsOwedDoesNotChange(t *testing.T) {
-	m := &marks{position: counter()}
-	m.attempt(record{index: 1}, record{index: 2})
+	m := &marks{position: counter(), now: created()}
+	m.attempt(oracle.Record{Index: 1}, oracle.Record{Index: 2})
 	m.saved(file{1, 1})
 	before := m.all[len(m.all)-1].Owed
-	m.attempt(record{index: 3})
+	m.attempt(oracle.Record{Index: 3})
 	m.saved(file{2, 1})
-	m.ack(3)
-	if len(before.records) != 2 || len(before.files) != 1 || before.acked != 0 || before.records[1].index != 2 {
+	m.ack(4)
+	if r := before.model.Records; len(r) != 3 || len(before.files) != 1 || before.acked() != 1 || r[2].Index != 2 {
 		t.Errorf("what was owed has become %+v", before)
 	}
-	if got := At(m.all, 0, Owed{acked: 77}).acked; got != 77 {
+	if got := At(m.all, 0, created()).acked(); got != 1 {
 		t.Errorf("before the first mark %d are owed", got)
 	}
-	if got := At(m.all, 1<<30, Owed{}).acked; got != 3 {
-		t.Errorf("behind the last mark %d are owed", got)
+	if got := At(m.all, 1<<30, Owed{}).acked(); got != 4 {
+		t.Errorf("after the last mark %d are owed", got)
 	}
 }
 
 func segments(t *testing.T, dir string) (segments []string) {
 	t.Helper()
-	names, err := names(dir)
+	s, err := observe(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range names {
-		if strings.HasSuffix(n, ".wal") {
-			segments = append(segments, n)
-		}
-	}
-	return segments
+	return s.Segments
 }
 
 func remove(t *testing.T, name string) {

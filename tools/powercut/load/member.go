@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"sync"
 
+	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/snap"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
@@ -26,7 +27,7 @@ func Member(dir string, out io.Writer) error {
 	o := &wal.Options{SegmentSize: 32 << 10}
 	w, err := wal.Open(walDir(dir), o)
 	if errors.Is(err, fs.ErrNotExist) {
-		w, err = wal.Create(walDir(dir), metadata, o)
+		w, err = wal.Create(walDir(dir), oracle.Metadata, o)
 	}
 	if err != nil {
 		return err
@@ -39,12 +40,12 @@ func Member(dir string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	m.last, m.lastTerm = s.newest().Index, s.newest().Term
-	if n := len(s.log.Entries); n > 0 {
-		m.last, m.lastTerm = s.log.Entries[n-1].Index, s.log.Entries[n-1].Term
+	m.last, m.lastTerm = s.Newest().Index, s.Newest().Term
+	if n := len(s.Log.Entries); n > 0 {
+		m.last, m.lastTerm = s.Log.Entries[n-1].Index, s.Log.Entries[n-1].Term
 	}
-	m.term = max(s.log.State.Term, m.lastTerm) + 1
-	if err := w.Save(walpb.HardState{Term: m.term, Commit: s.log.State.Commit}, nil); err != nil {
+	m.term = max(s.Log.State.Term, m.lastTerm) + 1
+	if err := w.Save(walpb.HardState{Term: m.term, Commit: s.Log.State.Commit}, nil); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(out, Opened); err != nil {

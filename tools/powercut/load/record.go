@@ -7,131 +7,14 @@
 // owed from then on. [Recover] opens what a crash has left, in the steps of a program that starts
 // again, and compares it with what is owed.
 //
-// What is owed comes from a list of what was attempted. It shares no code with package wal.
+// What is owed is kept and judged by package oracle, which shares no code with package wal.
 package load
 
 import (
 	"encoding/binary"
-	"fmt"
-	"hash/crc64"
 
 	"github.com/stele-wal/stele/walpb"
 )
-
-// A record is one record of the log: comparable with ==.
-type record struct {
-	kind  walpb.Type
-	term  uint64
-	index uint64 // of a hard state, the commit
-	vote  uint64
-	sum   uint64 // of the bytes it carries
-}
-
-var polynomial = crc64.MakeTable(crc64.ECMA)
-
-func sum(b []byte) uint64 { return crc64.Checksum(b, polynomial) }
-
-func entryRecord(e walpb.Entry) record {
-	return record{kind: walpb.TypeEntry, term: e.Term, index: e.Index, sum: sum(e.Data)}
-}
-
-func stateRecord(s walpb.HardState) record {
-	return record{kind: walpb.TypeState, term: s.Term, index: s.Commit, vote: s.Vote}
-}
-
-func snapshotRecord(s walpb.Snapshot) record {
-	return record{kind: walpb.TypeSnapshot, term: s.Term, index: s.Index, sum: sum(s.ConfState)}
-}
-
-func (r record) String() string { return fmt.Sprintf("%v %d/%d", r.kind, r.index, r.term) }
-
-func hardState(r record) walpb.HardState {
-	return walpb.HardState{Term: r.term, Vote: r.vote, Commit: r.index}
-}
-
-// lastState returns the hard state after some records.
-func lastState(records []record) record {
-	for i := len(records) - 1; i >= 0; i-- {
-		if records[i].kind == walpb.TypeState {
-			return records[i]
-		}
-	}
-	return record{kind: walpb.TypeState}
-}
-
-// meaning is what records add up to.
-type meaning struct {
-	base, baseTerm uint64   // the snapshot that the entries follow
-	entries        []record // consecutive, from base+1 on
-	state          record
-	snapshots      []record // all records of snapshots
-	pending        int      // the position of the record of a snapshot that waits for its commit, or -1
-}
-
-// fold works out what records mean, in the plainest way there is. A snapshot of what the log does
-// not have was installed: it replaces the log when the commit reaches it.
-func fold(records []record) meaning {
-	m := meaning{pending: -1, state: record{kind: walpb.TypeState}}
-	for i, r := range records {
-		switch r.kind {
-		case walpb.TypeEntry:
-			m.put(r)
-		case walpb.TypeSnapshot:
-			m.snapshots = append(m.snapshots, r)
-			if r.index > m.state.index && !m.has(r.index, r.term) {
-				m.pending = i
-			}
-		case walpb.TypeState:
-			m.state = r
-			if m.pending < 0 || r.index < records[m.pending].index {
-				continue
-			}
-			if s := records[m.pending]; !m.has(s.index, s.term) {
-				m.base, m.baseTerm, m.entries = s.index, s.term, nil
-				for _, e := range records[m.pending+1 : i] {
-					if e.kind == walpb.TypeEntry {
-						m.put(e)
-					}
-				}
-			}
-			m.pending = -1
-		}
-	}
-	return m
-}
-
-// put appends an entry, in the place of all from its index on. One that does not follow belongs to
-// a log that has not begun.
-func (m *meaning) put(r record) {
-	if r.index > m.base && r.index <= m.last()+1 {
-		m.entries = append(m.entries[:r.index-m.base-1:r.index-m.base-1], r)
-	}
-}
-
-func (m *meaning) last() uint64 { return m.base + uint64(len(m.entries)) }
-
-// term returns the term of an entry; 0 if the log does not have it.
-func (m *meaning) term(index uint64) uint64 {
-	switch {
-	case index == m.base:
-		return m.baseTerm
-	case index < m.base || index > m.last():
-		return 0
-	}
-	return m.entries[index-m.base-1].term
-}
-
-func (m *meaning) has(index, term uint64) bool {
-	return index >= m.base && index <= m.last() && m.term(index) == term
-}
-
-// after returns the entries behind an index.
-func (m *meaning) after(index uint64) []record {
-	if index < m.base || index >= m.last() {
-		return nil
-	}
-	return m.entries[index-m.base:]
-}
 
 // Marker is in every entry's data, over and over: a disk can tell by it which writes are those of a
 // log's entries.

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/fuzz/oracle"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -23,7 +24,7 @@ const (
 // Restart creates a store in dir, saves, calls fail, and saves until a call says that the disk
 // failed. Then it closes the store, opens it again without anything in between, as a process that
 // is started again does, and saves again. It returns what was owed when, and from which mark on the
-// store had been opened again. The error is a *Failure.
+// store had been opened again. The error is an *oracle.Failure.
 func (h *History) Restart(dir string, fsys fileutil.FS, position func() int, fail func()) (all []Mark, again int, o Outcome, err error) {
 	l := &life{History: h, marks: &marks{position: position}, dir: dir, fsys: fsys}
 	o, err = l.untilFailure(fail)
@@ -55,10 +56,10 @@ func (l *life) untilFailure(fail func()) (Outcome, error) {
 	}
 	if failed {
 		if l.large() == nil {
-			return Unhurt, failf(Lost, "a Save behind one that failed returned nil")
+			return Unhurt, oracle.Failf(oracle.Lost, "a Save after one that failed returned nil")
 		}
 		if l.close() == nil {
-			return Unhurt, failf(Lost, "Close behind a Save that failed returned nil")
+			return Unhurt, oracle.Failf(oracle.Lost, "Close after a Save that failed returned nil")
 		}
 		return WentOn, nil
 	}
@@ -75,7 +76,7 @@ func (l *life) restart(o Outcome) (Outcome, error) {
 		if err == nil {
 			break
 		}
-		if f := new(Failure); !errors.As(err, &f) || f.Verdict != Refused {
+		if f := new(oracle.Failure); !errors.As(err, &f) || f.Verdict != oracle.Refused {
 			return SaidNo, err
 		}
 		if i == attempts-1 {
@@ -98,7 +99,7 @@ func (l *life) restart(o Outcome) (Outcome, error) {
 func (l *life) large() error {
 	m := l.meaning()
 	state, _ := l.next(&m, 0)
-	index := m.last() + 1
+	index := m.Last() + 1
 	e := walpb.Entry{Index: index, Term: state.Term, Data: fill(6000+mix(index, 3)%9000, mix(index, state.Term))}
 	return l.save(state, []walpb.Entry{e})
 }

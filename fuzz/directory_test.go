@@ -117,7 +117,7 @@ func readDir(t testing.TB, dir string) map[string][]byte {
 //     clean end, and appended to.
 //   - index-zero: readers began at the last segment whose name has index 0, not at the first, and
 //     Open did not.
-//   - gap-check-open: behind a gap, the record of the empty snapshot made up for the gap, but not
+//   - gap-check-open: after a gap, the record of the empty snapshot made up for the gap, but not
 //     for Check.
 //   - pending-install: Check calls a snapshot that was installed and never committed the log's last
 //     index.
@@ -175,7 +175,8 @@ func attack(t *testing.T, files map[string][]byte) {
 		t.Errorf("Check says %v, PlanRepair %+v, %v", report.Verdict, plan, err)
 	}
 	if snapshots, err := wal.Snapshots(wal.Records("wal", 0, o)); err == nil {
-		for _, s := range snapshots[max(0, len(snapshots)-8):] { // not all: each reads the log once more
+		// Not all: each reads the log once more.
+		for _, s := range snapshots[max(0, len(snapshots)-8):] {
 			_, _ = wal.Replay(wal.Records("wal", s.Index, o), s) // without a panic
 		}
 	}
@@ -217,7 +218,7 @@ func appendOne(t *testing.T, w *wal.Writer, disk *crashfs.FS, report *wal.Report
 	e := walpb.Entry{Index: last + 1, Term: term, Data: []byte("one more")}
 	if err := w.Save(walpb.HardState{}, []walpb.Entry{e}); err != nil {
 		w.Close()
-		t.Fatalf("save %d/%d: %v", e.Index, e.Term, err)
+		t.Fatalf("save %d/%d: %v", e.Term, e.Index, err)
 	}
 	if err := w.Close(); err != nil {
 		t.Fatalf("close: %v", err)
@@ -230,7 +231,7 @@ func appendOne(t *testing.T, w *wal.Writer, disk *crashfs.FS, report *wal.Report
 	after, bad := readAll(disk)
 	want := append(slices.Clip(before), append([]byte{byte(walpb.TypeEntry)}, e.Append(nil)...))
 	if bad || !slices.EqualFunc(after, want, bytes.Equal) {
-		t.Fatalf("%d records behind the one that was saved, not %d, corrupt %v", len(after), len(want), bad)
+		t.Fatalf("%d records after one more was saved, not %d, corrupt %v", len(after), len(want), bad)
 	}
 }
 
@@ -254,8 +255,8 @@ func lastEntry(disk *crashfs.FS, report *wal.Report) (index, term uint64) {
 	return index, term
 }
 
-// readAll returns the records of a log behind its last gap, but for checksums and repeated hard
-// states. bad tells that it ends in an error.
+// readAll returns the records of a log after its last gap, except checksums and repeated hard
+// states. bad reports whether it ends in an error.
 func readAll(disk *crashfs.FS) (records [][]byte, bad bool) {
 	var state []byte
 	for r, err := range wal.Records("wal", 0, &wal.Options{FS: disk}) {

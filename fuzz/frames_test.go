@@ -120,17 +120,17 @@ func (f *forger) frame(t walpb.Type, data []byte, vouched bool, claim uint64) {
 //   - commit-between: a hard state that commits more than the log holds and less than a snapshot
 //     that was installed passed for good, so that a restart began with a commit beyond the last
 //     entry.
-//   - gap-before-entries: missing segments are passed over because of a snapshot record behind
+//   - gap-before-entries: missing segments are passed over because of a snapshot record after
 //     them, though entries after that snapshot were in them. That shows in the names of segments,
 //     unless these are forged as well, as here; then in the commit.
-//   - commit-behind-gap: the same, with a record of the empty snapshot.
-//   - recorded-twice: a snapshot that was recorded before and behind missing segments could not be
+//   - commit-after-gap: the same, with a record of the empty snapshot.
+//   - recorded-twice: a snapshot that was recorded before and after missing segments could not be
 //     replayed from.
-//   - empty-snapshot-late: behind missing segments, the record of the empty snapshot after
+//   - empty-snapshot-late: after missing segments, the record of the empty snapshot after
 //     another's made a log that began with it.
 //   - many-segments: hundreds of small ones. This was a defect of the target, whose limit of memory
 //     did not know what the disk itself takes for each file.
-//   - two-terms: the same with another term behind them, which is the one that counts: Replay
+//   - two-terms: the same with another term after them, which is the one that counts: Replay
 //     refused that because of the first.
 func FuzzFrames(f *testing.F) {
 	entry, state, snapshot, cut, zeros, change, synced := []byte{0xc0, 0, 9}, []byte{0xc1 + 2, 0, 9}, []byte{0x80 + 6, 0, 1}, []byte{5, 0, 0}, []byte{6, 0, 9}, []byte{7, 0, 9}, []byte{9, 0, 0}

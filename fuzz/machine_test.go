@@ -95,7 +95,7 @@ func (m *machine) Snapshot(t *rapid.T) {
 
 // Install records a snapshot that a leader sent, from beyond the log or with another term than the
 // log's entry, and commits it. What stood before is gone; the slice keeps the place of the entries,
-// which nobody asks for any more.
+// which no reader asks for any more.
 func (m *machine) Install(t *rapid.T) {
 	i := rapid.Uint64Range(m.state.Commit+1, uint64(len(m.entries))+5).Draw(t, "index")
 	m.state.Term++
@@ -164,7 +164,7 @@ func (m *machine) Check(t *rapid.T) {
 	}
 	s := slices.MaxFunc(snapshots, func(a, b walpb.Snapshot) int { return int(a.Index) - int(b.Index) })
 	if s.Index != m.base.Index || s.Term != m.base.Term {
-		t.Fatalf("the newest snapshot record is %d/%d, not %d/%d", s.Index, s.Term, m.base.Index, m.base.Term)
+		t.Fatalf("the newest snapshot record is %d/%d, not %d/%d", s.Term, s.Index, m.base.Term, m.base.Index)
 	}
 	log, err := wal.Replay(wal.Records("wal", s.Index, o), s)
 	m.must(t, err)

@@ -63,7 +63,7 @@ type Config struct {
 	Saboteur *Saboteur
 
 	// Workers is how many histories go on at once, each in a goroutine. The default is 1. The seeds
-	// of the second begin 2^32 behind those of the first, and so on.
+	// of the second begin 2^32 after those of the first, and so on.
 	Workers int
 
 	// Recover, if not nil, is judged in the place of package wal's own recovery. It does not stop a
@@ -208,7 +208,9 @@ type history struct {
 	scale    int  // of the entries
 	size     int64
 	plain    bool
-	own      bool // entries may have types that are none of raft's: no life of it is plain, and nobody else reads it
+	// Entries may have types that are none of raft's: no life of it is plain, and
+	// only package wal reads it.
+	own      bool
 	crowded  bool // the disk is full at times
 	noSync   bool // the log is not synced, so the life ends in a kill
 	unsynced bool // nor was it in an earlier life, and no Open has made up for that
@@ -221,7 +223,7 @@ type history struct {
 	lives   int
 	opened  map[image]struct{} // in this life
 	trace   harness.Trace
-	alarm   *time.Timer // see guard; nil if nobody waits
+	alarm   *time.Timer // see guard; nil outside of guard
 	failed  bool
 	trimmed bool // the last Open has trimmed a torn tail, and little was written since
 

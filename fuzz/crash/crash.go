@@ -37,6 +37,5 @@ func (h *history) crash(disk *crashfs.FS) harness.Cut {
 	return harness.CutByChance(h.rng, disk)
 }
 
-// killsOnly tells whether a power cut could take more than it is fair to ask for: what nobody has
-// synced.
+// killsOnly reports whether a power cut could take what no promise covers: what was not synced.
 func (h *history) killsOnly() bool { return h.noSync || h.unsynced }

@@ -129,7 +129,7 @@ func (c *campaign) script(h *history, lives [][]func(*life)) {
 }
 
 // The histories: what a batch and a cut come to; overwrites, snapshots and a release; an installed
-// snapshot, and a life behind a torn tail.
+// snapshot, and a life after a torn tail.
 var scripts = [][][]func(*life){
 	{{
 		entries(1, 1, 3), entries(4, 1, 2), commit(1, 1, 4), entries(6, 1, 6), entries(12, 1, 6), entries(18, 1, 1), (*life).close,
@@ -151,7 +151,7 @@ var scripts = [][][]func(*life){
 func entries(first, term uint64, count int) func(*life) {
 	return func(l *life) {
 		m := oracle.Fold(l.model.Records)
-		first := min(first, m.Last()+1) // behind a torn tail, less may be there
+		first := min(first, m.Last()+1) // after a torn tail, less may be there
 		var e []walpb.Entry
 		for i := range count {
 			e = append(e, l.entry(first+uint64(i), term))

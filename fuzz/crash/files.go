@@ -109,10 +109,10 @@ func (f *files) judge(store *snap.Store, disk *crashfs.FS, recorded []walpb.Snap
 	}
 	found, data, err := f.newest(store, recorded)
 	if err != nil {
-		return oracle.Failf(oracle.Lost, "the file of snapshot %d/%d: %v", newest.Index, newest.Term, err)
+		return oracle.Failf(oracle.Lost, "the file of snapshot %d/%d: %v", newest.Term, newest.Index, err)
 	}
 	if found.Index != newest.Index || found.Term != newest.Term || !bytes.Equal(found.ConfState, newest.ConfState) {
-		return oracle.Failf(oracle.Lost, "the newest snapshot with a file is %d/%d, not %d/%d", found.Index, found.Term, newest.Index, newest.Term)
+		return oracle.Failf(oracle.Lost, "the newest snapshot with a file is %d/%d, not %d/%d", found.Term, found.Index, newest.Term, newest.Index)
 	}
 	if newest.Index > 0 {
 		if err := f.judgeState(snapshotID{newest.Index, newest.Term}, data); err != nil {
@@ -130,7 +130,7 @@ func (f *files) judgeState(of snapshotID, data []byte) error {
 			return nil
 		}
 	}
-	return oracle.Failf(oracle.Lost, "snapshot %d/%d holds %d bytes, and not those that were saved", of.index, of.term, len(data))
+	return oracle.Failf(oracle.Lost, "snapshot %d/%d holds %d bytes, and not those that were saved", of.term, of.index, len(data))
 }
 
 // judgeOlder reads as many of the newest snapshots whose saving was acknowledged as Keep keeps.
@@ -150,7 +150,7 @@ func (f *files) judgeOlder(store *snap.Store) error {
 		}
 		_, data, err := f.newest(store, []walpb.Snapshot{{Index: of.index, Term: of.term}})
 		if err != nil {
-			return oracle.Failf(oracle.Lost, "snapshot %d/%d, which was saved: %v", of.index, of.term, err)
+			return oracle.Failf(oracle.Lost, "snapshot %d/%d, which was saved: %v", of.term, of.index, err)
 		}
 		if err := f.judgeState(of, data); err != nil {
 			return err
@@ -196,7 +196,7 @@ func (l *life) saveFile(s walpb.Snapshot) {
 	f.saved[of] = saves
 	f.steps++
 	maps.DeleteFunc(f.gone, func(name string, _ bool) bool { return isFileOf(name, s) })
-	l.trace.Addf("save file %d/%d, version %d", s.Index, s.Term, saves.attempted)
+	l.trace.Addf("save file %d/%d, version %d", s.Term, s.Index, saves.attempted)
 	if l.call(func() error { return f.save(l.store, s, saves.attempted) }) == nil && !l.ended {
 		saves.acked = saves.attempted
 		f.saved[of] = saves
@@ -236,7 +236,7 @@ func (l *life) keepFiles(walpb.Snapshot) {
 		f.floor = max(f.floor, kept[max(0, len(kept)-f.keep)])
 		f.steps++
 	}
-	l.trace.Addf("keep %d snapshots up to %d/%d", f.keep, newest.Index, newest.Term)
+	l.trace.Addf("keep %d snapshots up to %d/%d", f.keep, newest.Term, newest.Index)
 	if l.call(func() error { return l.store.Keep(f.keep, newest) }) != nil || l.ended {
 		return
 	}

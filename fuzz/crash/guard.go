@@ -14,8 +14,8 @@ import (
 const patience = time.Minute
 
 // guard does what a history does. A panic is a failure of it. One that comes to a stop ends the
-// program, since nothing else ends whoever waits: with the seed, what was done, and where everybody
-// stands.
+// program, since nothing else ends the goroutines that wait: with the seed, what was done, and the
+// stacks of all goroutines.
 func (c *campaign) guard(h *history, do func()) {
 	h.alarm = time.AfterFunc(c.patience, func() { c.stuck(h.plight()) })
 	defer h.alarm.Stop()

@@ -44,7 +44,8 @@ func (f syncingFile) SyncData() error {
 func TestAPanicOfTheLogIsAFailureWithASeed(t *testing.T) {
 	const seed = 3
 	r, err := Run(Config{Seed: seed, Lives: 1, Saboteur: syncing(func() {
-		if bytes.Contains(debug.Stack(), []byte("wal.(*Writer).Save(")) { // not where the panic would be another goroutine's
+		// Not where the panic would be another goroutine's.
+		if bytes.Contains(debug.Stack(), []byte("wal.(*Writer).Save(")) {
 			panic("index out of range")
 		}
 	})})

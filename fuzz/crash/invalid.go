@@ -60,7 +60,7 @@ func (l *life) mistakes(m *oracle.Meaning) (all []mistake) {
 
 	term := max(state.Term, m.Term(last), 1)
 	with("a commit beyond the last entry", func(s *walpb.HardState) { s.Commit = end + 1 })
-	entry("an entry behind a gap", walpb.Entry{Term: term, Index: end + 2})
+	entry("an entry after a gap", walpb.Entry{Term: term, Index: end + 2})
 	entry("an entry of index 0", walpb.Entry{Term: term})
 	entry("entries with a gap between them", l.entry(last+1, term), l.entry(last+3, term))
 	entry("entries whose terms fall", l.entry(last+1, term+1), l.entry(last+2, term))
@@ -82,7 +82,7 @@ func (l *life) mistakes(m *oracle.Meaning) (all []mistake) {
 		own := l.entry(last+1, term)
 		own.Type = oracle.OwnTypes[l.rng.IntN(len(oracle.OwnTypes))]
 		entry("a type that is none of raft's", own)
-		entry("a type that is none of raft's behind a good one", l.entry(last+1, term), walpb.Entry{Type: own.Type, Term: term, Index: last + 2})
+		entry("a type that is none of raft's after a good one", l.entry(last+1, term), walpb.Entry{Type: own.Type, Term: term, Index: last + 2})
 	}
 	for _, c := range [][]byte{{0x08}, {0x0a, 5, 1}, {0x2a, 0}, {0xff}, []byte("opaque")} {
 		record("a ConfState that is none", walpb.Snapshot{Index: state.Commit, Term: m.Term(state.Commit), ConfState: c})

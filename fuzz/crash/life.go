@@ -96,7 +96,7 @@ func (l *life) fault(op crashfs.Op) error {
 }
 
 // cutShort has the write in which a life ends reach the files in part, as a kill may leave it. What
-// was written is not synced, so that a torn tail comes to stand behind records that a power cut can
+// was written is not synced, so that a torn tail comes to stand after records that a power cut can
 // still take away.
 func (l *life) cutShort(op crashfs.Op) error {
 	if op.Kind != crashfs.OpWrite || !l.inWrite || l.ended || l.failed || l.stop < 0 || l.boundary+1 < l.stop {

@@ -16,14 +16,14 @@ import (
 // etcd's bytes.
 //
 // The log is in the directory dir of disk, which is the Recover's own to read and to change; its
-// Tree is every file in it. The result is what [wal.Replay] would return: the entries that stand
-// behind Snapshot, which must be a snapshot that the log records and its commit covers, or the zero
+// Tree is every file in it. The result is what [wal.Replay] would return: the entries that follow
+// Snapshot, which must be a snapshot that the log records and its commit covers, or the zero
 // one. It is judged by what it means: it must be what the records that were attempted came to at
 // some point that is not before the last that was acknowledged. If it is not, it counts as invented
 // if any of it was never attempted, or was not there at an earlier Open, and else as lost.
 //
-// An error means that the program refuses the log, and a mere crash is no reason to. If there is no
-// log the error must be an fs.ErrNotExist: before Create has returned that is as it should be. A
+// An error means that the program refuses the log, and a crash alone is no reason to. If there is
+// no log the error must be an fs.ErrNotExist: before Create has returned that is as it should be. A
 // panic is not caught.
 //
 // It is called from Config.Workers goroutines at once.

@@ -13,11 +13,13 @@ import (
 type Result struct {
 	Histories int // logs
 	Lives     int // of these logs: from a Create or an Open to a Close, a kill or a power cut
-	States    int // what a crash could have left and was opened; the same files are opened once in each life
-	Repeats   int // the same files again: these were not opened
+	// What a crash could have left and was opened; the same files are opened once in each life.
+	States  int
+	Repeats int // the same files again: these were not opened
 
 	Moments int // of RunExhaustive: between two changes of a file system, with something pending
-	Whole   int // of these: all that a crash could leave was opened, but for sectors torn or garbage
+	// Of these: all that a crash could leave was opened, but for sectors torn or garbage.
+	Whole int
 
 	Refused  int // see the package
 	Lost     int
@@ -44,9 +46,10 @@ func (r Result) String() string {
 type Failure struct {
 	Verdict oracle.Verdict
 	Detail  string
-	Seed    uint64   // of the history: a campaign that begins with it meets the failure in its first history
-	States  int      // opened in the history so far, the bad one included
-	Trace   []string // what was done to the log
+	// Of the history: a campaign that begins with it meets the failure in its first history.
+	Seed   uint64
+	States int      // opened in the history so far, the bad one included
+	Trace  []string // what was done to the log
 }
 
 func (f *Failure) Error() string {

@@ -11,11 +11,11 @@ import (
 // A Saboteur makes a file system that does less than it says. A campaign on it must fail.
 type Saboteur struct {
 	Name string
-	// Wrap returns the file system. opening tells whether Open, or the repair before it, is at
+	// Wrap returns the file system. opening reports whether Open, or the repair before it, is at
 	// work.
 	Wrap func(fsys fileutil.FS, opening func() bool) fileutil.FS
 
-	inRepair bool // opening tells whether Repair is at work, and not Open
+	inRepair bool // opening reports whether Repair is at work, and not Open
 
 	// What the program does wrong that uses the log and the snapshots' files.
 	recordFirst bool // it records a snapshot before it has the file
@@ -48,7 +48,7 @@ type cuts struct {
 	syncDirAfter            string // the operation
 	syncLate                bool   // every other sync
 	syncFirst               bool   // the first syncs of a file that was written
-	syncTrim                bool   // the sync behind a write in Open
+	syncTrim                bool   // the sync after a write in Open
 	syncSnap                bool   // the sync of a snapshot's file
 }
 

@@ -33,7 +33,7 @@ func (c *cluster) learn(m *oracle.Meaning) {
 func (c *cluster) last() uint64 { return uint64(len(c.terms)) - 1 }
 
 // differs returns the first index above the commit at which the node's log is not what the cluster
-// has committed, or the index behind the cluster's last if there is none.
+// has committed, or the index after the cluster's last if there is none.
 func (c *cluster) differs(m *oracle.Meaning) uint64 {
 	i := m.State.Index + 1
 	for i <= c.last() && m.Has(i, c.terms[i]) {
@@ -136,7 +136,7 @@ func (h *history) entry(index, term uint64) walpb.Entry {
 	return e
 }
 
-// inTerm returns the hard state with which a node goes on that hears of a term. A vote is given
+// inTerm returns the hard state with which a node goes on that learns of a term. A vote is given
 // once in it, or never.
 func (l *life) inTerm(state walpb.HardState, term uint64) walpb.HardState {
 	switch {
@@ -201,7 +201,8 @@ func (l *life) overwrite(m *oracle.Meaning) {
 	state := oracle.HardState(m.State)
 	term := max(state.Term, m.Term(m.Last())) + 1
 	if lowest <= l.cluster.last() {
-		term = max(m.Term(first-1), 1) // an old leader's, whose entries cannot be committed; a new one has what the cluster has
+		// An old leader's, whose entries cannot be committed; a new one has what the cluster has.
+		term = max(m.Term(first-1), 1)
 	}
 	var entries []walpb.Entry
 	for i := range 1 + l.rng.IntN(4) {
@@ -212,7 +213,7 @@ func (l *life) overwrite(m *oracle.Meaning) {
 
 func (l *life) commitOnly(m *oracle.Meaning) {
 	state := oracle.HardState(m.State)
-	// Behind the cluster's last, what the node has becomes what the cluster has.
+	// Beyond the cluster's last, what the node has becomes what the cluster has.
 	last := m.Last()
 	if d := l.cluster.differs(m); d <= l.cluster.last() {
 		last = min(last, d-1)
@@ -293,8 +294,8 @@ func (l *life) tidy(m *oracle.Meaning) {
 	}
 }
 
-// saveSnapshot records a snapshot, whose file is there by then. Now and then old files go behind
-// that.
+// saveSnapshot records a snapshot, whose file is there by then. Now and then old files are
+// removed after that.
 func (l *life) saveSnapshot(index, term uint64) {
 	s := walpb.Snapshot{Index: index, Term: term, ConfState: oracle.ConfState(index)}
 	steps := []func(walpb.Snapshot){l.saveFile, l.recordSnapshot}
@@ -314,7 +315,7 @@ func (l *life) saveSnapshot(index, term uint64) {
 }
 
 func (l *life) recordSnapshot(s walpb.Snapshot) {
-	l.trace.Addf("save snapshot %d/%d", s.Index, s.Term)
+	l.trace.Addf("save snapshot %d/%d", s.Term, s.Index)
 	l.known, l.need = len(l.model.Records), needed(nil, s)
 	l.model.Attempt(oracle.SnapshotRecord(s))
 	if l.call(func() error { return l.w.SaveSnapshot(s) }) == nil {
@@ -322,7 +323,7 @@ func (l *life) recordSnapshot(s walpb.Snapshot) {
 	}
 }
 
-// release lets go of what a snapshot makes needless.
+// release lets go of what a snapshot makes unnecessary.
 func (l *life) release(m *oracle.Meaning) {
 	index := m.State.Index
 	if l.rng.IntN(3) == 0 {
@@ -377,7 +378,8 @@ func (l *life) sync() {
 // bursts appends twice, so that the second gathers while the first is written.
 func (l *life) bursts(m *oracle.Meaning) {
 	first, entries := l.next(m)
-	if first <= l.cluster.last() || m.State.Term < entries[0].Term || l.disk.Size() > 0 { // on a full disk the first call may itself have to write
+	// On a full disk the first call may itself have to write.
+	if first <= l.cluster.last() || m.State.Term < entries[0].Term || l.disk.Size() > 0 {
 		l.follow(m)
 		return
 	}

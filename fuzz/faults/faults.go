@@ -57,11 +57,14 @@ type Config struct {
 
 // The verdicts of a campaign of faults, beside Refused, Lost and Invented.
 const (
-	Swallowed oracle.Verdict = "swallowed" // an operation failed, and nobody was told, or not which file or why
-	WentOn    oracle.Verdict = "went on"   // something was acknowledged after an error that is to be the last
-	Damaged   oracle.Verdict = "damaged"   // what only failed to read was trimmed, renamed or removed
+	// An operation failed, and no caller was told, or not which file or why.
+	Swallowed oracle.Verdict = "swallowed"
+	// Something was acknowledged after an error that is to be the last.
+	WentOn oracle.Verdict = "went on"
+	// What only failed to read was trimmed, renamed or removed.
+	Damaged   oracle.Verdict = "damaged"
 	Stuttered oracle.Verdict = "stuttered" // an error names a file twice
-	Leaked    oracle.Verdict = "leaked"    // a file or a goroutine is left behind
+	Leaked    oracle.Verdict = "leaked"    // a file is left open, or a goroutine running
 	Panicked  oracle.Verdict = "panicked"
 )
 
@@ -109,13 +112,14 @@ type fault struct {
 	err   error            // what the operation returns
 	is    error            // what a caller must be able to find in it
 	kinds []crashfs.OpKind // of operations that it can happen to
-	lasts bool             // all operations of these kinds fail from then on, until somebody mends it
+	// All operations of these kinds fail from then on, until the program mends it.
+	lasts bool
 
 	partial bool // a part is done before
 }
 
-// strikes tells whether it can happen to an operation. A file system that cannot be written can be
-// read.
+// strikes reports whether it can happen to an operation. A file system that cannot be written can
+// be read.
 func (f *fault) strikes(op crashfs.Op) bool {
 	if op.Kind == crashfs.OpOpen && errors.Is(f.err, syscall.EROFS) && op.Flag&(os.O_WRONLY|os.O_RDWR) == 0 {
 		return false
@@ -154,11 +158,13 @@ func faults() []fault {
 type policy string
 
 const (
-	stops    policy = "stop"    // it does nothing more
-	retries  policy = "retry"   // it mends what was wrong and calls again
-	goesOn   policy = "go-on"   // it goes on as if nothing had been
-	restarts policy = "restart" // it mends what was wrong, closes the log, opens it again and goes on
-	cutsOff  policy = "cut"     // as restart, but right after it the power is cut, and it goes on from there
+	stops   policy = "stop"  // it does nothing more
+	retries policy = "retry" // it mends what was wrong and calls again
+	goesOn  policy = "go-on" // it goes on as if nothing had been
+	// It mends what was wrong, closes the log, opens it again and goes on.
+	restarts policy = "restart"
+	// As restart, but right after it the power is cut, and it goes on from there.
+	cutsOff policy = "cut"
 )
 
 var policies = []policy{stops, retries, goesOn, restarts, cutsOff}

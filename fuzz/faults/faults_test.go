@@ -80,7 +80,7 @@ func TestAFaultIsSeenAgainByItsName(t *testing.T) {
 	}
 }
 
-// The runs of a sample are others with another seed, so that whoever changes the seed comes to see
+// The runs of a sample are others with another seed, so that runs with many seeds come to do
 // them all.
 func TestTheSeedChoosesWhichFaultsASampleHas(t *testing.T) {
 	const every = 400

@@ -61,8 +61,8 @@ func unbornDisk() (*crashfs.FS, *oracle.Model) {
 	})
 }
 
-// cutDuring saves until an operation has been done behind which some entries are acknowledged, and
-// cuts the power.
+// cutDuring saves until some entries are acknowledged and an operation has been done, and cuts the
+// power after it.
 func cutDuring(when func(crashfs.Op) bool, how func(*crashfs.FS) crashfs.Chooser) (*crashfs.FS, *oracle.Model) {
 	w := &workload{name: "before", begin: emptyDisk}
 	t := newTrial(&campaign{}, run{workload: w, op: -1})
@@ -257,7 +257,7 @@ var syncStep = step{name: "sync", do: func(t *trial) error {
 	return t.acked(t.call(func() error { return t.w.Sync() }))
 }}
 
-// release lets go of what the newest snapshot makes needless.
+// release lets go of what the newest snapshot makes unnecessary.
 var release = step{name: "release", do: func(t *trial) error {
 	index := oracle.Fold(t.model.Records).State.Index
 	if t.broken != nil {

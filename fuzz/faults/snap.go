@@ -154,7 +154,7 @@ func (s *snapshots) standing() (list []uint64) {
 	return list
 }
 
-// damage changes a byte of a snapshot's file, behind everyone's back.
+// damage changes a byte of a snapshot's file, as rot does.
 func damage(index uint64) step {
 	return stored("damage", func(t *trial) error {
 		name := snapPath(index)

@@ -19,7 +19,7 @@ type striker struct {
 	making bool // a spare is being made
 	late   bool // the step that is at work has synced the directory
 
-	// hold, if not nil, stops the next write until it is closed; held is closed when it has stopped.
+	// hold, if not nil, stops the next write until it is closed; held is closed by then.
 	hold, held chan struct{}
 }
 

@@ -74,7 +74,8 @@ func (t *trial) told(s step, err error, fired []firing) {
 		if strings.Contains(text, filepath.Base(f.Name)) || f.NewName != "" && strings.Contains(text, filepath.Base(f.NewName)) {
 			return
 		}
-		if harness.IsSpare(f.Name) && strings.Contains(text, ".wal") { // the name that it has by now
+		// The name that it has by now.
+		if harness.IsSpare(f.Name) && strings.Contains(text, ".wal") {
 			return
 		}
 	}
@@ -103,7 +104,7 @@ func (t *trial) excused(s step, fired []firing) {
 		case filepath.Base(f.Name) == "synced" && (s.kind == onWriter || f.late):
 			// A mark that is not written leaves the one before, which is as true.
 		case f.Kind == crashfs.OpSyncDir && errors.Is(t.run.fault.err, syscall.EROFS) && f.Name != harness.Dir && f.Name != harness.SnapDir:
-			// Nobody can have changed a parent that cannot be written.
+			// A parent that cannot be written cannot have changed.
 		case f.Kind == crashfs.OpTruncate && s.kind == onWriter && fileutil.IsFull(t.run.fault.err):
 			// Zeros are then left at the end of a segment that is full.
 		case f.Kind == crashfs.OpWrite && s.name == "close" && fileutil.IsFull(t.run.fault.err):
@@ -165,7 +166,7 @@ func (t *trial) untouched(s step, was *crashfs.FS) {
 	}
 }
 
-// between tells whether b is on its way from old to want. What is behind the end of one counts as
+// between reports whether b is on its way from old to want. What is beyond the end of one counts as
 // zero.
 func between(b, old, want []byte) bool {
 	at := func(s []byte, i int) byte {

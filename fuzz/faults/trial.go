@@ -195,7 +195,8 @@ func (t *trial) perform(s step) error {
 	broken, known := t.broken, len(t.model.Records)
 	err := s.do(t)
 	if writer && errors.Is(err, wal.ErrNoSpace) {
-		t.model.Records = t.model.Records[:max(known, t.model.Acked)] // what was refused must never be there
+		// What was refused must never be there.
+		t.model.Records = t.model.Records[:max(known, t.model.Acked)]
 	}
 	t.trace.Addf("%s: %v", s.name, err)
 	t.readable(s.name, err)

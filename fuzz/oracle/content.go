@@ -33,7 +33,7 @@ func (s *Source) Entry(index, term uint64, scale int) walpb.Entry {
 }
 
 // content returns the entry of an index and a term. There is only one, because frames that recur
-// are what a trimmed tail can come back behind.
+// are those after which a trimmed tail can come back.
 func content(index, term uint64, scale int) walpb.Entry {
 	e := walpb.Entry{Index: index, Term: term}
 	h := (index*0x9e3779b97f4a7c15 ^ term*0xbf58476d1ce4e5b9) * 0x94d049bb133111eb
@@ -88,7 +88,8 @@ func ConfState(index uint64) []byte {
 	case 1:
 		return []byte{} // no member
 	case 2:
-		return append(one, 0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x10, 0x09) // two voters and a learner
+		// Two voters and a learner.
+		return append(one, 0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x10, 0x09)
 	case 3:
 		return append(one, 0x18, 0x07, 0x18, 0x08, 0x20, 0x07, 0x28, 0x01) // on the way from others
 	case 4:

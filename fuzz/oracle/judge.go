@@ -115,14 +115,14 @@ func (m *Model) JudgeLog(l *wal.Log) error {
 			return nil
 		}
 	}
-	got := fmt.Sprintf("%s behind %d/%d and %+v", Indexes(l.Entries), l.Snapshot.Index, l.Snapshot.Term, l.State)
+	got := fmt.Sprintf("%s after %d/%d and %+v", Indexes(l.Entries), l.Snapshot.Term, l.Snapshot.Index, l.State)
 	if !m.attempted(l) {
 		return Failf(Invented, "%s: some of that was never saved", got)
 	}
 	return Failf(Lost, "%s: the log was never that since record %d of %d, the last to be acknowledged", got, m.Acked, len(m.Records))
 }
 
-// attempted tells whether all that a log says was attempted at some time.
+// attempted reports whether all that a log says was attempted at some time.
 func (m *Model) attempted(l *wal.Log) bool {
 	of := func(r Record) bool { return slices.Contains(m.Records, r) }
 	if string(l.Metadata) != string(Metadata) || !of(SnapshotRecord(l.Snapshot)) || !l.State.IsZero() && !of(StateRecord(l.State)) {
@@ -131,7 +131,7 @@ func (m *Model) attempted(l *wal.Log) bool {
 	return !slices.ContainsFunc(l.Entries, func(e walpb.Entry) bool { return !of(EntryRecord(e)) })
 }
 
-// comesTo tells whether a log is what the first n records come to.
+// comesTo reports whether a log is what the first n records come to.
 func (m *Model) comesTo(l *wal.Log, n int) bool {
 	if StateRecord(l.State) != m.State(n) {
 		return false
@@ -151,5 +151,5 @@ func Indexes(entries []walpb.Entry) string {
 		return "no entries"
 	}
 	a, b := entries[0], entries[len(entries)-1]
-	return fmt.Sprintf("%d/%d..%d/%d", a.Index, a.Term, b.Index, b.Term)
+	return fmt.Sprintf("%d/%d..%d/%d", a.Term, a.Index, b.Term, b.Index)
 }

@@ -12,7 +12,8 @@ type Meaning struct {
 	entries        []Record // consecutive, from base+1 on
 	State          Record
 	Snapshots      []Place // all records of snapshots
-	Pending        int     // the position of the record of a snapshot that waits for its commit, or -1
+	// The position of the record of a snapshot that waits for its commit, or -1.
+	Pending int
 }
 
 // Place is a record with its position.
@@ -34,7 +35,8 @@ func Fold(records []Record) Meaning {
 			switch {
 			case r.Index > m.State.Index && !m.Has(r.Index, r.Term):
 				m.Pending = i
-			case r.Index > m.Last(): // others than we commit it first, and have written what follows it
+			// Others than we commit it first, and have written what follows it.
+			case r.Index > m.Last():
 				m.install(r, records[:i])
 			}
 		case walpb.TypeState:
@@ -86,7 +88,7 @@ func (m *Meaning) Has(index, term uint64) bool {
 	return index >= m.Base && index <= m.Last() && m.Term(index) == term
 }
 
-// After returns the entries behind an index.
+// After returns the entries after an index.
 func (m *Meaning) After(index uint64) []Record {
 	switch {
 	case index < m.Base:

@@ -19,10 +19,12 @@ import (
 // A Model is what was attempted on a log, and how much of it must be there.
 type Model struct {
 	Records []Record
-	Acked   int  // so many of the records must be there: they were acknowledged, or an Open has shown them
+	// The first Acked records must be there: they were acknowledged, or an Open has shown them.
+	Acked   int
 	Created bool // Create was acknowledged, or an Open has succeeded
 
-	Starts map[string]int  // how many records stand before a segment, of those that a Release may remove
+	// How many records stand before a segment, of those that a Release may remove.
+	Starts map[string]int
 	Gone   map[string]bool // segments that must not come back: their Release was acknowledged
 }
 
@@ -52,7 +54,7 @@ func (m *Model) Attempt(r Record) {
 
 // MayRelease takes note of the segments that a log may begin with once Release was called with an
 // index: those up to the last that begins at or below it and at or below the newest usable
-// snapshot, and whose beginning is not behind that one's record. s is the log before that.
+// snapshot, and whose beginning is not after that one's record. s is the log before that.
 func (m *Model) MayRelease(s *Seen, index uint64) {
 	known := Fold(m.Records)
 	newest := Place{At: -1}

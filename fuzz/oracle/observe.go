@@ -15,7 +15,7 @@ import (
 
 // Seen is a log as its readers show it.
 type Seen struct {
-	Records  []Record // those behind the last gap; hard states that change nothing are left out
+	Records  []Record // those after the last gap; hard states that change nothing are left out
 	First    string   // the segment in which they begin
 	State    Record   // the hard state at its head
 	Starts   []start
@@ -43,7 +43,9 @@ type Thorough int
 const (
 	ItsRecords Thorough = iota // record by record
 	ItsMeaning                 // and what Snapshots and Replay make of these records
-	AsARestart                 // and what they make of a log that is read once more for each of them, as a program does that starts again
+	// And what they make of a log that is read once more for each of them, as a program does that
+	// starts again.
+	AsARestart
 )
 
 // Observe reads a log.

@@ -50,7 +50,7 @@ func (l *Log) goodFor(r Recover) error {
 	return nil
 }
 
-// once tells whether a log is what the records came to at some time.
+// once reports whether a log is what the records came to at some time.
 func (l *Log) once(log *wal.Log) bool {
 	for n := len(l.records); n >= 0; n-- {
 		if l.means(log, oracle.Fold(l.records[:n])) {

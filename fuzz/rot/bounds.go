@@ -42,8 +42,9 @@ func (cfg *Config) due() (d due) {
 // excuses are what cannot be detected in which of the logs that RotLogs makes; FORMAT.md says it
 // in chapter 11. Without the mark it is the end of the log.
 var excuses = map[string][]Excuse{
-	"closed":           nil,
-	"closed, unmarked": {EndGone, SegmentsGone}, // the last batch is never without the witness of Close
+	"closed": nil,
+	// The last batch is never without the witness of Close.
+	"closed, unmarked": {EndGone, SegmentsGone},
 	"killed":           nil,
 	"killed, unmarked": {LastBatch, EndGone, SegmentsGone},
 	"sizes":            nil,

@@ -11,12 +11,13 @@ type Outcome string
 
 // The outcomes. A fault that could not be done has none.
 const (
-	Same     Outcome = "same"     // all that was saved is there, and nothing was said
-	Reported Outcome = "reported" // said to be torn or the like, and opened; what was saved is there
-	Lost     Outcome = "lost"     // so, but not all that was saved is there
-	Refused  Outcome = "refused"  // said to be corrupt, or no log, and not opened
-	Silent   Outcome = "silent"   // other content or less, and nothing said
-	Excused  Outcome = "excused"  // so, but nothing can detect it
+	Same Outcome = "same" // all that was saved is there, and nothing was said
+	// Said to be torn or the like, and opened; what was saved is there.
+	Reported Outcome = "reported"
+	Lost     Outcome = "lost"    // so, but not all that was saved is there
+	Refused  Outcome = "refused" // said to be corrupt, or no log, and not opened
+	Silent   Outcome = "silent"  // other content or less, and nothing said
+	Excused  Outcome = "excused" // so, but nothing can detect it
 	Panicked Outcome = "panicked"
 )
 

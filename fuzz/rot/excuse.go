@@ -13,9 +13,9 @@ type Excuse string
 // What cannot be detected.
 const (
 	// Without the mark: the end of a log that was not closed. All that was lost is of the last
-	// batch, and behind it are zeros.
-	LastBatch Excuse = "the last batch is gone, with nothing behind it"
-	// Without the mark: the last segment ends earlier, with a frame, and behind it are zeros, or
+	// batch, and after it are zeros.
+	LastBatch Excuse = "the last batch is gone, with nothing after it"
+	// Without the mark: the last segment ends earlier, with a frame, and after it are zeros, or
 	// nothing. What was lost may be of several batches.
 	EndGone Excuse = "the end of the last segment is gone, from the end of a frame on"
 	// Without the mark: the last segments are lost, and their names.
@@ -60,7 +60,7 @@ func (l *Log) excuseWrong(f *fault) Excuse {
 	e := &f.edits[0]
 	for i := range l.frames {
 		r := &l.frames[i]
-		const typeAt = 9 // behind the length word and the tag of the type
+		const typeAt = 9 // after the length word and the tag of the type
 		if f.kind == Flip && l.segments[r.segment].name == e.name && int64(r.offset)+typeAt == e.at &&
 			!r.Vouched && r.Type == walpb.TypeState && walpb.Type(e.data[0]) == walpb.TypeEntry {
 			return StateAsEntry
@@ -69,13 +69,13 @@ func (l *Log) excuseWrong(f *fault) Excuse {
 	return ""
 }
 
-// marked tells whether the log in tree has the mark that it had.
+// marked reports whether the log in tree has the mark that it had.
 func (l *Log) marked(tree map[string][]byte) bool {
 	good, ok := l.files[mark]
 	return ok && bytes.Equal(good, tree[path.Join(dir, mark)])
 }
 
-// witnessed tells whether all records of the log carry a header_crc.
+// witnessed reports whether all records of the log carry a header_crc.
 func (l *Log) witnessed() bool {
 	for i := range l.frames {
 		if !l.frames[i].Vouched {

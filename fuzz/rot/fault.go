@@ -20,11 +20,13 @@ type Kind string
 
 // The kinds of damage.
 const (
-	Flip   Kind = "flip"   // one bit of a segment is another
-	Word   Kind = "word"   // eight bytes of a segment are zero
-	Sector Kind = "sector" // 512 bytes of a segment, at a multiple of 512, are others; or several such run
-	Cut    Kind = "cut"    // a segment is shorter, or longer by zeros
-	File   Kind = "file"   // files are lost, swapped, doubled, old, of another log; some are there that should not be
+	Flip Kind = "flip" // one bit of a segment is another
+	Word Kind = "word" // eight bytes of a segment are zero
+	// 512 bytes of a segment, at a multiple of 512, are others; or several such run.
+	Sector Kind = "sector"
+	Cut    Kind = "cut" // a segment is shorter, or longer by zeros
+	// Files are lost, swapped, doubled, old, of another log; some are there that should not be.
+	File Kind = "file"
 )
 
 // fault is damage to the files of a log, done once.
@@ -73,7 +75,7 @@ func fileFault(what string, edits ...edit) fault {
 	return fault{kind: File, what: func() string { return what }, edits: edits, foreign: strings.Contains(what, anotherLog)}
 }
 
-// idle tells whether it is a write that changes nothing.
+// idle reports whether it is a write that changes nothing.
 func (f *fault) idle(files map[string][]byte) bool {
 	e := &f.edits[0]
 	return e.do == write && bytes.HasPrefix(files[e.name][e.at:], e.data)
@@ -210,7 +212,7 @@ func (s *segment) sectorStep() int {
 	return sectorSize
 }
 
-// sectorsOf yields the sectors of a segment up to the one behind the last record's, or a few if
+// sectorsOf yields the sectors of a segment up to the one after the last record's, or a few if
 // there are many.
 func (l *Log) sectorsOf(s segment) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
@@ -307,7 +309,7 @@ func (l *Log) runs(s segment, yield func(fault) bool) bool {
 				return false
 			}
 		}
-		// Nothing was written behind a place since some moment.
+		// Nothing was written after a place since some moment.
 		for i, then := range l.moments {
 			if i%4 > 0 || len(then[s.name]) <= from+sectorSize || bytes.Equal(then[s.name][from:], file[from:]) {
 				continue

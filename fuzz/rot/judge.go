@@ -137,7 +137,8 @@ func (i is) matches(b bool) bool { return i == either || (i == yes) == b }
 
 // outcomes are those of all evidence. The first row that matches decides.
 var outcomes = []struct {
-	open, wrong, said, all is // Open succeeds; other content is there; something is said; nothing is missing
+	// Open succeeds; other content is there; something is said; nothing is missing.
+	open, wrong, said, all is
 	outcome                Outcome
 }{
 	// open wrong said all
@@ -165,7 +166,7 @@ var promises = []struct {
 }{
 	{"Check and Open agree", func(e *evidence) bool { return e.isOpen() != (e.verdict() < wal.Corrupt) }},
 	{"what Records refuses is not opened", func(e *evidence) bool { return e.isOpen() && e.before.err != nil }},
-	// The error is not one of Replay, which wraps it, but stands for a list of snapshots that is empty.
+	// Replay wraps this error; as it is, it stands for an empty list of snapshots.
 	{"what is opened can be replayed from some snapshot record", func(e *evidence) bool { return e.isOpen() && e.told == wal.ErrSnapshotNotFound }},
 	{"Open changes nothing of a log that it refuses", func(e *evidence) bool { return !e.isOpen() && e.open.changed }},
 	{"Open trims what Check calls torn, and nothing else", func(e *evidence) bool { return e.isOpen() && e.open.trimmed != e.isTorn() }},
@@ -243,7 +244,7 @@ func (e *evidence) String() string {
 		e.before.from, e.before.to, len(e.log.said), e.open.after.from, e.open.after.to)
 }
 
-// keeps tells whether every byte of the segments before is in its place after, or in a copy that
+// keeps reports whether every byte of the segments before is in its place after, or in a copy that
 // says its place.
 func keeps(before, after map[string][]byte) bool {
 	for name, b := range before {

@@ -35,10 +35,12 @@ type Log struct {
 	size     int64               // of segments; 0 is the default
 	metadata []byte
 	segments []segment
-	frames   []frame         // every record
-	said     []frame         // those that say something: all but checksums
-	records  []oracle.Record // what they say, with what stood before the first segment; hard states that change nothing are left out
-	batch    int             // where in said the last batch begins
+	frames   []frame // every record
+	said     []frame // those that say something: all but checksums
+	// What they say, with what stood before the first segment; hard states that change nothing are
+	// left out.
+	records []oracle.Record
+	batch   int // where in said the last batch begins
 }
 
 // segment is a segment of a log that is to be damaged.
@@ -204,7 +206,7 @@ type reading struct {
 	vouched  bool   // it has a header_crc
 }
 
-// whole tells whether the readers gave everything.
+// whole reports whether the readers gave everything.
 func (r *reading) whole(l *Log) bool {
 	return r.from == 0 && r.to == len(l.said) && r.wrong == ""
 }
@@ -291,12 +293,12 @@ func (l *Log) mean(disk *crashfs.FS, from, to int) (wrong string, reported error
 		return "more snapshot records", nil
 	}
 	if !l.means(log, want) {
-		return fmt.Sprintf("replay gives %s behind %d/%d and %+v", oracle.Indexes(log.Entries), newest.Index, newest.Term, log.State), nil
+		return fmt.Sprintf("replay gives %s after %d/%d and %+v", oracle.Indexes(log.Entries), newest.Term, newest.Index, log.State), nil
 	}
 	return "", nil
 }
 
-// means tells whether a log is what records mean, from one of their usable snapshots on.
+// means reports whether a log is what records mean, from one of their usable snapshots on.
 func (l *Log) means(log *wal.Log, want oracle.Meaning) bool {
 	from := func(s oracle.Place) bool {
 		return s.Record == oracle.SnapshotRecord(log.Snapshot) && s.Index <= want.State.Index

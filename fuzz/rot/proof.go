@@ -93,7 +93,8 @@ func (r *run) next(f *frame, last uint64) bool {
 // was.
 func (f *frame) undamaged(file, good []byte) string {
 	const sector = 512
-	end := f.offset + 8 + int(binary.LittleEndian.Uint64(good[f.offset:])&(1<<56-1)) // of the record
+	// Of the record.
+	end := f.offset + 8 + int(binary.LittleEndian.Uint64(good[f.offset:])&(1<<56-1))
 	data := end - len(f.Data)
 	same := func(from, to int) bool { return to <= len(file) && bytes.Equal(file[from:to], good[from:to]) }
 	if f.offset%8 != 0 || !same(f.offset, f.offset+7) { // its length is another

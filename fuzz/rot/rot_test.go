@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 
 var rotted = flag.String("rot", "", "the one `fault` that the rot campaign does, as log/number")
 
-// damaged damages logs and fails the test for each failure. In short runs it tries one of each so many
+// damaged damages logs and fails the test for each failure. In short runs it tries every nth of the
 // single bits, words and lengths; -long tries all.
 func damaged(t *testing.T, logs []*rot.Log, short int) rot.Result {
 	t.Helper()

@@ -20,12 +20,14 @@ type Tally struct {
 	States  int     `json:"states"`
 	Seconds float64 `json:"seconds"`
 
-	// Of a mere crash all four have to be 0. Of rot Refused is what is right of most states, and
+	// Of a crash alone all four have to be 0. Of rot Refused is what is right of most states, and
 	// Lost is what was cut off as a torn tail and had been saved.
 	Lost    int `json:"lost"`
 	Refused int `json:"refused"`
-	Silent  int `json:"silent"` // of rot: other content than was saved, or less, and nothing said. Of a crash: what was never there
-	Panics  int `json:"panics"`
+	// Of rot: other content than was saved, or less, and nothing said. Of a crash: what was never
+	// there.
+	Silent int `json:"silent"`
+	Panics int `json:"panics"`
 
 	// Of rot: same content, nothing said; said to be torn, nothing lost; and what FORMAT.md says
 	// that no reader of such a log can see.

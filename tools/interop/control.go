@@ -31,7 +31,7 @@ import (
 type Control struct {
 	root   string
 	mu     sync.Mutex
-	idle   []string // directories below root that nobody uses
+	idle   []string // directories below root that are free
 	made   int
 	states atomic.Int64
 	panics atomic.Int64
@@ -199,7 +199,7 @@ func (c *Control) in(disk *crashfs.FS, dir string, fn func(dir string) error) (e
 	return fn(to)
 }
 
-// take returns a directory that nobody uses, until it is given back.
+// take returns a directory that no other caller uses until it is given back.
 func (c *Control) take() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

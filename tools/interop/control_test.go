@@ -80,7 +80,8 @@ func TestEtcdStartsFromWhatOursOpensAfterACrash(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n\tto see it again: go test -run %s -seed %d", err, t.Name(), controlSeed())
 	}
-	if opened.Lost+opened.Refused+opened.Silent+opened.Panics > 0 || opened.Excused > opened.States/50 || *long && opened.Gaps == 0 { // a gap is rare: see TestEtcdStartsAfterEveryCrashInRelease
+	// A gap is rare: see TestEtcdStartsAfterEveryCrashInRelease.
+	if opened.Lost+opened.Refused+opened.Silent+opened.Panics > 0 || opened.Excused > opened.States/50 || *long && opened.Gaps == 0 {
 		t.Errorf("%+v", opened)
 	}
 }

@@ -69,7 +69,7 @@ func copyOf(t *testing.T, dir string) string {
 }
 
 // normal leaves out what differs from run to run: addresses, printed where a type was meant, and
-// the spaces that protobuf varies so that nobody relies on them.
+// the spaces that protobuf varies so that no program relies on them.
 func normal(line string) string {
 	line = regexp.MustCompile(`block type \d+`).ReplaceAllString(line, "block type *")
 	return strings.Join(strings.Fields(strings.NewReplacer("<nil> <nil>", "<nil>").Replace(line)), " ")

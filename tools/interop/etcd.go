@@ -301,7 +301,7 @@ func OpenEtcd(dir string, size int64, sync bool, state walpb.HardState) (*Etcd, 
 	return &Etcd{dir: dir, size: size, w: w, sync: sync, state: state}, c, nil
 }
 
-// Save writes one Save. With cut it makes etcd cut behind it, whatever the size of the segment.
+// Save writes one Save. With cut it makes etcd cut after it, whatever the size of the segment.
 func (e *Etcd) Save(state walpb.HardState, entries []walpb.Entry, cut, never bool) error {
 	etcd.SegmentSizeBytes = e.size
 	if cut {

@@ -27,7 +27,7 @@ func TestNoFlippedBitOfOursIsSilent(t *testing.T) {
 	}
 	t.Logf("no seed: every %d. bit of ours, every %d. of etcd's; %d and %d bits\n%s", stride, sample, ours.Bits(), theirs.Bits(),
 		Table([]string{"ours Check", "ours Open+Replay", "etcd ReadAll", "etcd Open+Repair"}, []Counts{check, open, read, start}))
-	// A clean close leaves a witness behind everything, so nothing that was saved may be taken for
+	// A clean close leaves a witness after everything, so nothing that was saved may be taken for
 	// a torn tail either.
 	if check[Lost]+open[Lost] > 0 {
 		t.Errorf("saved entries were trimmed as a torn tail: %d by Check's verdict, %d by Open", check[Lost], open[Lost])

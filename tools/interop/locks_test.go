@@ -176,7 +176,7 @@ func TestEtcdsPurgeTakesNoSegmentOfALogThatIsOpen(t *testing.T) {
 func purge(t *testing.T, dir string) {
 	t.Helper()
 	stop := make(chan struct{})
-	close(stop) // it looks for that behind its first round
+	close(stop) // it looks for that after its first round
 	done, failed := fileutil.PurgeFileWithDoneNotify(zap.NewNop(), dir, "wal", 1, time.Hour, stop)
 	<-done
 	select {
@@ -233,7 +233,7 @@ func TestOursCannotOpenALogThatEtcdHasOpen(t *testing.T) {
 	if err := w.SaveSnapshot(walpb.Snapshot{Index: last, Term: 1, ConfState: []byte{8, 1}}); err != nil {
 		t.Fatal(err)
 	}
-	// It lets go of all but the last; whoever writes still has that one.
+	// It lets go of all but the last; the writer still has that one.
 	if err := w.w.ReleaseLockTo(last); err != nil {
 		t.Fatal(err)
 	}

@@ -13,12 +13,13 @@ import (
 
 // An Op is one call that a raft member makes to its log.
 type Op struct {
-	Kind     Kind
-	State    walpb.HardState // of a Save; zero for none
-	Entries  []walpb.Entry   // of a Save
-	Installs bool            // this Save commits the snapshot of the op before, which came from a leader
-	Snapshot walpb.Snapshot  // of a SaveSnapshot
-	Received bool            // it came from a leader
+	Kind    Kind
+	State   walpb.HardState // of a Save; zero for none
+	Entries []walpb.Entry   // of a Save
+	// This Save commits the snapshot of the op before, which came from a leader.
+	Installs bool
+	Snapshot walpb.Snapshot // of a SaveSnapshot
+	Received bool           // it came from a leader
 }
 
 // A Kind is which call an Op is.
@@ -35,13 +36,13 @@ const (
 func (o Op) String() string {
 	switch o.Kind {
 	case SaveSnapshot:
-		return fmt.Sprintf("snapshot %d/%d received=%v", o.Snapshot.Index, o.Snapshot.Term, o.Received)
+		return fmt.Sprintf("snapshot %d/%d received=%v", o.Snapshot.Term, o.Snapshot.Index, o.Received)
 	case Reopen:
 		return "reopen"
 	}
 	s := "save"
 	for _, e := range o.Entries {
-		s += fmt.Sprintf(" %d/%d[%d]", e.Index, e.Term, len(e.Data))
+		s += fmt.Sprintf(" %d/%d[%d]", e.Term, e.Index, len(e.Data))
 	}
 	return s + fmt.Sprintf(" state=%+v installs=%v", o.State, o.Installs)
 }
@@ -138,8 +139,9 @@ type Generator struct {
 	Reopens bool
 
 	term, vote uint64
-	truth      []walpb.Snapshot // received, but lost in a restart before they were installed; still what is committed
-	then       []Op             // to come next
+	// Received, but lost in a restart before they were installed; still what is committed.
+	truth []walpb.Snapshot
+	then  []Op // to come next
 }
 
 // NewGenerator returns one that starts from the model and applies each op to it.

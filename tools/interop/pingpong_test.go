@@ -32,7 +32,8 @@ func TestEachContinuesTheOthersLogForTwentyRounds(t *testing.T) {
 					ops = append(ops, g.Next())
 				}
 				if len(g.then) > 0 {
-					ops = append(ops, g.Next()) // an installed snapshot is committed before the other comes
+					// An installed snapshot is committed before the other comes.
+					ops = append(ops, g.Next())
 				}
 				if byEtcd {
 					continueEtcd(t, dir, segment, before, ops, m)

@@ -115,7 +115,7 @@ func writeOurs(t *testing.T, dir string, h history, plain bool) {
 	write(t, w, h.ops, func(_ int, o Op) error { return w.Save(o.State, o.Entries) })
 }
 
-// writeEtcd returns which segments etcd began without a hard state. With cuts it cuts behind these
+// writeEtcd returns which segments etcd began without a hard state. With cuts it cuts after these
 // ops and no others.
 func writeEtcd(t *testing.T, dir string, h history, cuts map[int]bool) (headless []string) {
 	t.Helper()
@@ -128,7 +128,7 @@ func writeEtcd(t *testing.T, dir string, h history, cuts map[int]bool) (headless
 	return w.Headless
 }
 
-// cutsOf returns the ops behind which our log was cut, by counting the records.
+// cutsOf returns the ops after which our log was cut, by counting the records.
 func cutsOf(t *testing.T, segments []Segment, ops []Op) map[int]bool {
 	t.Helper()
 	cuts := map[int]bool{}
@@ -203,8 +203,8 @@ func compareStreams(t *testing.T, ours, theirs []Segment) {
 	}
 }
 
-// identical tells whether two logs are the same, byte for byte, up to the last frame of the last
-// segment; what is behind it must be zeros in both. The error says what is not.
+// identical reports whether two logs are the same, byte for byte, up to the last frame of the last
+// segment; what follows it must be zeros in both. The error says what is not.
 func identical(ours, theirs string, a, b []Segment) error {
 	if len(a) != len(b) {
 		return fmt.Errorf("%d segments, etcd has %d", len(a), len(b))
@@ -224,7 +224,7 @@ func identical(ours, theirs string, a, b []Segment) error {
 		if i == len(a)-1 {
 			for _, rest := range [][]byte{x[a[i].End:], y[b[i].End:]} {
 				if len(bytes.Trim(rest, "\x00")) > 0 {
-					return fmt.Errorf("%s: not all zeros behind the last frame", a[i].Name)
+					return fmt.Errorf("%s: not all zeros after the last frame", a[i].Name)
 				}
 			}
 			x, y = x[:a[i].End], y[:b[i].End]
@@ -240,9 +240,11 @@ func identical(ours, theirs string, a, b []Segment) error {
 type tally struct {
 	histories, reads, cuts, snapshots, outdated int
 
-	d1        int // reads by etcd that bring void entries back
-	gaps      int // reads by etcd that fail at a gap where a later snapshot was installed
-	unmatched int // reads by either that start behind the snapshot's record, because etcd named a segment too low
+	d1   int // reads by etcd that bring void entries back
+	gaps int // reads by etcd that fail at a gap where a later snapshot was installed
+	// Reads by either that start after the snapshot's record, because etcd named a segment too
+	// low.
+	unmatched int
 	headless  int // segments that etcd began without a hard state
 	natural   int // histories with identical files, each cutting where it would
 	together  int // histories with identical files, etcd made to cut where ours did
@@ -310,13 +312,13 @@ func TestEtcdAndOursWriteTheSameRecordsAndReadEachOther(t *testing.T) {
 	t.Logf("seed %d: %d histories, %d cuts; files identical up to the last frame: %d of %d where etcd cut where it would, %d of %d where it cut where ours did"+
 		" (etcd began %d segments without a hard state)", seed, n.histories, n.cuts, n.natural, n.naturals, n.together, n.togethers, n.headless)
 	t.Logf("seed %d: %d reads from %d usable snapshots, %d of them outdated by an installed one; etcd brought void entries back in %d, failed at a gap in %d;"+
-		" started behind the snapshot's record, for a segment that was named too low, in %d", seed, n.reads, n.snapshots, n.outdated, n.d1, n.gaps, n.unmatched)
+		" started after the snapshot's record, for a segment that was named too low, in %d", seed, n.reads, n.snapshots, n.outdated, n.d1, n.gaps, n.unmatched)
 	if n.together == 0 || n.d1 == 0 || n.outdated == 0 || n.cuts == 0 {
 		t.Errorf("seed %d: the histories are too tame to show anything: %+v", seed, n)
 	}
 }
 
-// renamed tells whether the only difference in names is one that etcd makes: after it was opened
+// renamed reports whether the only difference in names is one that etcd makes: after it was opened
 // again, it names a segment without regard to the snapshots recorded before.
 func renamed(ours, theirs []Segment) bool {
 	if len(ours) != len(theirs) {
@@ -369,18 +371,18 @@ func compareOurs(t *testing.T, dir string, m *Model, byEtcd bool, n *tally) {
 		if !ok {
 			n.outdated++
 			if !errors.Is(err, wal.ErrSnapshotOutdated) {
-				t.Errorf("%s: Replay from %d/%d, which %d/%d replaced: %v, want ErrSnapshotOutdated", where, s.Index, s.Term, m.Base.Index, m.Base.Term, err)
+				t.Errorf("%s: Replay from %d/%d, which %d/%d replaced: %v, want ErrSnapshotOutdated", where, s.Term, s.Index, m.Base.Term, m.Base.Index, err)
 			}
 			continue
 		}
 		if err != nil {
-			t.Errorf("%s: Replay from %d/%d: %v", where, s.Index, s.Term, err)
+			t.Errorf("%s: Replay from %d/%d: %v", where, s.Term, s.Index, err)
 		}
 		if s.Index > 0 && !slices.ContainsFunc(m.Snapshots, func(s walpb.Snapshot) bool { return cmp.Equal(s, found) }) {
-			t.Errorf("%s: Replay from %d/%d found %+v, which was never recorded", where, s.Index, s.Term, found)
+			t.Errorf("%s: Replay from %d/%d found %+v, which was never recorded", where, s.Term, s.Index, found)
 		}
 		if diff := cmp.Diff(text(want), text(got)); diff != "" {
-			t.Errorf("%s: Replay from %d/%d, -want +got\n%s", where, s.Index, s.Term, diff)
+			t.Errorf("%s: Replay from %d/%d, -want +got\n%s", where, s.Term, s.Index, diff)
 		}
 	}
 	report, err := wal.Check(dir, nil)
@@ -411,35 +413,35 @@ func compareEtcd(t *testing.T, dir string, m *Model, n *tally) {
 		want, ok := m.From(s)
 		rewound := !slices.Equal(text(want), text(Content{Metadata: want.Metadata, State: want.State, Entries: entries}))
 		if (rewound || gap || !matched) && !m.Rewritten && len(m.Lost) == 0 || ok && gap {
-			t.Errorf("%s: from %d/%d, no defect of etcd's explains what it would read", where, s.Index, s.Term)
+			t.Errorf("%s: from %d/%d, no defect of etcd's explains what it would read", where, s.Term, s.Index)
 		}
 		got, err := ReadEtcd(dir, s)
 		switch {
 		case gap:
 			n.gaps++
 			if !errors.Is(err, etcd.ErrSliceOutOfRange) {
-				t.Errorf("%s: etcd from %d/%d: %v, want %v", where, s.Index, s.Term, err, etcd.ErrSliceOutOfRange)
+				t.Errorf("%s: etcd from %d/%d: %v, want %v", where, s.Term, s.Index, err, etcd.ErrSliceOutOfRange)
 			}
 			continue
 		case !matched:
 			n.unmatched++
 			if !errors.Is(err, etcd.ErrSnapshotNotFound) {
-				t.Errorf("%s: etcd from %d/%d: %v, want %v", where, s.Index, s.Term, err, etcd.ErrSnapshotNotFound)
+				t.Errorf("%s: etcd from %d/%d: %v, want %v", where, s.Term, s.Index, err, etcd.ErrSnapshotNotFound)
 			}
 			continue
 		case err != nil:
-			t.Errorf("%s: etcd from %d/%d: %v", where, s.Index, s.Term, err)
+			t.Errorf("%s: etcd from %d/%d: %v", where, s.Term, s.Index, err)
 		}
 		if rewound {
 			n.d1++
 		}
 		want = Content{Metadata: m.Metadata, State: m.State, Entries: entries}
 		if diff := cmp.Diff(text(want), text(got)); diff != "" {
-			t.Errorf("%s: etcd from %d/%d, -want +got\n%s", where, s.Index, s.Term, diff)
+			t.Errorf("%s: etcd from %d/%d, -want +got\n%s", where, s.Term, s.Index, diff)
 		}
 		state, err := etcd.Verify(zap.NewNop(), dir, &etcdpb.Snapshot{Index: new(s.Index), Term: new(s.Term)})
 		if err != nil || FromEtcdState(state) != m.State {
-			t.Errorf("%s: etcd's Verify from %d/%d: %v %v, want %+v", where, s.Index, s.Term, state, err, m.State)
+			t.Errorf("%s: etcd's Verify from %d/%d: %v %v, want %+v", where, s.Term, s.Index, state, err, m.State)
 		}
 	}
 }
@@ -461,7 +463,7 @@ func starts(m *Model) []walpb.Snapshot {
 func text(c Content) []string {
 	lines := []string{fmt.Sprintf("metadata %x", c.Metadata), fmt.Sprintf("state %+v", c.State)}
 	for _, e := range c.Entries {
-		lines = append(lines, fmt.Sprintf("%v %d/%d %s", e.Type, e.Index, e.Term, bytesText(e.Data)))
+		lines = append(lines, fmt.Sprintf("%v %d/%d %s", e.Type, e.Term, e.Index, bytesText(e.Data)))
 	}
 	return lines
 }

@@ -26,17 +26,18 @@ var unmarkedKinds = []string{"flip", "sector", "hole", "cut"}
 // as etcd writes them. All that is in these logs was acknowledged, so damage that is called torn is
 // a loss.
 //
-// Whether that could be known is decided here without the readers: what a power cut leaves behind a
+// Whether that could be known is decided here without the readers: what a power cut leaves after a
 // sync is the rest of one batch, some hard states that need no sync and then one call. So damage is
 // no torn batch if something after it was synced later.
 type Unmarked struct {
-	Kind    string         `json:"kind"`    // "flip", "sector", "hole", "cut"; "all"
-	Cases   int            `json:"cases"`   // of damage to what was written
-	Refused int            `json:"refused"` // called corrupt
-	Torn    int            `json:"torn"`    // cut off as torn, all of it acknowledged
-	Clean   int            `json:"clean"`   // nothing said: the log ends earlier, as a log does
-	Silent  int            `json:"silent"`  // nothing said, and the content is another
-	Why     map[string]int `json:"why"`     // of Torn and Clean: what shows that it is damage, or why nothing does
+	Kind    string `json:"kind"`    // "flip", "sector", "hole", "cut"; "all"
+	Cases   int    `json:"cases"`   // of damage to what was written
+	Refused int    `json:"refused"` // called corrupt
+	Torn    int    `json:"torn"`    // cut off as torn, all of it acknowledged
+	Clean   int    `json:"clean"`   // nothing said: the log ends earlier, as a log does
+	Silent  int    `json:"silent"`  // nothing said, and the content is another
+	// Of Torn and Clean: what shows that it is damage, or why nothing does.
+	Why map[string]int `json:"why"`
 }
 
 // What shows that damage is no torn batch. The proof is in what is left alone.
@@ -107,7 +108,7 @@ func NewUnmarkedLog(name string, files map[string][]byte) (*UnmarkedLog, error) 
 		}
 		f := unmarkedFrame{Record: r.Record, segment: r.Segment, start: int(r.Offset), end: int(r.Offset + r.Size), last: last, state: state}
 		f.Data = slices.Clone(r.Data)
-		const sumAt = wordSize + 2 + 1 // behind length word, type and the tag of the checksum
+		const sumAt = wordSize + 2 + 1 // after length word, type and the tag of the checksum
 		f.sum = f.start + sumAt
 		f.data = f.start + wordSize + r.Record.Size() - len(f.Data)
 		heads[r.Segment]++
@@ -242,7 +243,7 @@ func varintLen(n uint64) int {
 	return size
 }
 
-// unmarkedRun is what linked records behind damage say of the calls that wrote them.
+// unmarkedRun is what linked records after damage say of the calls that wrote them.
 type unmarkedRun struct {
 	last   uint64          // index of the last entry before the damage
 	state  walpb.HardState // the last before the damage, or in the run
@@ -263,7 +264,8 @@ func (r *unmarkedRun) take(f *unmarkedFrame, whole, linked bool) string {
 	switch {
 	case r.over:
 		return byLink
-	case r.named && f.Type != walpb.TypeSnapshot: // it may be the record of the snapshot that was committed
+	// It may be the record of the snapshot that was committed.
+	case r.named && f.Type != walpb.TypeSnapshot:
 		return byIndex
 	case r.voted:
 		return byVote

@@ -47,8 +47,8 @@ func TestDecidableDamageToEtcdsLogsIsNotCalledTorn(t *testing.T) {
 			t.Errorf("%d are called torn or the end of the log; %s", n, reason)
 		}
 	}
-	// Faults that nobody can see are there, and so are those that the readers see: else this would
-	// show nothing.
+	// Faults that no reader can see are there, and so are those that the readers see: else this
+	// would show nothing.
 	undecidable := all.Why[isTheEnd] + all.Why[isRest] + all.Why[isLone] + all.Why[isOneCall]
 	if all.Cases != 4*4*times || all.Refused < all.Cases/2 || undecidable < all.Cases/20 || all.Silent > all.Cases/1000 {
 		t.Errorf("%+v", all)

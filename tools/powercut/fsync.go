@@ -115,7 +115,7 @@ func (p *power) failOnce(seed uint64, what disk.Kind) (load.Outcome, error) {
 	return outcome, p.cutAll(trace, marks, cuts, where, excuse)
 }
 
-// cutsAfter chooses cuts behind a restart, in order.
+// cutsAfter chooses cuts after a restart, in order.
 func (p *power) cutsAfter(marks []load.Mark, again, end int, seed uint64) []disk.Cut {
 	rng := rand.New(rand.NewPCG(seed, 0xfa11))
 	cuts := []disk.Cut{{At: end, Choice: disk.None}, {At: end, Choice: disk.All}}
@@ -133,8 +133,8 @@ func (p *power) cutsAfter(marks []load.Mark, again, end int, seed uint64) []disk
 // cutAll makes cuts up to the first failure. excuse returns what is owed of a disk whose flush has
 // failed for good. A sync that ext4 is asked for just then, by another goroutine than the one whose
 // sync makes its journal fail, returns nil: the transaction that it would wait for is over,
-// although it came to nothing. What that acknowledges nobody can keep. From then on every call says
-// no.
+// although it came to nothing. What that acknowledges no log can keep. From then on every call is
+// refused.
 func (p *power) cutAll(trace *disk.Trace, marks []load.Mark, cuts []disk.Cut, where string, excuse func(load.Owed) (load.Owed, bool)) error {
 	cutter := trace.Cutter(p.whole)
 	for _, c := range cuts {

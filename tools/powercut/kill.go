@@ -68,8 +68,9 @@ func (s *stage) kill(ctx context.Context, kills int) (err error) {
 // members are the processes that a stage kills.
 type members struct {
 	*stage
-	kills        int
-	opening      time.Duration // from the start of the last process that was left to open its store until it had
+	kills int
+	// From the start of the last process that was left to open its store until it had.
+	opening      time.Duration
 	unopened     int
 	acknowledged int
 }

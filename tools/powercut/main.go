@@ -24,8 +24,8 @@
 //
 // The first two need root that may mount, which root of a container mostly may not, and what mkfs
 // comes from: apt-get install e2fsprogs xfsprogs btrfs-progs. What cannot be tested is said so, and
-// is no failure. Nothing is left behind, even if this process is killed, but for the image of the
-// first failure.
+// is no failure. Nothing is left, even if this process is killed, but for the image of the first
+// failure.
 //
 // With -saboteur the store lives on a file system that leaves out some of its duties, and the run
 // fails unless that is noticed.
@@ -70,7 +70,8 @@ func main() {
 		switch {
 		case err == nil:
 			os.Exit(code)
-		case !errors.Is(err, rig.ErrNotPermitted): // if it is, what needs a mount is skipped, and says why
+		// If it is, what needs a mount is skipped, and says why.
+		case !errors.Is(err, rig.ErrNotPermitted):
 			fmt.Fprintln(os.Stderr, "powercut: a mount namespace of its own:", err)
 			os.Exit(exitBroken)
 		}

@@ -32,7 +32,8 @@ func TestMain(m *testing.M) {
 	}
 	if os.Geteuid() == 0 && !rig.Isolated() {
 		code, err := rig.Isolate()
-		if err != nil && !errors.Is(err, rig.ErrNotPermitted) { // without permission, tests are skipped
+		// Without permission, tests are skipped.
+		if err != nil && !errors.Is(err, rig.ErrNotPermitted) {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
@@ -223,7 +224,7 @@ func TestAStopIsNoSuccess(t *testing.T) {
 }
 
 func TestAWrongCommandLineIsRefused(t *testing.T) {
-	for _, args := range [][]string{{"-fs", "fat"}, {"-saboteur", "nobody"}, {"-nonsense"}} {
+	for _, args := range [][]string{{"-fs", "fat"}, {"-saboteur", "none"}, {"-nonsense"}} {
 		if code, _, _ := powercut(t, args...); code != exitUsage {
 			t.Errorf("%v: exit code %d", args, code)
 		}

@@ -141,8 +141,8 @@ func (p *power) recover(image *disk.Image, owed load.Owed, further bool, where s
 	return err
 }
 
-// try mounts what a power cut has left and recovers the store on it. The error is a *oracle.Failure,
-// or one of the rig.
+// try mounts what a power cut has left and recovers the store on it. The error is an
+// *oracle.Failure, or one of the rig.
 func (p *power) try(image *disk.Image, owed load.Owed, further bool) error {
 	if err := p.rig.Mount(image, rig.Quiet); err != nil {
 		return &oracle.Failure{Verdict: oracle.Refused, Detail: err.Error()}

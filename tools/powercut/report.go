@@ -25,7 +25,7 @@ type result struct {
 	Seconds  float64 `json:"seconds"`
 	Lost     int     `json:"lost"`
 	Refused  int     `json:"refused"`
-	Silent   int     `json:"silent"` // what was invented: wrong, and nobody said so
+	Silent   int     `json:"silent"` // what was invented: wrong, and no reader said so
 	Note     string  `json:"note,omitempty"`
 	Skipped  string  `json:"skipped,omitempty"`
 	Broken   string  `json:"broken,omitempty"`   // the rig failed, not the store
@@ -114,7 +114,7 @@ func (s *stage) state() {
 	s.app.progress.add()
 }
 
-// over tells whether to stop.
+// over reports whether to stop.
 func (s *stage) over(ctx context.Context) bool { return ctx.Err() != nil || s.bad() >= s.most }
 
 // failed counts a failure and says how to meet it again. image, if not nil, is what it happened on.

@@ -49,7 +49,8 @@ func power(ctx context.Context, s *settings, p *progress) []row {
 	asked := map[string]int{"power": s.of(powerCuts), "fsync": s.of(faultFsyncs), "kill": s.of(kills)}
 	cmd := exec.CommandContext(ctx, binary, "-json", "-seed", fmt.Sprint(s.seed), "-cuts", fmt.Sprint(asked["power"]),
 		"-fsync", fmt.Sprint(asked["fsync"]), "-kills", fmt.Sprint(asked["kill"]))
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it has file systems to unmount
+	// It has file systems to unmount.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 30 * time.Second
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -219,11 +220,12 @@ func saboteurs(ctx context.Context, s *settings, p *progress) []row {
 // huntStates is after how many states a saboteur has escaped.
 const huntStates = 400_000
 
-// hunted runs a stage of a build that is wrong, and tells whether the stage failed as it must.
+// hunted runs a stage of a build that is wrong, and reports whether the stage failed as it must.
 func hunted(ctx context.Context, s *settings, binary, saboteur, stage string) (states int, caught bool, err error) {
 	cmd := exec.CommandContext(ctx, binary, "-hunt", "-stages", stage, "-seed", fmt.Sprint(s.seed), "-workers", fmt.Sprint(s.workers))
 	cmd.Env = append(os.Environ(), "STELE_SABOTEUR="+saboteur)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // so that it says what hangs
+	// So that it says what hangs.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) }
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.Output()
 	var exit *exec.ExitError
@@ -232,8 +234,7 @@ func hunted(ctx context.Context, s *settings, binary, saboteur, stage string) (s
 	}
 	var r hunting
 	if jerr := json.Unmarshal(out, &r); jerr != nil {
-		// It may have broken the campaign itself, by a panic for one. That is noticed too, but
-		// nobody would know why.
+		// It has broken the campaign itself, by a panic for one. What it wrote says how.
 		err = errors.Join(err, jerr)
 		if exit != nil {
 			err = fmt.Errorf("%w\n%s", err, exit.Stderr)

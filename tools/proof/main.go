@@ -19,10 +19,11 @@
 //   - saboteurs: builds and file systems that are wrong in a known way. Each must be caught, or the
 //     stages are too weak.
 //
-// Lost is what was acknowledged and is not there, and nobody said so before it mattered; refused is
-// a log that does not open though nothing but a crash has happened to it; silent is wrong content
-// of which no reader says so. All must be 0, and the exit code is then 0. A stage that cannot be
-// run, for want of root, is named in the last lines. Each failure says how to meet it again.
+// Lost is what was acknowledged and is not there, and no call said so before it mattered; refused
+// is a log that does not open though nothing but a crash has happened to it; silent is wrong
+// content of which no reader says so. All must be 0, and the exit code is then 0. A stage that
+// cannot be run, for want of root, is named in the last lines. Each failure says how to meet it
+// again.
 //
 // A stage that has not ended after a quarter of an hour, or so many times that as -scale says, is
 // broken. What its goroutines do is printed, and nothing is run after it.

@@ -27,7 +27,7 @@ func (p *progress) begin(stage string) {
 	}
 }
 
-// at shows how far the stage is, if somebody can see it move.
+// at shows how far the stage is, if the output is a terminal.
 func (p *progress) at(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,7 +61,7 @@ func (p *progress) show(what string) {
 	fmt.Fprintf(p.w, "%s: %s", p.stage, what)
 }
 
-// live tells whether the line can be written over.
+// live reports whether the line can be written over.
 func (p *progress) live() bool {
 	f, ok := p.w.(*os.File)
 	if !ok {

@@ -48,11 +48,11 @@ const (
 	faultFsyncs = 20
 )
 
-// What there is to do where nobody says how much, at the least. It is less than there is, and says
-// when a campaign has come to nothing.
+// What there is to do at the least where no setting says how much. It is less than there is, and
+// says when a campaign has come to nothing.
 const (
 	exhaustiveStates = 15_000
-	faultRuns        = 18_000 // one in so many of them
+	faultRuns        = 18_000 // divided by how many there are for one that is done
 )
 
 // model cuts the power of a file system in memory.

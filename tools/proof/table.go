@@ -25,7 +25,7 @@ type row struct {
 	details []string // failures, and how to meet them again
 }
 
-// failed tells whether the stage has found something.
+// failed reports whether the stage has found something.
 func (r *row) failed() bool { return r.lost+r.refused+r.silent > 0 }
 
 func (r *row) bad() bool { return r.failed() || len(r.missed)+len(r.weak) > 0 || r.broken != "" }

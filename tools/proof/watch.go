@@ -10,7 +10,8 @@ import (
 
 const (
 	stageLimit = 15 * time.Minute // for a stage in its whole form, which takes two at most
-	stageGrace = time.Minute      // for the programs of a stage to clean up after themselves when they are told to end
+	// For the programs of a stage to clean up after themselves when they are told to end.
+	stageGrace = time.Minute
 )
 
 // limit returns how long a stage may take.

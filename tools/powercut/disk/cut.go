@@ -16,7 +16,8 @@ const (
 	DropOne               // one write is missing
 	KeepOne               // one write is there
 	Sectors               // each sector of each write is there or not
-	Torn                  // the writes up to one are there, and of that one the first bytes, whole sectors or not
+	// The writes up to one are there, and of that one the first bytes, whole sectors or not.
+	Torn
 	choices
 )
 

@@ -98,7 +98,7 @@ func record(rng *rand.Rand) (*disk.Trace, [][]byte) {
 	return d.Trace(), after
 }
 
-// flushed returns the position behind the last flush before a position.
+// flushed returns the position after the last flush before a position.
 func flushed(t *disk.Trace, at int) int {
 	for i := at - 1; i >= 0; i-- {
 		if t.Ops[i].Kind == disk.Flush {

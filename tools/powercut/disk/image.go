@@ -65,7 +65,7 @@ func (m *Image) ReadAt(b []byte, off int64) int {
 	return n
 }
 
-// WriteAt writes b at offset off. What lies behind the end of the disk is left out.
+// WriteAt writes b at offset off. What lies beyond the end of the disk is left out.
 func (m *Image) WriteAt(b []byte, off int64) {
 	for len(b) > 0 && off < m.size {
 		n := copy(m.page(off / pageSize)[off%pageSize:], b)

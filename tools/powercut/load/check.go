@@ -54,7 +54,8 @@ func observe(dir string) (seen, error) {
 // again, and compares it with what is owed. If further is true it also goes on from there and opens
 // the store again. The error is an *oracle.Failure, or what went wrong with the rig.
 func Recover(dir string, owed Owed, further bool) error {
-	o := &wal.Options{SegmentSize: 16 << 10} // the disk is too small for the default, and would be full while a spare is made
+	// The disk is too small for the default, and would be full while a spare is made.
+	o := &wal.Options{SegmentSize: 16 << 10}
 	w, err := wal.Open(walDir(dir), o)
 	if errors.Is(err, fs.ErrNotExist) {
 		if owed.model != nil {

@@ -53,8 +53,8 @@ func (l *Ledger) Read(reports io.Reader) error {
 	}
 }
 
-// Judge compares the store in dir, which nobody has open, with what was reported. The error is a
-// *oracle.Failure.
+// Judge compares the store in dir, which no process has open, with what was reported. The error is
+// an *oracle.Failure.
 func (l *Ledger) Judge(dir string) error {
 	s, err := observe(dir)
 	if err != nil {
@@ -66,13 +66,13 @@ func (l *Ledger) Judge(dir string) error {
 	}
 	if newest.Index > 0 {
 		if err := loads(dir, file{newest.Index, newest.Term}); err != nil {
-			return oracle.Failf(oracle.Lost, "the snapshot of %d/%d: %v", newest.Index, newest.Term, err)
+			return oracle.Failf(oracle.Lost, "the snapshot of %d/%d: %v", newest.Term, newest.Index, err)
 		}
 	}
 	terms := map[uint64]uint64{}
 	for _, e := range s.Log.Entries {
 		if want := entry(e.Index, e.Term); !bytes.Equal(want.Data, e.Data) {
-			return oracle.Failf(oracle.Invented, "entry %d/%d has other data", e.Index, e.Term)
+			return oracle.Failf(oracle.Invented, "entry %d/%d has other data", e.Term, e.Index)
 		}
 		terms[e.Index] = e.Term
 	}

@@ -270,7 +270,7 @@ func (l *life) commit(pending oracle.Record) error {
 	return nil
 }
 
-// compact takes a snapshot, records it, and removes what it makes needless, in the order that
+// compact takes a snapshot, records it, and removes what it makes unnecessary, in the order that
 // package snap prescribes.
 func (l *life) compact(m *oracle.Meaning) error {
 	newest := m.Base
@@ -307,13 +307,13 @@ func (l *life) record(f file) error {
 		now.files = slices.DeleteFunc(slices.Clone(now.files), func(o file) bool { return o.index == f.index && o != f })
 	})
 	if err := l.writeSnapshot(f); err != nil {
-		return oracle.Failf(oracle.Refused, "save the snapshot %d/%d: %v", f.index, f.term, err)
+		return oracle.Failf(oracle.Refused, "save the snapshot %d/%d: %v", f.term, f.index, err)
 	}
 	l.saved(f)
 	s := walpb.Snapshot{Index: f.index, Term: f.term, ConfState: confState(f.index)}
 	count := l.attempt(oracle.SnapshotRecord(s))
 	if err := l.w.SaveSnapshot(s); err != nil {
-		return oracle.Failf(oracle.Refused, "save the snapshot record %d/%d: %v", f.index, f.term, err)
+		return oracle.Failf(oracle.Refused, "save the snapshot record %d/%d: %v", f.term, f.index, err)
 	}
 	l.ack(count)
 	return nil

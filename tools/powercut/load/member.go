@@ -109,7 +109,8 @@ func (m *member) append(done chan<- error) (uint64, error) {
 	return m.last, m.w.Append(walpb.HardState{}, []walpb.Entry{entry(m.last, m.term)}, func(err error) { done <- err })
 }
 
-// compact commits all that there is, takes a snapshot of it, and removes what that makes needless.
+// compact commits all that there is, takes a snapshot of it, and removes what that makes
+// unnecessary.
 func (m *member) compact() error {
 	f := file{m.last, m.lastTerm}
 	of := snap.Snapshot{Index: f.index, Term: f.term, ConfState: confState(f.index), Data: state(f)}

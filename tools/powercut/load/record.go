@@ -27,7 +27,8 @@ func entry(index, term uint64) walpb.Entry {
 	var size uint64
 	switch h >> 8 % 16 {
 	case 0:
-		return walpb.Entry{Index: index, Term: term} // no data at all, as a new leader's first entry
+		// No data at all, as a new leader's first entry.
+		return walpb.Entry{Index: index, Term: term}
 	case 1, 2:
 		size = 3000 + h>>16%9000
 	case 3, 4, 5:

@@ -14,10 +14,13 @@ type Outcome string
 
 // The outcomes there are.
 const (
-	Unhurt   Outcome = "unhurt"                      // no call failed
-	WentOn   Outcome = "went on"                     // a call failed; the store was closed and opened, and went on
-	WentOn2  Outcome = "went on at the second start" // so, but the first Open reported the failure again
-	SaidNo   Outcome = "said no"                     // so, but the store said no to every Open, or to a later call, as its file system did
+	Unhurt Outcome = "unhurt" // no call failed
+	// A call failed; the store was closed and opened, and went on.
+	WentOn Outcome = "went on"
+	// So, but the first Open reported the failure again.
+	WentOn2 Outcome = "went on at the second start"
+	// So, but the store said no to every Open, or to a later call, as its file system did.
+	SaidNo   Outcome = "said no"
 	attempts         = 2
 )
 
@@ -104,5 +107,5 @@ func (l *life) large() error {
 	return l.save(state, []walpb.Entry{e})
 }
 
-// HasEntry tells whether bytes that go to a disk are those of an entry.
+// HasEntry reports whether bytes that go to a disk are those of an entry.
 func HasEntry(b []byte) bool { return bytes.Contains(b, Marker) }

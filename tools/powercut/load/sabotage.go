@@ -42,7 +42,7 @@ func Saboteurs() []Saboteur {
 // cuts says what is left out.
 type cuts struct {
 	data   func(name string) bool // syncs of the data of these files
-	every  int                    // only each so manieth of these syncs of a file; 0 and 1 are all
+	every  int                    // only every nth of these syncs of a file; 0 and 1 are all
 	dir    bool                   // syncs of directories
 	drop   bool                   // the page cache is not dropped
 	errors bool                   // errors of syncs

@@ -18,10 +18,10 @@ const isolated = "POWERCUT_ISOLATED"
 func Isolated() bool { return os.Getenv(isolated) != "" }
 
 // Isolate runs this program again, with the same arguments, in a mount namespace of its own, and
-// returns its exit code: whatever it mounts nobody else sees, and it is gone with the process. The
-// process is asked to end by SIGTERM when this one ends, and by the signals that ask this one to.
-// It is not killed: a thread that is killed while it waits for the disk, which the same process
-// serves, keeps waiting, and with it the loop device, until somebody aborts the connection in
+// returns its exit code: no other process sees what it mounts, and that is gone with the process.
+// The process is asked to end by SIGTERM when this one ends, and by the signals that ask this one
+// to. It is not killed: a thread that is killed while it waits for the disk, which the same process
+// serves, keeps waiting, and with it the loop device, until the connection is aborted in
 // /sys/fs/fuse/connections.
 //
 // The error is ErrNotPermitted where root may have no such namespace, as in most containers.

@@ -46,7 +46,7 @@ func attach(file *os.File, temp string) (*os.File, error) {
 	return nil, fmt.Errorf("attach a loop device: %w", err)
 }
 
-// openLoop opens a loop device, under a name of its own where nobody has made one.
+// openLoop opens a loop device, under a name of its own where there is none.
 func openLoop(n int, temp string) (*os.File, error) {
 	device, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
 	if !errors.Is(err, os.ErrNotExist) {

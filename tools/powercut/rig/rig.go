@@ -98,7 +98,7 @@ func (f FileSystem) Missing() string {
 	return ""
 }
 
-// known tells whether the kernel has a file system.
+// known reports whether the kernel has a file system.
 func known(name string) bool {
 	text, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
@@ -187,7 +187,7 @@ func (r *Rig) Make() (*disk.Image, error) {
 // load makes an image the content of the disk, and the kernel forget what it knows of the content
 // before. Nothing is recorded until Disk.Record.
 func (r *Rig) load(m *disk.Image) error {
-	// A request to flush its buffers lets the kernel keep those that somebody has a hand on at that
+	// A request to flush its buffers lets the kernel keep those that are in use at that
 	// moment. A request to write zeros makes it drop them all.
 	if err := zeroDevice(r.device, r.kind.Size); err != nil {
 		return fmt.Errorf("forget the content of %s: %w", r.device.Name(), err)

@@ -1,5 +1,5 @@
 // Unmarked damages etcd's logs at random, and counts what package wal makes of it: there are no
-// witnesses in them and no mark beside them, so of some damage nobody can know whether it was
+// witnesses in them and no mark beside them, so of some damage no reader can know whether it was
 // durable. It says of how much.
 //
 //	go run ./tools/interop/cmd/unmarked [-times n] [-seed n] testdata/testlogs/etcd/3.*-small.tar.gz testdata/testlogs/etcd/3.7-kill9.tar.gz

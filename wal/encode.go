@@ -15,29 +15,25 @@ type batch struct {
 	// spareName is the name that the file of seg still has until this batch is written, the first
 	// in seg. It is empty for every other batch.
 	spareName string
-	base      int64  // the offset in the segment of buf[0], a multiple of pageSize
-	start     int64  // the offset in the segment at which the batch begins: what stands before is durable
-	buf       []byte // what the page at base holds already, and then the frames of the batch
-	full      bool   // the segment is cut after this batch, which may be empty
-	pages     int64  // up to where it will be written; see seal
 
-	must  bool // a caller wants it durable
-	acked []func(error)
+	base    int64 // the offset in the segment of content, a multiple of pageSize
+	start   int64 // the offset in the segment of the first frame; all before it is durable
+	content pages // what the page at base holds before start, and then the frames
+	full    bool  // the segment is cut after this batch; only such a batch may be empty
+
+	must  bool          // a caller wants it durable
+	acked []func(error) // called once it is, in the order in which Append appended
 }
 
 // end returns the offset in the segment at which the batch ends.
-func (b *batch) end() int64 { return b.base + int64(len(b.buf)) }
+func (b *batch) end() int64 { return b.base + int64(len(b.content.bytes)) }
 
-// empty tells whether there is nothing in the batch to write.
+// empty reports whether the batch holds no frames.
 func (b *batch) empty() bool { return b.end() == b.start }
 
-// seal decides up to where the batch will be written: whole pages, as far as the segment reaches.
-// Nothing comes to the batch after that.
-func (b *batch) seal() {
-	end := b.end()
-	b.pages = max(end, min((end+pageSize-1)/pageSize*pageSize, b.seg.size))
-	b.seg.size = max(b.seg.size, b.pages)
-}
+// seal notes how far the segment will reach once the batch is written, and that is the end of the
+// batch: no frame is added any more.
+func (b *batch) seal() { b.seg.size = max(b.seg.size, toPage(b.end())) }
 
 // mostFrame bounds what a frame takes beside the data of its record.
 const mostFrame = wordSize + maxHead + wordSize
@@ -107,12 +103,13 @@ func (e *encoder) frame(b *batch, t walpb.Type, first, second []byte) {
 	if r.Vouched {
 		r.HeaderCRC = r.HeadSum(headerSeed(e.ident, offset, word), dataLen)
 	}
-	b.buf = binary.LittleEndian.AppendUint64(b.buf, word)
-	b.buf = r.AppendHead(b.buf, dataLen)
-	b.buf = append(b.buf, first...)
-	b.buf = append(b.buf, second...)
-	b.buf = append(b.buf, zeros[:padding(size)]...)
+	b.content.grow(wordSize + size + padding(size))
+	buf := binary.LittleEndian.AppendUint64(b.content.bytes, word)
+	buf = r.AppendHead(buf, dataLen)
+	buf = append(buf, first...)
+	buf = append(buf, second...)
+	b.content.bytes = append(buf, zeros[:padding(size)]...)
 }
 
-// zeros pads frames and pages.
-var zeros [pageSize]byte
+// zeros pads frames.
+var zeros [wordSize]byte

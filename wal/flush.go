@@ -90,10 +90,8 @@ func (w *Writer) mark() mark {
 // next returns the batch that gathers behind b, which is about to be written.
 func (w *Writer) next(b *batch) *batch {
 	n := w.idle
-	if cap(n.buf) > maxKeptBuffer {
-		n.buf = nil
-	}
-	*n = batch{number: b.number + 1, seg: b.seg, buf: n.buf[:0], acked: n.acked[:0]}
+	n.content.reset()
+	*n = batch{number: b.number + 1, seg: b.seg, content: n.content, acked: n.acked[:0]}
 	w.encoder.begin()
 	if b.full {
 		spare := w.spare.take()
@@ -106,7 +104,7 @@ func (w *Writer) next(b *batch) *batch {
 	n.base = n.start / pageSize * pageSize
 	// The last page is written again, whole, with what follows in it: a disk keeps what it is given
 	// a second time.
-	n.buf = append(n.buf, b.buf[n.base-b.base:]...)
+	n.content.append(b.content.tail())
 	return n
 }
 
@@ -132,23 +130,20 @@ func (w *Writer) write(b *batch, sync bool) error {
 		}
 		sync = false
 	}
-	end, n := b.end(), len(b.buf)
-	b.buf = append(b.buf, zeros[:b.pages-end]...)
-	began := time.Now()
-	_, err := seg.file.WriteAt(b.buf, b.base)
+	pages, began := b.content.whole(), time.Now()
+	_, err := seg.file.WriteAt(pages, b.base)
 	if f := w.opts.Observer.Wrote; f != nil {
-		f(len(b.buf), time.Since(began))
+		f(len(pages), time.Since(began))
 	}
-	b.buf = b.buf[:n]
 	if err != nil {
 		return fmt.Errorf("wal: %s: write at %d: %w", seg.name, b.base, cause(err))
 	}
 	if b.full {
-		err := seg.file.Truncate(end)
+		err := seg.file.Truncate(b.end())
 		if fileutil.IsFull(err) { // some file systems say so here; the zeros are then left, and as good
 			w.dir.warn("a full segment keeps the space after its end", "segment", seg.name, "error", cause(err))
 		} else if err != nil {
-			return fmt.Errorf("wal: %s: truncate to %d: %w", seg.name, end, cause(err))
+			return fmt.Errorf("wal: %s: truncate to %d: %w", seg.name, b.end(), cause(err))
 		}
 	}
 	if !sync {

@@ -87,7 +87,7 @@ func (o *Options) withDefaults() Options {
 	}
 	// No write ends at another place but where a batch ends, so a file that does was cut off:
 	// FORMAT.md, chapter 8.
-	c.SegmentSize = (c.SegmentSize + pageSize - 1) / pageSize * pageSize
+	c.SegmentSize = toPage(c.SegmentSize)
 	if c.MaxRecord <= 0 {
 		c.MaxRecord = DefaultMaxRecord
 	}

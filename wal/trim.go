@@ -59,7 +59,7 @@ func setAside(dir string, l *listing, e end, fsys fileutil.FS) (copied string, e
 		if err == nil {
 			// Zeros follow, and have space reserved. A crash may give the file its name back, so it
 			// ends where a segment can.
-			err = last.file.Truncate((e.rest + pageSize - 1) / pageSize * pageSize)
+			err = last.file.Truncate(toPage(e.rest))
 		}
 		if err != nil {
 			err = fmt.Errorf("wal: set the unborn segment aside: %w", err)
@@ -72,7 +72,7 @@ func setAside(dir string, l *listing, e end, fsys fileutil.FS) (copied string, e
 	})
 	if fileutil.IsFull(err) {
 		const more = 1 << 20 // for the name and the inode: xfs and btrfs give these out by the hundred
-		need := (e.rest-from+pageSize-1)/pageSize*pageSize + more
+		need := toPage(e.rest-from) + more
 		return "", fmt.Errorf("wal: %s: offset %d: no space for a copy of the torn tail, %d bytes, which is not removed without one: free %d bytes: %w",
 			last.name, from, e.rest-from, need, err)
 	}
@@ -124,7 +124,7 @@ func trimTail(dir string, l *listing, e end, o Options, copied string) (end, err
 		}
 	}
 	if space != nil {
-		last.size = min(last.size, (e.offset+pageSize-1)/pageSize*pageSize) // what follows has to be reserved
+		last.size = min(last.size, toPage(e.offset)) // what follows has to be reserved
 	}
 	if o.NoSync && !odd {
 		return e, nil
@@ -139,14 +139,23 @@ func trimTail(dir string, l *listing, e end, o Options, copied string) (end, err
 	return e, nil
 }
 
-// zero overwrites a part of a file with zeros.
-func zero(f io.WriterAt, from, to int64) error {
-	for from < to {
-		n, err := f.WriteAt(zeros[:min(pageSize-from%pageSize, to-from)], from)
-		if err != nil {
+// zero overwrites a part of a segment, which nothing but zeros follows, with zeros. It writes whole
+// pages, as the Writer does.
+func zero(f fileutil.File, from, to int64) error {
+	if from >= to {
+		return nil
+	}
+	var page pages
+	page.append(make([]byte, pageSize))
+	kept, at := page.bytes[:from%pageSize], from/pageSize*pageSize
+	if _, err := f.ReadAt(kept, at); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	for ; at < to; at += pageSize {
+		if _, err := f.WriteAt(page.bytes, at); err != nil {
 			return err
 		}
-		from += int64(n)
+		clear(kept)
 	}
 	return nil
 }

@@ -78,7 +78,8 @@ func newWriter(dir logDir, o Options, metadata []byte, segments []*openSegment, 
 	w.worker.init(w)
 	w.encoder = encoder{plain: o.PlainEtcd, claims: !o.PlainEtcd && !o.NoSync, claimed: -1}
 	last := segments[len(segments)-1]
-	w.gathering = &batch{number: 1, seg: last, base: end / pageSize * pageSize, start: end, buf: page}
+	w.gathering = &batch{number: 1, seg: last, base: end / pageSize * pageSize, start: end}
+	w.gathering.content.append(page)
 	w.idle = &batch{}
 	return w
 }
@@ -264,7 +265,7 @@ func (w *Writer) room(size int, admits func() error) error {
 			return err
 		}
 		b := w.gathering
-		if !b.full && len(b.buf) < maxBatch && !(w.opts.PlainEtcd && b.must) {
+		if !b.full && len(b.content.bytes) < maxBatch && !(w.opts.PlainEtcd && b.must) {
 			if err := admits(); err != nil {
 				return fmt.Errorf("wal: %w: %w", ErrInvalid, err)
 			}
@@ -287,7 +288,7 @@ func (w *Writer) reserve(size int) error {
 	if end <= min(b.seg.size, w.opts.SegmentSize) || sabotaged(noReserve) {
 		return nil
 	}
-	end = (end + pageSize - 1) / pageSize * pageSize
+	end = toPage(end)
 	var spare bool
 	var err error
 	w.guard(func() {

@@ -17,6 +17,7 @@ type file struct {
 	id                          inodeID
 	name                        string
 	dir, reads, writes, append_ bool
+	direct                      bool
 	closed                      atomic.Bool
 }
 
@@ -71,6 +72,8 @@ func (h *file) WriteAt(b []byte, off int64) (n int, err error) {
 			return errAppend
 		case off < 0:
 			return errNegative
+		case h.direct && !aligned(b, off):
+			return syscall.EINVAL
 		case off+int64(len(b)) > maxSize:
 			return syscall.EFBIG
 		}

@@ -46,7 +46,7 @@
 //
 // # Life of a test
 //
-// [New] or [Load] makes a state; [FS.SetHook] calls the test around each change, and there it takes
+// [New] or [Load] makes a state; [FS.SetDirect] makes writes as strict as direct ones; [FS.SetHook] calls the test around each change, and there it takes
 // crashes; [FS.SetFault] makes operations fail; [FS.SetSize] makes the disk one that can be full;
 // [FS.Clone] is what the next process finds when a process dies and the machine does not.
 package crashfs
@@ -81,6 +81,7 @@ type FS struct {
 	change uint64 // numbers the changes, so that they can be put in the order they were made in
 	ops    int
 	size   int64             // of the disk; 0 is without end
+	direct func(string) bool // see SetDirect; may be nil
 	open   map[inodeID]int   // how many handles are open
 	locks  map[inodeID]*file // the handle that holds the lock
 
@@ -156,6 +157,7 @@ func (f *FS) Clone() *FS {
 		lastID: f.lastID,
 		change: f.change,
 		size:   f.size,
+		direct: f.direct,
 		open:   map[inodeID]int{},
 		locks:  map[inodeID]*file{},
 	}
@@ -352,6 +354,7 @@ func (f *FS) openFile(name string, flag int, perm fs.FileMode) (*file, error) {
 		reads:   flag&access != os.O_WRONLY,
 		writes:  flag&access != os.O_RDONLY,
 		append_: flag&os.O_APPEND != 0,
+		direct:  f.direct != nil && f.direct(name),
 	}, nil
 }
 

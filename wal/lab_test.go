@@ -42,6 +42,7 @@ type lab struct {
 const labDir = "log"
 
 func newLab(on *crashfs.FS) *lab {
+	on.SetDirect(func(name string) bool { return strings.HasSuffix(name, ".wal") || spareNames.MatchString(name) })
 	l := &lab{FS: on, files: map[*labFile]bool{}, tasks: make(chan func(), 100)}
 	on.SetFault(func(crashfs.Op) error { return l.inject })
 	return l

@@ -178,7 +178,7 @@ func (c *campaign) history(seed uint64) {
 
 // lead leads lives, one after the other on what the one before has left.
 func (h *history) lead(lives int) {
-	disk := crashfs.New()
+	disk := harness.NewDisk()
 	for ; lives > 0 && disk != nil; lives-- {
 		disk = h.live(disk)
 		if h.mixed {

@@ -104,7 +104,7 @@ func everySingle(pending, changes int) []harness.Cut {
 
 // script runs one history. Each of its parts is a life, that ends in a kill but for the last.
 func (c *campaign) script(h *history, lives [][]func(*life)) {
-	disk := crashfs.New()
+	disk := harness.NewDisk()
 	for _, calls := range lives {
 		c.counter.Count(func(r *Result) { r.Lives++ })
 		l := h.begin(disk)

@@ -36,7 +36,7 @@ var logSteps = []step{
 
 var plainSteps = []step{create, save(4), snapshotStep, save(4), appendStep, save(4), commitStep, closeStep, openStep, save(3), closeStep}
 
-func emptyDisk() (*crashfs.FS, *oracle.Model) { return crashfs.New(), oracle.NewModel() }
+func emptyDisk() (*crashfs.FS, *oracle.Model) { return harness.NewDisk(), oracle.NewModel() }
 
 // once returns a function that makes the same again and again, and works only the first time.
 func once(build func() (*crashfs.FS, *oracle.Model)) func() (*crashfs.FS, *oracle.Model) {

@@ -124,7 +124,7 @@ type writer struct {
 func newWriter(s script, twin uint64) *writer {
 	return &writer{
 		script: s,
-		disk:   harness.NewDisk(),
+		disk:   crashfs.New(),
 		rng:    rand.New(rand.NewPCG(twin, uint64(s.segments))),
 		model:  oracle.NewModel(),
 		state:  walpb.HardState{Term: 1, Vote: 1},

@@ -13,7 +13,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// D22, R26.
+// D22. Callers that come while a sync is in flight share the next one.
 func TestConcurrentSavesShareASync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const callers = 64
@@ -140,7 +140,7 @@ func TestDoneMayCallTheWriter(t *testing.T) {
 	})
 }
 
-// D15, R22. Under -race.
+// D15, R22. The race detector sees what this test does not.
 func TestMethodsMayBeCalledConcurrently(t *testing.T) {
 	l, w := create(t)
 	const n = 300
@@ -161,8 +161,7 @@ func TestMethodsMayBeCalledConcurrently(t *testing.T) {
 			}
 		})
 	}
-	// Indexes are given out in order, which takes a lock of the callers' own: Append under it, Save
-	// as well.
+	// Indexes must reach the log in order, so callers hold a lock of their own during the call.
 	each(func(uint64) {
 		last.Lock()
 		defer last.Unlock()

@@ -17,7 +17,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// R22. Whatever becomes of a log, no descriptor and no goroutine is left of it.
+// R22. Whatever happens to a log, it leaves no descriptor and no goroutine.
 func TestNothingIsLeftOpen(t *testing.T) {
 	base := t.TempDir()
 	dir := filepath.Join(base, "log")
@@ -88,7 +88,7 @@ func TestNothingIsLeftOpen(t *testing.T) {
 	nothing("a failed Create")
 }
 
-// R22.
+// R22. After Close every method returns ErrClosed, and nothing is written.
 func TestMethodsAfterCloseSayClosed(t *testing.T) {
 	l, w := create(t)
 	must(t, w.Save(state(1, 0), entries(1, 1, 1, 10)))
@@ -163,7 +163,7 @@ func TestCloseAcknowledgesWhatIsPending(t *testing.T) {
 	})
 }
 
-// Close waits for what is in flight, also if the Writer has failed meanwhile by another way: a
+// Close waits for the sync in flight, also if the Writer has failed meanwhile for another reason: a
 // directory sync in Release.
 func TestCloseWaitsForAFlushInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -210,8 +210,8 @@ func TestCloseWaitsForAFlushInFlight(t *testing.T) {
 	})
 }
 
-// A Save that waits for room, and is turned away because the Writer is being closed, must not take
-// with it the signal to write what has gathered.
+// A Save that waits for room is turned away when Close begins. It was the one to be woken, and must
+// wake the next: otherwise no goroutine writes the batch that has gathered.
 func TestCloseIsNotForgottenWhenACallerLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hold(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// D10, R8. A log's directory may be a mount point, and hold what others put there.
+// D10, R8. A log's directory may be a mount point, and hold files of others.
 func TestCreateKeepsWhatItDidNotMake(t *testing.T) {
 	others := map[string][]byte{
 		"log/precious.txt":       []byte("precious"),
@@ -45,7 +45,8 @@ func TestCreateKeepsWhatItDidNotMake(t *testing.T) {
 	}
 }
 
-// D27. etcd removes a directory called like the log's and .tmp, without a word.
+// D27. etcd removes a directory that is called like the log's with .tmp after it, and does not say
+// so.
 func TestDirectoryBesideTheLogIsLeftAlone(t *testing.T) {
 	f := crashfs.Load(map[string][]byte{"log.tmp/precious": []byte("x")})
 	w, err := wal.Create(labDir, nil, &wal.Options{FS: f})
@@ -56,8 +57,9 @@ func TestDirectoryBesideTheLogIsLeftAlone(t *testing.T) {
 	}
 }
 
-// The first segment gets its name when its head is durable, the record of the empty snapshot
-// included. Without that the log could be opened, and replayed from nothing.
+// The first segment gets its name when its head is durable, and the record of the empty snapshot is
+// part of that head. A first segment without it is damaged: otherwise the log could be opened, and
+// replayed from nothing.
 func TestTheFirstSegmentBeginsWithTheEmptySnapshot(t *testing.T) {
 	entry := entryRecords(1, 1, 1)[0]
 	for name, list := range map[string][]walpb.Record{
@@ -77,7 +79,7 @@ func TestTheFirstSegmentBeginsWithTheEmptySnapshot(t *testing.T) {
 			w.Close()
 		}
 	}
-	// A real one of ours, whose bytes after the metadata are gone.
+	// A segment of ours, with all after the metadata zeroed.
 	for _, change := range [][]func(*wal.Options){nil, {plain}} {
 		b, list := unmarked(t, 5, change...)
 		clear(b[list[1].Offset+list[1].Size:])
@@ -166,7 +168,7 @@ func TestNamesAreSyncedAfterWhatTheyName(t *testing.T) {
 	inOrder(t, ops, "write "+segment+".", "syncdata "+segment+".", "rename "+segment+".", "syncdir log", "write "+segment+" ", "syncdata "+segment, "syncdir log")
 	must(t, w.Close())
 
-	// So it is with a repair.
+	// A repair has the same order.
 	l = newLab(damage(l.FS.Crash(crashfs.KeepAll), segment, func(b []byte) []byte {
 		copy(b[(len(bytes.TrimRight(b, "\x00"))+64)&^7:], "torn")
 		return b

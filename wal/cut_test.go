@@ -84,8 +84,8 @@ func TestSegmentSizeIsOfEachLog(t *testing.T) {
 	}
 }
 
-// A spare is for one cut. This panicked: while the batch that fills one segment was being synced,
-// the batch that gathers in the next could fill that as well, and took the same spare.
+// A spare is for one cut. Once two took the same, which panicked: while the batch that filled one
+// segment was being synced, the batch that gathered for the next filled that as well.
 func TestSpareIsTakenOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hold(t)
@@ -165,9 +165,8 @@ func TestStaleSparesNeverComeToLife(t *testing.T) {
 	}
 }
 
-// T22. DLedger deletes the file with the vote and then renames the new one over it. At every
-// operation boundary of a log's life, whatever of it a crash takes, the last acknowledged vote is
-// there.
+// T22. DLedger deletes the file with the vote and then renames the new one to its name. Here a
+// crash at any operation in the life of a log leaves the last acknowledged vote.
 func TestVoteIsThereAtEveryMoment(t *testing.T) {
 	l := newLab(crashfs.New())
 	var (

@@ -17,8 +17,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A defect is one of the damaged logs in testdata, and what we make of it beside what etcd 3.7.3
-// makes of it.
+// A defect is one of the damaged logs in testdata: what we make of it, and what etcd 3.7.3 does.
 type defect struct {
 	name string
 	at   walpb.Snapshot // the snapshot it is opened at

@@ -15,9 +15,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// D2, D4. Whatever is done to a record in the middle, its end is not the log's, nor is it torn, and
-// Open keeps its hands off: a flipped length, no padding flag, a length of zero, a payload of zeros
-// with one bit flipped, a lost sector.
+// D2, D4. Damage to a record in the middle is neither the end of the log nor a torn tail, and Open
+// changes nothing: a flipped length, a missing padding flag, a length of zero, a flipped bit in a
+// payload of zeros, a lost sector.
 func TestDamageInTheMiddleIsNeverTorn(t *testing.T) {
 	for name, change := range map[string]func(*wal.Options){"ours": func(*wal.Options) {}, "plain": plain} {
 		t.Run(name, func(t *testing.T) {
@@ -62,8 +62,8 @@ func TestDamageInTheMiddleIsNeverTorn(t *testing.T) {
 			for _, off := range []int64{40, 700, 1500, 2040} {
 				try(fmt.Sprintf("bit in the data at %d", off), func(b []byte) []byte { b[at+off] ^= 4; return b })
 			}
-			// Without the flag it is a good frame of etcd 2's, which did not pad; but what follows
-			// then is not one.
+			// Without the flag the record is a good frame of etcd 2, which did not pad. What
+			// follows it then is not.
 			if r := check(t, damage(l.FS, segment0, func(b []byte) []byte { b[at+7] = 0; return b })); r.Verdict != wal.Corrupt {
 				t.Errorf("length word without flag and padding: %v", r.Verdict)
 			}
@@ -112,7 +112,7 @@ func TestShortSegmentInTheMiddleIsDamage(t *testing.T) {
 	}
 }
 
-// D6, D14. No checksum of etcd's covers a record's type.
+// D6, D14. etcd's checksums do not cover the type of a record.
 func TestChangedTypeIsNeverBelieved(t *testing.T) {
 	for name, change := range map[string]func(*wal.Options){"ours": func(*wal.Options) {}, "plain": plain} {
 		t.Run(name, func(t *testing.T) {
@@ -153,8 +153,7 @@ func TestChangedTypeIsNeverBelieved(t *testing.T) {
 	}
 }
 
-// D14. Sound checksums around nonsense: what can be read is not therefore right. Nothing panics,
-// and nothing is taken in.
+// D14. Checksums can match around nonsense. Nothing panics, and nothing of it is believed.
 func TestNonsenseUnderSoundChecksumsIsReported(t *testing.T) {
 	entry := func(e walpb.Entry) walpb.Record { return walpb.Record{Type: walpb.TypeEntry, Data: e.Append(nil)} }
 	hard := func(s walpb.HardState) walpb.Record {
@@ -245,7 +244,7 @@ func TestEveryBitOfAFrameCounts(t *testing.T) {
 	}
 }
 
-// T29. raft-wal verifies the last batch when it opens.
+// T29. raft-wal verifies only the last batch when it opens a log. Open verifies all of it.
 func TestOpenVerifiesEarlierBatchesAndSegments(t *testing.T) {
 	files, segments, _ := threeSegments(t)
 	f := crashfs.Load(files)

@@ -102,9 +102,9 @@ func unmarked(t *testing.T, calls int, change ...func(*wal.Options)) (b []byte, 
 	return b, records(t, crashfs.Load(map[string][]byte{"/log/" + segment0: b}))
 }
 
-// The last frame of a log, with nothing after it and no mark beside it: every flip that leaves its
-// data whole is damage, for no torn sector leaves that. Its length may be what is wrong, or that of
-// the data.
+// The last frame of a log, with nothing after it and no mark. A flip that leaves its data whole is
+// damage, since no torn sector leaves that. The flip may be in the length of the frame or of its
+// data.
 func TestAFrameWhoseDataIsWholeIsNotTorn(t *testing.T) {
 	for _, change := range [][]func(*wal.Options){nil, {plain}} {
 		b, list := unmarked(t, 3, change...)
@@ -137,9 +137,9 @@ func TestAFrameWhoseDataIsWholeIsNotTorn(t *testing.T) {
 	}
 }
 
-// A sector is zeroed in a log without witnesses, and after it stand, whole and linked, a hard state
-// and what follows it. That the entries leave a gap, or that the hard state commits more than there
-// is, shows that calls had ended in between.
+// A sector is zeroed in a log without witnesses. After it come a hard state and more records, whole
+// and linked. Entries that leave a gap, or a hard state that commits more than there is, show that
+// the calls before them had ended.
 func TestIndexesProveALaterBatch(t *testing.T) {
 	b, list := unmarked(t, 80, plain)
 	cut := 0
@@ -167,8 +167,9 @@ func TestIndexesProveALaterBatch(t *testing.T) {
 	}
 }
 
-// A hard state of another term or vote is synced before anything else is written. The one before
-// it, that only commits, is not, and is damaged here; nothing else would prove that.
+// A hard state with another term or vote is synced before anything else is written. That proves
+// that the hard state before it, which only commits, was durable. Nothing else does, and it is
+// damaged here.
 func TestAVoteProvesALaterBatch(t *testing.T) {
 	for _, next := range []walpb.HardState{{Term: 2, Commit: 9}, {Term: 1, Vote: 3, Commit: 9}, {Term: 1, Commit: 9}} {
 		l, w := create(t, plain)
@@ -213,8 +214,8 @@ func TestFramesWithoutPaddingAreFoundWhereverTheyBegin(t *testing.T) {
 	}
 }
 
-// No write of ours or etcd's ends inside a frame but at the border of a sector, and no file system
-// makes it so.
+// No write of ours or of etcd ends inside a frame, except at the border of a sector, and no file
+// system makes a file end there.
 func TestAFileThatEndsInsideAFrameWasCutOff(t *testing.T) {
 	for _, change := range [][]func(*wal.Options){nil, {plain}} {
 		b, list := unmarked(t, 20, change...)

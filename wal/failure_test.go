@@ -20,8 +20,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A trial is one life of a log in which something fails. It does the same in every life, and after
-// a failure it goes on as if nothing had been, which is what must not do any harm.
+// A trial is one life of a log in which something fails. All lives do the same. After a failure the
+// caller goes on as if nothing had happened, and that must do no harm.
 type trial struct {
 	t     *testing.T
 	lab   *lab
@@ -66,8 +66,8 @@ func (r *trial) save(w *wal.Writer, appended bool) {
 	if r.did(fmt.Sprintf("save %d", i), err) {
 		r.acked, r.state = i, s
 	} else if r.first != nil {
-		// Later entries follow on what was acknowledged, as a caller who took the error for a
-		// refusal would do it.
+		// The next entries follow what was acknowledged, as if the caller took the error for a
+		// refusal.
 		r.saved = r.saved[:i-1]
 	}
 	r.lab.settle()
@@ -150,9 +150,9 @@ func (r *trial) survives(after string, f *crashfs.FS) {
 	}
 }
 
-// D8, R9. Every write, truncation, sync, rename and directory sync fails once, and everything
-// else works: what a log gets wrong then is to go on. After a power cut and after a restart alone
-// everything acknowledged is there.
+// D8, R9. Every write, truncation, sync, rename and directory sync fails once, and all else works:
+// the mistake would be to go on. What was acknowledged is there after a restart and after a power
+// cut.
 func TestFirstFailureIsTheLastWord(t *testing.T) {
 	kinds := map[crashfs.OpKind][]error{
 		crashfs.OpWrite:       {syscall.EIO, syscall.ENOSPC, crashfs.ShortWrite(100), crashfs.ShortWrite(700)},
@@ -229,9 +229,9 @@ func TestFirstFailureIsTheLastWord(t *testing.T) {
 	}
 }
 
-// A flush of the disk that failed for the spare may have dropped what the log had written but not
-// yet synced, and the log's own sync, a moment later, returns nil. xfs on a disk that failed one
-// flush did just that.
+// A failed flush of the disk may be reported to the sync of the spare, although what it dropped was
+// of the log: the sync of the log, a moment later, returns nil. xfs did that on a disk that failed
+// one flush.
 func TestASpareThatCannotBeSyncedEndsTheWriter(t *testing.T) {
 	t.Run("between batches", func(t *testing.T) {
 		l, w := createFailing(t)
@@ -345,8 +345,8 @@ func TestErrorsNameTheSegmentAsItIs(t *testing.T) {
 	}
 }
 
-// A server that has no descriptor left for a moment goes on to acknowledge: all that the log needs
-// for that is open.
+// A server that has no descriptor left for a moment goes on acknowledging, since all files that the
+// log needs for that are open.
 func TestALogThatIsOpenNeedsNoDescriptorToGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)

@@ -184,7 +184,7 @@ func TestEveryCombinationOfEvidenceHasOneVerdict(t *testing.T) {
 	}
 }
 
-// Whatever the table says in its rows, it says these things.
+// What must hold whatever the rows of the table are.
 func TestVerdictsKeepThePromises(t *testing.T) {
 	for e := range combinations() {
 		v, _ := decide(e)

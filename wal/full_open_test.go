@@ -57,8 +57,8 @@ func openFull(t *testing.T, f *crashfs.FS, change ...func(*wal.Options)) (o open
 	return o
 }
 
-// No caller was told that our own torn tail is durable. To refuse it for want of space for a copy
-// would be to refuse the log, and with it the Release that makes space.
+// No caller was told that our own torn tail is durable, so it may go without a copy. To refuse
+// would be to refuse the log, and the Release that would make space.
 func TestOpenOnAFullDiskDropsATornTail(t *testing.T) {
 	for name, free := range map[string]int64{"without room for a copy": 4096, "with room for one": 16384 + 8192} {
 		f, at, tail := torn(t)
@@ -86,8 +86,8 @@ func TestOpenOnAFullDiskDropsATornTail(t *testing.T) {
 	}
 }
 
-// What nothing proves may have been acknowledged: it does not go without a copy, and the error says
-// how much to free.
+// An unproven tail may have been acknowledged. It does not go without a copy, and the error says
+// how much space to free.
 func TestOpenOnAFullDiskKeepsAnUnprovenTail(t *testing.T) {
 	l, w := create(t, plain, func(o *wal.Options) { o.SegmentSize = 64 << 10 })
 	must(t, w.Save(state(1, 0), entries(1, 1, 3, 100)))
@@ -124,7 +124,7 @@ func TestOpenOnAFullDiskKeepsAnUnprovenTail(t *testing.T) {
 	must(t, w.Close())
 }
 
-// A segment that was being born is set aside by a name, which needs no space.
+// An unborn segment is set aside by a rename, which needs no space.
 func TestOpenOnAFullDiskSetsAnUnbornSegmentAside(t *testing.T) {
 	l, w := create(t)
 	var f *crashfs.FS
@@ -156,7 +156,7 @@ func TestOpenOnAFullDiskSetsAnUnbornSegmentAside(t *testing.T) {
 	}
 }
 
-// The space that Open needs for a copy may be what the spare of the Writer that died has taken.
+// What Open needs for a copy may be what the spare of a dead Writer holds.
 func TestOpenOnAFullDiskHasTheSpaceOfTheSpares(t *testing.T) {
 	f, _, tail := torn(t)
 	f.WriteFile(labDir+"/0.tmp", make([]byte, 64<<10))
@@ -184,7 +184,7 @@ func TestOpenOnAFullDiskHasTheSpaceOfTheSpares(t *testing.T) {
 	}
 }
 
-// A repair is an operator's decision, who was shown the name of the copy.
+// A repair is the decision of an operator, who was shown the name of the copy.
 func TestARepairOnAFullDiskIsRefusedWithoutACopy(t *testing.T) {
 	f, _, tail := torn(t)
 	f.SetSize(f.Used())
@@ -204,7 +204,8 @@ func TestARepairOnAFullDiskIsRefusedWithoutACopy(t *testing.T) {
 	}
 }
 
-// Where nothing is written in its place, zeros need space as well, and nothing does not.
+// On a file system that writes everything to a new place, zeros need space too. To truncate needs
+// none.
 func TestATailThatCannotBeZeroedIsCutOff(t *testing.T) {
 	f, at, _ := torn(t)
 	l := newLab(f)

@@ -17,8 +17,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A full disk stops the log when there is no room for a record, neither in the last segment nor in
-// the spare; and then it is the record that is refused, not the log that ends.
+// A full disk stops the log when neither the last segment nor the spare has room for a record. Then
+// the record is refused, and the log does not end.
 func TestOnAFullDiskTheSpareIsFilledBeforeASaveIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*wal.Options){"ours": func(*wal.Options) {}, "plain": plain} {
 		t.Run(name, func(t *testing.T) {
@@ -78,8 +78,7 @@ func TestOnAFullDiskTheSpareIsFilledBeforeASaveIsRefused(t *testing.T) {
 	}
 }
 
-// What no segment has room for is not worth a cut: the next one would not have it either, nor the
-// one after.
+// A record that no segment has room for is not worth a cut.
 func TestOnAFullDiskALargeSaveIsRefusedWithoutACut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)
@@ -101,7 +100,7 @@ func TestOnAFullDiskALargeSaveIsRefusedWithoutACut(t *testing.T) {
 	})
 }
 
-// A caller that shares a batch with a Save that has no room is none the worse for it.
+// A Save that is refused does no harm to those that share its batch.
 func TestOnAFullDiskEachSaveIsDurableOrRefused(t *testing.T) {
 	l, w := create(t)
 	l.full()
@@ -148,8 +147,8 @@ func TestOnAFullDiskEachSaveIsDurableOrRefused(t *testing.T) {
 	}
 }
 
-// D7, R10. etcd's second Save after a failed preallocation panics, and goes on to after there is
-// space again.
+// D7, R10. After a failed preallocation the next Save of etcd panics, also when there is space
+// again.
 func TestNoSpaceForTheSpareIsSurvivedAndCutsResume(t *testing.T) {
 	for _, kind := range []crashfs.OpKind{crashfs.OpCreate, crashfs.OpPreallocate, crashfs.OpSyncData, crashfs.OpLock} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -207,7 +206,7 @@ func noSpaceForTheSpare(t *testing.T, kind crashfs.OpKind) {
 	}
 }
 
-// A disk that is full and a quota that is used up are the same.
+// A quota that is used up is like a full disk.
 func TestAQuotaThatIsUsedUpIsAFullDisk(t *testing.T) {
 	for _, kind := range []crashfs.OpKind{crashfs.OpCreate, crashfs.OpPreallocate, crashfs.OpSyncData} {
 		synctest.Test(t, func(t *testing.T) {
@@ -229,8 +228,8 @@ func TestAQuotaThatIsUsedUpIsAFullDisk(t *testing.T) {
 	}
 }
 
-// What a full disk has no room for at the end of a segment, or of a log, the log can do without. It
-// says so, and goes on.
+// A full disk may have no room for what the end of a segment, or of a log, would be better with.
+// The log warns, and goes on without it.
 func TestAFullDiskDoesNotEndALogForWhatItCanDoWithout(t *testing.T) {
 	for name, fails := range map[string]func(closing bool, op crashfs.Op) bool{
 		"truncate":     func(_ bool, op crashfs.Op) bool { return op.Kind == crashfs.OpTruncate && isSegment(op) },

@@ -13,8 +13,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// releasable returns a log of six segments or more, all but the last two of which a snapshot record
-// makes unnecessary.
+// releasable returns a log of at least six segments, of which a snapshot record supersedes all but
+// the last two.
 func releasable(t *testing.T, change ...func(*wal.Options)) (l *lab, last uint64) {
 	l, w := create(t, change...)
 	last = l.fill(t, w, 6)
@@ -23,8 +23,8 @@ func releasable(t *testing.T, change ...func(*wal.Options)) (l *lab, last uint64
 	return l, last
 }
 
-// A power cut in Release leaves any of the segments that it removed. etcd refuses a log with a gap,
-// so Open removes the rest of them.
+// A power cut in Release may leave any of the segments that it removed. etcd refuses a log with a
+// gap, so Open removes the rest of them.
 func TestOpenFinishesARelease(t *testing.T) {
 	l, last := releasable(t)
 	all := l.segments()
@@ -61,9 +61,9 @@ func TestOpenFinishesARelease(t *testing.T) {
 	}
 }
 
-// An old segment under a later number looks as if a Release had removed those between. In a log
-// without witnesses its number is covered by nothing; the index in its name shows that what stands
-// before it was not released.
+// A copy of an old segment under a later number looks as if a Release had removed those between. In
+// a log without witnesses nothing covers the number, but the index in the name shows that what
+// comes before it was not released.
 func TestOpenKeepsWhatStandsBeforeAnOldSegment(t *testing.T) {
 	l, _ := releasable(t, plain)
 	all := l.segments()
@@ -169,9 +169,9 @@ func TestMissingSegmentMattersIfItHeldEntriesAfterTheSnapshot(t *testing.T) {
 	}
 }
 
-// Where entries were overwritten the names of the segments do not grow. Release goes by any of
-// them, so a crash in it may leave a segment after a gap whose name is beyond the snapshot, if a
-// later one's is not.
+// Where entries were overwritten the indexes in the names of segments do not grow. Release goes by
+// all of them, so that a crash in it may leave, after a gap, a segment named beyond the snapshot,
+// if a later one is not.
 func TestMissingSegmentsDoNotMatterIfALaterNameSaysSo(t *testing.T) {
 	l, w := create(t)
 	last := uint64(0)
@@ -241,8 +241,8 @@ func TestSeveralGapsMatterNoMoreThanOne(t *testing.T) {
 	l2.nothingLeft(t)
 }
 
-// Of a snapshot that was recorded twice the first record may be in a segment that a crash in
-// Release has left in front of a gap.
+// A snapshot may be recorded twice, and the first record be in a segment that a crash in Release
+// left before a gap.
 func TestReplayGoesOnAfterAGapFromASnapshotThatIsRecordedTwice(t *testing.T) {
 	l, w := create(t)
 	snapshot := walpb.Snapshot{Index: 2, Term: 1, ConfState: []byte{8, 1}}
@@ -263,8 +263,8 @@ func TestReplayGoesOnAfterAGapFromASnapshotThatIsRecordedTwice(t *testing.T) {
 	}
 }
 
-// T30. The loss of the last segment looks like a crash during a cut, to raft-wal. Nothing in the
-// segments could tell, but the mark does. Without it, what is before the lost segment is whole.
+// T30. To raft-wal the loss of the last segment looks like a crash during a cut. No segment shows
+// it, but the mark does. Without the mark the log reads as one that ends before it.
 func TestLossOfASegmentIsReported(t *testing.T) {
 	l, w := create(t)
 	last := l.fill(t, w, 3)
@@ -346,7 +346,7 @@ func TestLossOfTheFirstSegmentsIsReportedUnlessASnapshotReplacesThem(t *testing.
 }
 
 // lostFirst fails unless Open, Check and PlanRepair say that the segments before the first are
-// missing. One segment by itself is not a log that has lost others.
+// missing. One segment alone is not a log that has lost others.
 func lostFirst(t *testing.T, f *crashfs.FS, first string) {
 	t.Helper()
 	o := &wal.Options{FS: f, SegmentSize: 8 << 10}
@@ -366,6 +366,6 @@ func lostFirst(t *testing.T, f *crashfs.FS, first string) {
 		t.Errorf("%s begins the log: Check: %v %+v", first, r.Verdict, r.Findings)
 	}
 	if r, err := wal.Check(labDir+"/"+first, o); err != nil || r.Verdict != wal.Clean {
-		t.Errorf("%s by itself: %v, %v", first, r.Verdict, err)
+		t.Errorf("%s alone: %v, %v", first, r.Verdict, err)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// node is what a member of a cluster knows, and the records that it has written so far: a model of
-// a log that is written in the way of raft, and as plain as can be.
+// node is a model of a member of a cluster, as plain as can be: what it knows, and the records that
+// it has written.
 type node struct {
 	oldOrder  bool // it commits a snapshot that a leader sent before it records that
 	records   []Record
@@ -216,7 +216,7 @@ func (n *node) step(t *rapid.T) {
 	}
 }
 
-// Replay is what a plain model of raft's log says, from whatever snapshot one starts.
+// Replay agrees with a plain model of the log of raft, from any snapshot.
 func TestReplayIsWhatTheModelSays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := newNode()

@@ -44,9 +44,9 @@ func twoInstalls(t *testing.T, kept bool) (f *crashfs.FS, first, second walpb.Sn
 	return f, first, second
 }
 
-// A member that starts again reads from the newest snapshot that is committed. Where that is in the
-// log no entry need come before it, and an entry after a snapshot that was never committed must not
-// be taken for the log's first.
+// A member starts again from the newest committed snapshot. If that is in the log, no entry need
+// come before it. An entry after a snapshot that was never committed must not be taken for the
+// first of the log.
 func TestAnInstallThatACrashCutShortLeavesTheOneBeforeIt(t *testing.T) {
 	f, first, _ := twoInstalls(t, false)
 	snapshots, err := wal.Snapshots(wal.Records(labDir, 0, &wal.Options{FS: f}))
@@ -120,8 +120,8 @@ func TestAReplacedSnapshotIsOutdatedWhereverReadingBegins(t *testing.T) {
 	}
 }
 
-// T19. Release may leave nothing but an installed snapshot. A Writer that is opened on that knows
-// where the log begins as well as the one that wrote it.
+// T19. Release may leave nothing but an installed snapshot. A Writer that opens such a log knows
+// where it begins, as the one that wrote it did.
 func TestALogOfNothingButAnInstalledSnapshotGoesOnAfterIt(t *testing.T) {
 	l := installs(t)
 	o := l.options()

@@ -18,9 +18,9 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
-// A lab is a crashfs with instruments. It knows every file by the name that the file has now, where
-// crashfs tells the one that it was opened by; it keeps the list of what was done, counts open
-// files, and fails or holds what it is told to.
+// A lab is a crashfs with instruments. It keeps a list of all operations, counts open files, and
+// fails or holds operations. It calls a file by its present name, where crashfs has the one it was
+// opened by.
 type lab struct {
 	*crashfs.FS
 	// onOp is called before each operation. It may block; what it returns is injected.

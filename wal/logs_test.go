@@ -31,8 +31,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// entries returns entries with the indexes from..to, all of a term, each with n bytes of data that
-// tell it from others.
+// entries returns entries of one term, with the indexes from..to. Each has n bytes of data that
+// differ from those of the others.
 func entries(term, from, to uint64, n int) []walpb.Entry {
 	var list []walpb.Entry
 	for i := from; i <= to; i++ {

@@ -150,8 +150,8 @@ func TestAMarkThatIsOldOrDamagedMeansNothing(t *testing.T) {
 	whole("another log's", other.Tree()[markFile])
 }
 
-// T26. Two logs of one owner part somewhere. The mark of the one is not kept by the other, however
-// long that is.
+// T26. Two logs of one owner are the same up to some record. The mark of one is not a mark of the
+// other, even if the other is longer.
 func TestAMarkOfAnotherHistoryIsReported(t *testing.T) {
 	var trees [2]map[string][]byte
 	for i := range trees {
@@ -173,8 +173,8 @@ func TestAMarkOfAnotherHistoryIsReported(t *testing.T) {
 	}
 }
 
-// A log that was removed by hand, segment by segment, may have left its mark. It must not be held
-// against the next one.
+// A log that was removed by hand, segment by segment, may have left its mark. The next log must not
+// be judged by it.
 func TestCreateRemovesTheMarkOfTheLogBefore(t *testing.T) {
 	_, files, _ := killed(t)
 	for name := range files {
@@ -251,8 +251,8 @@ func TestALongerFileThatIsCalledSyncedIsLeftAlone(t *testing.T) {
 	}
 }
 
-// Who had the lock may have written until it was let go. The mark that counts is the one that is
-// there then.
+// The Writer that had the lock may have written until it let it go. The mark that counts is the one
+// that is there then.
 func TestOpenGoesByTheMarkThatIsThereUnderTheLock(t *testing.T) {
 	_, files, _ := killed(t)
 	segment, offsets := ends(t, files)
@@ -275,8 +275,7 @@ func TestOpenGoesByTheMarkThatIsThereUnderTheLock(t *testing.T) {
 	l.nothingLeft(t)
 }
 
-// The mark adds to the safety of a log; a disk that has no room for it does not take away from its
-// use.
+// The mark makes a log safer. A disk without room for it does not make the log unusable.
 func TestAMarkThatCannotBeWrittenIsNoFailure(t *testing.T) {
 	for _, kind := range []crashfs.OpKind{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpClose} {
 		var said bytes.Buffer
@@ -341,7 +340,7 @@ func TestTheMarkIsWrittenAgainOnceItCan(t *testing.T) {
 	}
 }
 
-// What the file system cannot say about the mark is not taken for its absence.
+// A mark that cannot be read is not taken for one that is not there.
 func TestAMarkThatCannotBeReadIsAnError(t *testing.T) {
 	_, files, _ := killed(t)
 	l := newLab(crashfs.Load(files))

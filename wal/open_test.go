@@ -22,7 +22,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// D27, T33. What is wrong with a directory is said with the name of what is wrong.
+// D27, T33. An error names the directory or the file that is wrong, and says what is wrong with it.
 func TestBadDirectoriesAreNamedWithTheReason(t *testing.T) {
 	good, segments, _ := threeSegments(t)
 	random := make([]byte, 5000)

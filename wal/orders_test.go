@@ -29,9 +29,9 @@ func entryRecords(term, from, to uint64) (list []walpb.Record) {
 	return list
 }
 
-// A leader's snapshot, the hard state that commits it and the entries after it are written in
-// different orders by different writers. Each is a log as soon as all of them are there, and none
-// before.
+// Writers differ in the order in which they write the snapshot of a leader, the hard state that
+// commits it, and the entries after it. Each order is a log as soon as all of them are there, and
+// not before.
 func TestOtherWritersOrders(t *testing.T) {
 	for _, c := range []struct {
 		name    string

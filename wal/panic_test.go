@@ -20,7 +20,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A deserter is a caller's code: once it is armed, the next call of it does not return.
+// A deserter stands for code of the caller's. Once it is armed, the next call of it does not
+// return.
 type deserter struct {
 	armed atomic.Bool
 	leave func()
@@ -115,7 +116,7 @@ func apart(f func()) (value any, stack string) {
 	return value, stack
 }
 
-// seen fails unless a deserter that panicked was seen to, with its stack.
+// seen fails unless a panic of the deserter reached the caller, with its stack.
 func (d *deserter) seen(t *testing.T, value any, stack string) {
 	t.Helper()
 	if d.armed.Load() {
@@ -291,9 +292,9 @@ func TestAnObserverThatEndsTheWritersOwnGoroutineEndsTheWriter(t *testing.T) {
 	l.nothingLeft(t)
 }
 
-// Nothing above a goroutine of the Writer's own can recover what is called in it, so that a panic
-// is the end of the process. What is then to be seen is the caller's code, not an error that the
-// panic causes on its way.
+// A panic in a goroutine of the Writer ends the process, since no caller is there to recover it.
+// What is then printed must show the code of the caller, and not an error that the panic causes on
+// its way.
 func TestAPanicInTheWritersOwnGoroutineShowsTheCallersCode(t *testing.T) {
 	own := map[string]func(o *wal.Options) (done func(error)){
 		"callback":        func(*wal.Options) func(error) { return func(error) { panics() } },
@@ -362,8 +363,8 @@ func TestASegmentThatIsNotReservedEndsTheWriter(t *testing.T) {
 	}
 }
 
-// Wherever an FS leaves Open or a repair, no segment is left open, and no lock held; the next Open
-// finds the log.
+// Wherever an FS leaves Open or a repair, no segment is left open and no lock held, and the next
+// Open finds the log.
 func TestAFileSystemThatLeavesOpenOrARepairLeavesNothingLocked(t *testing.T) {
 	disk := crashfs.New()
 	w, err := wal.Create(labDir, nil, &wal.Options{FS: disk, SegmentSize: 8 << 10})

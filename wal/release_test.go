@@ -37,7 +37,7 @@ func TestReleaseRemovesNothingBeyondItsIndexThoughASnapshotIsNewer(t *testing.T)
 }
 
 // What makes segments unnecessary is durable before they go. A snapshot record that is saved while
-// Release waits for the batch before it is not, and Release must not rely on it.
+// Release waits for an earlier batch is not durable yet, and Release must not rely on it.
 func TestReleaseReliesOnlyOnWhatIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, w := create(t)
@@ -190,8 +190,8 @@ func TestFailedRemovalInReleaseLeavesTheWriterUsable(t *testing.T) {
 	l.nothingLeft(t)
 }
 
-// Release removes what was kept of the segments that go. An error of one copy is not forgotten over
-// the next, and leaves the segments; a copy that is gone already is no error.
+// Release removes the copies of the segments that go. If one cannot be removed, it says so and
+// leaves the segments. A copy that is gone already is no error.
 func TestReleaseRemovesCopiesOrSaysWhyNot(t *testing.T) {
 	l, w := create(t)
 	last := l.fill(t, w, 3)

@@ -45,7 +45,7 @@ func TestOverwriteAtOrBelowSnapshotStaysDead(t *testing.T) {
 			if r := check(t, l.FS); r.LastIndex != c.last || r.LastTerm != 2 {
 				t.Errorf("the log ends at %d/%d, want 2/%d", r.LastTerm, r.LastIndex, c.last)
 			}
-			// Neither do those that write after a restart take them for alive.
+			// Nor does a Writer after a restart.
 			w, err = wal.Open(labDir, l.options())
 			must(t, err)
 			if err := w.Save(walpb.HardState{}, entries(2, c.next+1, c.next+1, 1)); !errors.Is(err, wal.ErrInvalid) {
@@ -87,7 +87,7 @@ func TestInstalledSnapshotVoidsTheLogBeforeIt(t *testing.T) {
 	}
 }
 
-// D3. etcd says so when it reads, and swallows it when it opens to append.
+// D3. etcd returns that error to a reader, and drops it when it opens the log to append.
 func TestOpeningAtAnUnrecordedSnapshotIsAnError(t *testing.T) {
 	l, w := create(t)
 	must(t, w.Save(state(1, 4), entries(1, 1, 5, 20)))

@@ -181,7 +181,7 @@ func TestCallersMayReuseWhatTheyPassed(t *testing.T) {
 	})
 }
 
-// Metadata is the caller's as well.
+// The caller may reuse the metadata too.
 func TestMetadataIsCopied(t *testing.T) {
 	l := newLab(crashfs.New())
 	metadata := []byte("meta")
@@ -197,8 +197,8 @@ func TestMetadataIsCopied(t *testing.T) {
 	}
 }
 
-// Nothing is not empty: neither in an entry's data, nor in a snapshot record's ConfState, nor in
-// the metadata.
+// Nil and empty are different: in the data of an entry, the ConfState of a snapshot record, and the
+// metadata.
 func TestNothingAndEmptyAreKeptApart(t *testing.T) {
 	for _, empty := range [][]byte{nil, {}} {
 		fs := crashfs.New()
@@ -302,8 +302,8 @@ func TestIndexesDoNotWrap(t *testing.T) {
 	}
 }
 
-// R23. A caller may be wrong in any way: what is not refused as invalid, every reader takes. The
-// values are few, so that many of them fit.
+// R23. A caller may be wrong in any way: what Save does not refuse as invalid, every reader takes.
+// The values are few, so that many calls are taken.
 func TestWhatSaveTakesEveryReaderTakes(t *testing.T) {
 	sequences := uint64(3000)
 	if testing.Short() {

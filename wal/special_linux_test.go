@@ -13,8 +13,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// What is no file under a name of the log's stops Create and every reader, with an error that names
-// it, and stays. To open a pipe is to wait for its other end.
+// Something else than a file under the name of a segment stops Create and every reader, with an
+// error that names it, and stays. Nothing opens a pipe, which would wait for its other end.
 func TestASegmentsNameOfWhatIsNoFileIsNamed(t *testing.T) {
 	for what, put := range map[string]func(name string) error{
 		"a directory":                  func(name string) error { return os.MkdirAll(filepath.Join(name, "not ours"), 0o700) },

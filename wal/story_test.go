@@ -21,9 +21,9 @@ import (
 
 var update = flag.Bool("update", false, "write what happens into the stories in testdata")
 
-// Each story in testdata is a log that lives through something. A line that begins with # says what
-// happens, the others are commands, and after ---- stands all that they print: see the methods of
-// story. Segments are called by their numbers without the zeros: 0-0.wal, 1-5.wal.
+// Each story in testdata is the life of a log. Lines that begin with # tell it, the others are
+// commands, and after ---- stands what they print: the methods of story say what each does.
+// Segments have short names, without the zeros: 0-0.wal, 1-5.wal.
 func TestStories(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) < 6 {
@@ -194,9 +194,10 @@ func (s *story) kill([]string) error {
 	return nil
 }
 
-// power has the power fail before an operation, as in "power fails at syncdata 0-0.wal keeping all".
-// What was not synced is then there, with "keeping all"; or it is not, with "keeping nothing"; or,
-// with "losing 512..1024", all is there but the sectors from one offset of that file to the other.
+// power has the power fail before an operation, as in "power fails at syncdata 0-0.wal keeping
+// all". What was not synced is then there, with "keeping all"; or it is not, with "keeping
+// nothing"; or, with "losing 512..1024", all is there but the sectors from one offset of that file
+// to the other.
 func (s *story) power(words []string) error {
 	operation, name, left := words[2], words[3], words[5]
 	names := []string{name} // and the one that it had before, by which crashfs may know it

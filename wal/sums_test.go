@@ -8,8 +8,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A checksum of a part that is put together from those of what stands before it is that of the
-// part.
+// The checksum of a part can be computed from those of what ends before it and with it.
 func TestSumsOfParts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	b := make([]byte, 300_000)

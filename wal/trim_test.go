@@ -66,7 +66,7 @@ func copies(f *crashfs.FS) map[string][]byte {
 	return kept
 }
 
-// T31. tan does not open a log whose last record was torn so that its checksum fails.
+// T31. tan does not open a log if the checksum of a torn record at its end does not match.
 func TestGarbageInTheLastBatchIsTornNotCorrupt(t *testing.T) {
 	l, w := create(t)
 	must(t, w.Save(state(1, 0), entries(1, 1, 3, 700)))
@@ -108,9 +108,8 @@ func TestGarbageInTheLastBatchIsTornNotCorrupt(t *testing.T) {
 	}
 }
 
-// T23. What a crash leaves after the tail are whole, good records of a batch that was never
-// acknowledged. Once the log has gone on, they must not come to life where what is written in front
-// of them ends.
+// T23. A crash may leave, after the tail, whole and good records of a batch that was never
+// acknowledged. They must not be read again once the log has grown up to where they begin.
 func TestGhostsAfterTheTailStayDead(t *testing.T) {
 	const size = 64 << 10
 	l, w := create(t, func(o *wal.Options) { o.SegmentSize = size })
@@ -168,8 +167,8 @@ func TestGhostsAfterTheTailStayDead(t *testing.T) {
 	must(t, w.Close())
 }
 
-// A crash may come while Open zeroes what it has copied. The next Open finds less, and must not put
-// that in the place of the whole.
+// A crash may come while Open zeroes what it has copied. The next Open finds less, which must not
+// replace the whole copy.
 func TestACopyOfATornTailSurvivesACrashOfOpen(t *testing.T) {
 	f, _, tail := torn(t)
 	crashes := 0

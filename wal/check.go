@@ -82,7 +82,7 @@ const maxFindings = 1000
 func Check(dir string, opts *Options) (*Report, error) {
 	o := opts.withDefaults()
 	c := checker{report: &Report{Dir: dir}}
-	l, in, err := openLog(o.FS, dir, 0)
+	l, err := openLog(o.FS, dir, 0)
 	var corrupt *CorruptError
 	if errors.As(err, &corrupt) {
 		c.corrupt(corrupt, 0)
@@ -91,18 +91,17 @@ func Check(dir string, opts *Options) (*Report, error) {
 	if err != nil {
 		return c.report, err
 	}
-	defer l.close()
 	c.report.Spares, c.report.Copies = l.spares, l.copies
 	if l.mark != (mark{}) {
 		c.report.Mark = l.mark.String()
 	}
-	if c.report.Locked, err = l.segments[len(l.segments)-1].file.Locked(); err != nil {
+	if c.report.Locked, err = l.locked(); err != nil {
 		return c.report, err
 	}
-	if in == dir { // not one segment by itself
+	if l.dir == l.path { // not one segment alone
 		c.beginning = l.beginning()
 	}
-	return c.report, c.run(newScanner(&l))
+	return c.report, c.run(l.scan())
 }
 
 // A checker is a reading that goes on after damage.
@@ -114,7 +113,7 @@ type checker struct {
 }
 
 func (c *checker) run(s *scanner) error {
-	s.resume = true
+	s.resumes = true
 	var failed error
 	for r, err := range s.records() {
 		damage := c.take(&r, err)

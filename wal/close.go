@@ -54,12 +54,10 @@ func (w *Writer) settle() error {
 
 // closeFiles closes the segments. It returns what Close is to return; err is an error of settling.
 func (w *Writer) closeFiles(err error) error {
-	if last := w.segments[len(w.segments)-1]; last != w.gathering.seg {
-		w.segments = append(w.segments, w.gathering.seg) // after a failure only
+	if idle := w.enter(w.gathering.seg); idle != nil { // after a failure only
+		err = errors.Join(err, idle.file.Close())
 	}
-	for _, s := range w.segments {
-		err = errors.Join(err, s.file.Close())
-	}
+	err = errors.Join(err, w.locks.close())
 	w.dir.close()
 	if w.err == nil && err != nil {
 		w.err = fmt.Errorf("wal: close: %w", err)

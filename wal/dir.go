@@ -15,20 +15,24 @@ import (
 // segment is a place in a log: the name of a .wal file, and what it says.
 type segment struct {
 	name  string
-	seq   uint64 // segments follow each other in this order, one after the other
+	seq   uint64 // segments follow each other in this order, without a number left out
 	index uint64 // that of its first entry, but for overwrites
+	size  int64  // of the file, when it was opened last
 }
 
 // openSegment is a segment and its file.
 type openSegment struct {
-	segment
-	file fileutil.File
-	size int64 // of the file as far as it is read or written: what was measured, or reserved, last
+	segment // size is that of the file, as far as it is read, or reserved to be written
+	file    fileutil.File
 }
 
 // listing is what a log's directory holds, sorted by sequence number.
 type listing struct {
-	segments []openSegment
+	fsys fileutil.FS
+	path string // what was listed: the directory, or one segment
+	dir  string // of the segments
+
+	segments []segment
 	preceded bool     // segments before these were left out
 	stray    error    // the error of the first name that ends in .wal and is no segment's
 	spares   []string // what writers, ours or etcd, had in preparation: never read
@@ -49,9 +53,10 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 		if what := special(info.Mode()); what != "" || !ok {
 			return listing{}, foreign(filepath.Dir(path), name, what)
 		}
-		return listing{segments: []openSegment{{segment: segment{name, seq, index}}}}, nil
+		only := []segment{{name: name, seq: seq, index: index}}
+		return listing{fsys: fsys, path: path, dir: filepath.Dir(path), segments: only}, nil
 	}
-	var l listing
+	l := listing{fsys: fsys, path: path, dir: path}
 	// The mark first: a log that is being written is beyond it by the time the rest is read.
 	if l.mark, err = readMark(fsys, path); err != nil {
 		return listing{}, err
@@ -64,7 +69,7 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 		name, what := entry.Name(), special(entry.Type())
 		switch seq, index, ok := parseSegmentName(name); {
 		case ok && what == "":
-			l.segments = append(l.segments, openSegment{segment: segment{name, seq, index}})
+			l.segments = append(l.segments, segment{name: name, seq: seq, index: index})
 		case strings.HasSuffix(name, segmentSuffix):
 			if l.stray == nil {
 				l.stray = foreign(path, name, what)
@@ -91,12 +96,12 @@ func special(mode fs.FileMode) string {
 }
 
 // check returns the error of a directory that cannot be taken for one log: it holds none, or more.
-func (l *listing) check(dir string) error {
+func (l *listing) check() error {
 	if l.stray != nil {
 		return l.stray
 	}
 	if len(l.segments) == 0 {
-		return fmt.Errorf("wal: %s: %w", dir, ErrNoLog)
+		return fmt.Errorf("wal: %s: %w", l.path, ErrNoLog)
 	}
 	for i := 1; i < len(l.segments); i++ {
 		if a, b := l.segments[i-1], l.segments[i]; a.seq == b.seq {
@@ -128,66 +133,71 @@ func (l *listing) beginning() *CorruptError {
 	return &CorruptError{Segment: first.name, Kind: MissingSegment, Detail: fmt.Sprintf("%016x to %016x", 0, first.seq-1), Because: because}
 }
 
-// open opens the segments from the given one on.
-func (l *listing) open(fsys fileutil.FS, dir string, from, flag int) error {
+// openLog lists a log to read it, from the segment that index selects.
+func openLog(fsys fileutil.FS, path string, index uint64) (listing, error) {
+	l, err := list(fsys, path)
+	if err != nil {
+		return l, err
+	}
+	if err := l.check(); err != nil {
+		return l, err
+	}
+	first := l.from(index)
+	l.segments, l.preceded = l.segments[first:], first > 0
+	return l, nil
+}
+
+// scan returns a scanner that reads without a lock.
+func (l *listing) scan() *scanner { return newScanner(l, l) }
+
+// open opens a segment to read it.
+func (l *listing) open(seg *segment) (*openSegment, error) { return l.openFile(seg, os.O_RDONLY) }
+
+// close closes a segment. There is nothing to learn from closing a file that was only read.
+func (l *listing) close(seg *openSegment) { seg.file.Close() }
+
+// locked reports whether a process has the log open to write it.
+func (l *listing) locked() (bool, error) {
+	last, err := l.open(&l.segments[len(l.segments)-1])
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil // a Release has removed it since
+	}
+	if err != nil {
+		return false, err
+	}
+	defer l.close(last)
+	return last.file.Locked()
+}
+
+// relist returns the segments that are there now, from a sequence number on.
+func (l *listing) relist(seq uint64) ([]segment, error) {
+	now, err := openLog(l.fsys, l.path, 0)
+	for len(now.segments) > 0 && now.segments[0].seq < seq {
+		now.segments = now.segments[1:]
+	}
+	return now.segments, err
+}
+
+// openFile opens a segment, and takes its size.
+func (l *listing) openFile(seg *segment, flag int) (*openSegment, error) {
+	file, err := l.fsys.OpenFile(filepath.Join(l.dir, seg.name), flag, 0)
+	if err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
 	opened := false
-	defer l.closeUnless(&opened)
-	for i := from; i < len(l.segments); i++ {
-		s := &l.segments[i]
-		f, err := fsys.OpenFile(filepath.Join(dir, s.name), flag, 0)
-		if err != nil {
-			return fmt.Errorf("wal: %w", err)
-		}
-		s.file = f
-		if s.size, err = f.Size(); err != nil {
-			return fmt.Errorf("wal: %w", err)
-		}
+	defer closeUnless(&opened, file)
+	if seg.size, err = file.Size(); err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
 	}
 	opened = true
-	return nil
+	return &openSegment{*seg, file}, nil
 }
 
-// closeUnless closes what open opened, unless all went well. It is deferred, so that it is done
-// also after a panic of an FS or of an Observer.
-func (l *listing) closeUnless(well *bool) {
+// closeUnless closes a file unless all went well. It is deferred, so that it is done also after a
+// panic of an FS.
+func closeUnless(well *bool, file fileutil.File) {
 	if !*well {
-		l.close()
-	}
-}
-
-// close closes what open opened. There is nothing to learn from closing a file that was only read.
-func (l *listing) close() {
-	for i := range l.segments {
-		if s := &l.segments[i]; s.file != nil {
-			s.file.Close()
-			s.file = nil
-		}
-	}
-}
-
-// openLog lists a log and opens its segments for reading, from the one that index selects. A
-// segment that another process removes in between makes it list again.
-func openLog(fsys fileutil.FS, path string, index uint64) (l listing, dir string, err error) {
-	const tries = 5
-	for try := 1; ; try++ {
-		if l, err = list(fsys, path); err != nil {
-			return l, "", err
-		}
-		if err = l.check(path); err != nil {
-			return l, "", err
-		}
-		dir = path
-		if filepath.Base(path) == l.segments[0].name {
-			dir = filepath.Dir(path)
-		}
-		first := l.from(index)
-		if err = l.open(fsys, dir, first, os.O_RDONLY); err == nil {
-			l.segments, l.preceded = l.segments[first:], first > 0
-			return l, dir, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) || try == tries {
-			return l, "", err
-		}
+		file.Close()
 	}
 }
 

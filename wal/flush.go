@@ -36,9 +36,7 @@ func (w *Writer) flush() {
 func (w *Writer) flushed(b *batch, err error) {
 	w.flushing = false
 	w.idle = b
-	if last := w.segments[len(w.segments)-1]; last != b.seg {
-		w.segments = append(w.segments, b.seg)
-	}
+	idle := w.enter(b.seg)
 	if err == nil {
 		err = w.err // see fail
 	}
@@ -58,9 +56,22 @@ func (w *Writer) flushed(b *batch, err error) {
 	} else {
 		w.waiting[(b.number+1)%2].Signal() // one of them leads
 	}
+	if idle != nil {
+		w.guard(func() { idle.file.Close() }) // all in it is synced: there is nothing to learn from it
+	}
 	if err == nil {
 		w.guard(w.spare.prepare)
 	}
+}
+
+// enter makes seg the log's last segment, if it is not. It returns the segment that need not stay
+// locked now, or nil.
+func (w *Writer) enter(seg *openSegment) (idle *openSegment) {
+	if w.locks.last() == seg {
+		return nil
+	}
+	w.segments = append(w.segments, seg.segment)
+	return w.locks.push(seg)
 }
 
 // unlocked is the part of flush that does not hold the lock.
@@ -110,7 +121,7 @@ func (w *Writer) next(b *batch) *batch {
 
 // newSegment returns an open segment under the name that it has, or is about to get.
 func newSegment(seq, index uint64, file fileutil.File, size int64) *openSegment {
-	return &openSegment{segment{segmentName(seq, index), seq, index}, file, size}
+	return &openSegment{segment{segmentName(seq, index), seq, index, size}, file}
 }
 
 // write writes a batch, whole pages as far as the segment reaches, and syncs it.

@@ -45,6 +45,21 @@ func (d *logDir) open(name string, flag int) (fileutil.File, error) {
 	return d.fs.OpenFile(filepath.Join(d.path, name), flag, 0o600)
 }
 
+// lock opens a segment to change it, and locks it.
+func (d *logDir) lock(seg segment) (*openSegment, error) {
+	file, err := d.open(seg.name, os.O_RDWR)
+	if err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	locked := false
+	defer closeUnless(&locked, file)
+	if err := file.Lock(); err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	locked = true
+	return &openSegment{seg, file}, nil
+}
+
 func (d *logDir) rename(from, to string) error {
 	return d.fs.Rename(filepath.Join(d.path, from), filepath.Join(d.path, to))
 }

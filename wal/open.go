@@ -73,7 +73,7 @@ func create(dir logDir, file fileutil.File, metadata []byte, o Options) (*Writer
 		return nil, err
 	}
 	first := newSegment(0, 0, file, o.SegmentSize)
-	w := newWriter(dir, o, metadata, []*openSegment{first}, 0, nil)
+	w := newWriter(dir, o, metadata, []segment{first.segment}, locks{[]*openSegment{first}}, 0, nil)
 	w.encoder.head(w.gathering, 0, metadata, walpb.HardState{})
 	w.encoder.snapshot(w.gathering, walpb.Snapshot{})
 	w.record(walpb.Snapshot{})
@@ -130,178 +130,182 @@ func vacant(fsys fileutil.FS, dir string) error {
 	return nil
 }
 
-// Open opens the log in dir to append to it, and locks it. It reads the log once, whole.
+// Open opens the log in dir to append to it, and locks it. It reads every segment once, whole.
 //
-// If a crash left a torn tail, Open keeps a copy of it beside the segment, in a file called after
-// the segment and the offset and ending in .torn, with a number before that if the name is taken;
-// zeroes it; and logs a warning. If it came while the log was being cut, Open sets the unborn
-// segment aside in the same way. The spares that a crash left go first, to make room. If the disk
-// is full all the same, a torn tail goes without a copy where its records are ours, since nobody
-// was told of them; where they are without witnesses nothing goes, and the error, which wraps
-// syscall.ENOSPC or EDQUOT, says how much to free. Open syncs the log, with its directory and the
-// parents of that, so that what Records gives from now on is durable, whoever wrote it.
+// Open mends what a crash left, and may itself be cut short by one, anywhere, and be called again:
 //
-// If what was durable is damaged, or gone, Open changes nothing and returns a *CorruptError.
-// Segments that are missing, the first ones or others, are no damage if a snapshot record makes
-// them needless, as it does after a Release. The error is ErrNoLog, also an fs.ErrNotExist, if
-// there is no log; ErrLocked if another Writer or an etcd has it open; ErrForeign if dir holds a
-// .wal file that is not a segment; or what the file system said.
+//   - Of a torn tail it keeps a copy beside the segment, in a file called after the segment and the
+//     offset and ending in .torn, with a number before that if the name is taken. Then it zeroes
+//     it, and logs a warning.
+//   - An unborn segment, of a crash while the log was being cut, it sets aside in the same way, and
+//     goes on in the one before it.
+//   - Spares go first, to make room. If the disk is full all the same, a torn tail whose records
+//     are ours goes without a copy, since they were not acknowledged. One without witnesses stays.
+//   - Segments before missing ones that a Release has removed go as well: nothing can be replayed
+//     from them, and etcd does not start as long as they are there.
 //
-// If a crash cut short a Release, and segments are there that stand before the missing ones, Open
-// removes them: nothing can be replayed from them, and etcd does not start as long as they are
-// there.
+// It syncs the log, with its directory and the parents of that, so that what Records gives from
+// now on is durable, whichever process wrote it.
 //
-// Open may itself be cut short by a crash, anywhere, and be called again.
+// With an error nothing has changed, but as far as a failure of the file system came in between.
+// It is
+//
+//   - ErrNoLog, also an fs.ErrNotExist, if there is no log,
+//   - ErrLocked if another Writer or an etcd has it open,
+//   - ErrForeign if dir holds a .wal file that is not a segment,
+//   - a *CorruptError if what was durable is damaged, or gone. Segments that are missing, the first
+//     ones or others, are no damage if a snapshot record makes them unnecessary, as it does after a
+//     Release,
+//   - syscall.ENOSPC or EDQUOT, wrapped, if there is no space for the copy of a torn tail without
+//     witnesses. It says how much to free,
+//   - or what the file system said.
 func Open(dir string, opts *Options) (*Writer, error) {
+	w, _, err := recoverLog(dir, opts, nil)
+	return w, err
+}
+
+// Recover is Open, and Replay of what Open has read: all that a restart needs of a log. choose is
+// given the snapshot records from which the log can be replayed, as Snapshots returns them, and
+// returns the one to go on from: the newest that the caller has a snapshot for.
+//
+// What follows that record, from the start of its segment on, is read a second time, and nothing
+// else is. The Log is durable, as Open makes it.
+//
+// The errors are those of Open and of Replay, and that of choose, wrapped. If it is one of the
+// latter two, nothing has changed.
+func Recover(dir string, opts *Options, choose func(snapshots []walpb.Snapshot) (walpb.Snapshot, error)) (*Writer, *Log, error) {
+	return recoverLog(dir, opts, choose)
+}
+
+// recoverLog is Recover, or, without choose, Open.
+func recoverLog(dir string, opts *Options, choose func([]walpb.Snapshot) (walpb.Snapshot, error)) (*Writer, *Log, error) {
 	o := opts.withDefaults()
-	l, err := lockLog(o.FS, dir)
+	k, err := lockLog(dir, o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	opened := false
-	defer l.closeUnless(&opened)
-	w, err := open(dir, l, o)
+	defer func() {
+		if !opened { // also after a panic of the FS, or of choose
+			k.locks.close()
+		}
+	}()
+	r := recovery{lockedLog: k}
+	if err := r.read(); err != nil {
+		return nil, nil, err
+	}
+	var log *Log
+	if choose != nil {
+		if log, err = r.replay(choose); err != nil {
+			return nil, nil, err
+		}
+	}
+	end, err := recoverTail(k, &r.end, false)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if r.earlier.segments > 0 && !sabotaged(noFinish) {
+		if err := finishRelease(k, r.earlier, r.sum.gap); err != nil {
+			return nil, nil, err
+		}
+	}
+	w, err := r.resume(end)
+	if err != nil {
+		return nil, nil, err
 	}
 	opened = true
-	return w.started(), nil
+	return w.started(), log, nil
 }
 
-// lockLog lists a log, opens all its segments and locks them.
-func lockLog(fsys fileutil.FS, dir string) (listing, error) {
-	l, err := list(fsys, dir)
-	if err != nil {
-		return l, err
-	}
-	if err := l.check(dir); err != nil {
-		return l, err
-	}
-	if filepath.Base(dir) == l.segments[0].name {
-		return l, fmt.Errorf("wal: %s: a segment, not the directory of a log", dir)
-	}
-	if err := l.open(fsys, dir, 0, os.O_RDWR); err != nil {
-		return l, err
-	}
-	locked := false
-	defer l.closeUnless(&locked)
-	for i := range l.segments {
-		if err := l.segments[i].file.Lock(); err != nil {
-			return l, fmt.Errorf("wal: %w", err)
-		}
-	}
-	// Who had the locks before may have cut the log or released segments after it was listed.
-	again, err := list(fsys, dir)
-	if err == nil && !sameNames(l.segments, again.segments) {
-		err = fmt.Errorf("wal: %s: %w: segments came or went", dir, ErrLocked)
-	}
-	for i := 0; err == nil && i < len(l.segments); i++ {
-		l.segments[i].size, err = l.segments[i].file.Size()
-	}
-	if err != nil {
-		return l, err
-	}
-	l.mark, l.spares, l.copies = again.mark, again.spares, again.copies
-	locked = true
-	return l, nil
+// A recovery is a locked log on its way to a Writer.
+type recovery struct {
+	*lockedLog
+	sum     reading   // of its records
+	end     judgement // of the last segment
+	earlier leftover
 }
 
-func sameNames(a, b []openSegment) bool {
-	for i := range a {
-		if i >= len(b) || a[i].name != b[i].name {
-			return false
-		}
+// read reads the log to its end, and makes durable what it reads.
+func (r *recovery) read() error {
+	if err := r.syncNames(); err != nil {
+		return err
 	}
-	return len(a) == len(b)
-}
-
-// open does what Open says with a log that is locked.
-func open(dir string, l listing, o Options) (*Writer, error) {
-	if err := l.sync(dir, o); err != nil {
-		return nil, err
+	if first := r.beginning(); first != nil {
+		r.sum.gap = first
 	}
-	s := newScanner(&l)
-	var (
-		rd      reading
-		earlier leftover
-	)
-	if first := l.beginning(); first != nil {
-		rd.gap = first
-	}
-	for r, err := range s.records() {
+	s := r.scan()
+	for record, err := range s.records() {
 		if isGap(err) {
-			earlier = leftover{s.end.segment + 1, s.end.chain, max(earlier.commit, rd.history.State.Commit)}
+			r.earlier = leftover{s.end.segment + 1, s.end.chain, max(r.earlier.commit, r.sum.history.State.Commit)}
 		}
-		if err := rd.take(&r, err); err != nil {
-			return nil, err
+		if err := r.sum.take(&record, err); err != nil {
+			return err
 		}
 	}
-	if err := rd.end(); err != nil {
-		return nil, err
-	}
-	end, err := recoverTail(dir, &l, s.end, o, false)
+	r.end = s.end
+	return r.sum.end()
+}
+
+// replay reads what follows the snapshot that choose chooses again, up to the end that read found.
+func (r *recovery) replay(choose func([]walpb.Snapshot) (walpb.Snapshot, error)) (*Log, error) {
+	snapshot, err := choose(r.usable())
 	if err != nil {
-		return nil, err
-	}
-	if earlier.segments > 0 && !sabotaged(noFinish) {
-		if err := finishRelease(dir, &l, earlier, rd.gap, o); err != nil {
-			return nil, err
-		}
-	}
-	return resume(dir, l, end, &rd, o)
-}
-
-// sync makes durable what the writer of the log may have left in memory: all segments and, with its
-// parents, the directory. With NoSync it sees to it, all the same, that what the disk never got is
-// not taken for the log.
-func (l *listing) sync(dir string, o Options) error {
-	for i := range l.segments {
-		if i < len(l.segments)-1 && sabotaged(lastSyncOnly) {
-			continue
-		}
-		// Read what is on the disk, not what a process that did not sync it, or failed to, left in
-		// memory.
-		seg := &l.segments[i]
-		if !o.NoSync {
-			if err := seg.file.SyncData(); err != nil {
-				return fmt.Errorf("wal: %w", err)
-			}
-		}
-		if err := seg.file.DropCache(); err != nil {
-			return fmt.Errorf("wal: %w", err)
-		}
-	}
-	if o.NoSync {
-		return nil
-	}
-	if err := fileutil.MkdirAll(o.FS, dir); err != nil { // it is there, but it may not last
-		return fmt.Errorf("wal: %w", err)
-	}
-	return nil
-}
-
-// resume makes the Writer that goes on where a log ends.
-func resume(dir string, l listing, e end, rd *reading, o Options) (*Writer, error) {
-	segments := make([]*openSegment, len(l.segments))
-	for i := range l.segments {
-		segments[i] = &l.segments[i]
-	}
-	last := segments[len(segments)-1]
-	page := make([]byte, e.offset%pageSize)
-	if _, err := last.file.ReadAt(page, e.offset-int64(len(page))); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
-	d, err := openLogDir(dir, o)
+	end := r.end.ending
+	l := r.listing
+	if r.end.verdict == Unborn {
+		end, l.segments = r.end.before, l.segments[:len(l.segments)-1]
+	}
+	first := l.from(snapshot.Index)
+	l.segments, l.preceded, l.mark = l.segments[first:], first > 0, mark{}
+	tail := recoveredTail{r.lockedLog, l.segments[len(l.segments)-1].seq, end.offset}
+	return Replay(newScanner(&l, tail).records(), snapshot)
+}
+
+// recoveredTail opens for a second reading what was read and settled: no more than there is of the
+// log, so that its end is not searched again.
+type recoveredTail struct {
+	*lockedLog
+	last uint64 // the sequence number of the last segment
+	end  int64  // of the log, in that segment
+}
+
+func (t recoveredTail) open(seg *segment) (s *openSegment, err error) {
+	if held := t.of(seg.seq); held != nil {
+		s = &openSegment{held.segment, held.file}
+	} else if s, err = t.openFile(seg, os.O_RDONLY); err != nil {
+		return nil, err
+	}
+	if s.seq == t.last {
+		s.size = t.end
+	}
+	return s, nil
+}
+
+// usable returns the snapshot records from which the log can be replayed.
+func (r *recovery) usable() []walpb.Snapshot {
+	return r.sum.history.Replayable(r.sum.snapshots, r.sum.gap != nil)
+}
+
+// resume makes the Writer that goes on where the log ends.
+func (r *recovery) resume(e ending) (*Writer, error) {
+	page := make([]byte, e.offset%pageSize)
+	if _, err := r.last().file.ReadAt(page, e.offset-int64(len(page))); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	d, err := openLogDir(r.dir, r.opts)
 	if err != nil {
 		return nil, err
 	}
-	w := newWriter(d, o, rd.metadata, segments, e.offset, page)
+	w := newWriter(d, r.opts, r.sum.metadata, r.segments, r.locks, e.offset, page)
 	w.encoder.chain, w.encoder.ident = e.chain, e.ident
 	w.marker.set(w.mark())
-	rd.history.Settle(rd.snapshots)
-	w.history, w.snapshots = rd.history, rd.snapshots
+	w.found = r.usable()
+	r.sum.history.Settle(r.sum.snapshots)
+	w.history, w.snapshots = r.sum.history, r.sum.snapshots
 	if !e.state && !w.history.State.IsZero() {
-		// Whoever reads from this segment on must find a hard state: etcd leaves it out after a
+		// A reader that starts with this segment must find a hard state. etcd leaves it out after a
 		// restart.
 		w.encoder.state(w.gathering, w.history.State)
 	}

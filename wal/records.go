@@ -20,8 +20,8 @@ type Record struct {
 //
 // It takes no lock and writes nothing, and it may be used on a log that is being written: it then
 // gives the records that were written when it was called, and perhaps some that were written since.
-// The segments are opened before the first record is given, so that a Release meanwhile does no
-// harm.
+// It opens a segment when it comes to it, and has two open at most. Segments that a Release has
+// removed before it came to them are a gap, with an error that is also an fs.ErrNotExist.
 //
 // The data of a record is valid until the next one is asked for. Memory use does not depend on the
 // size of the log, but on that of the largest record.
@@ -29,8 +29,8 @@ type Record struct {
 // If the log's end is clean, or torn, the sequence just ends. Otherwise its last pair has an error:
 //
 //   - a *CorruptError, which says where and why, if what was durable is damaged. If segments are
-//     missing, a caller that asks on gets the records after the gap: they are of use if they begin
-//     with a snapshot record,
+//     missing, a caller that asks on gets the records after the gap: they are of use if they hold a
+//     snapshot record to go on from, as after a Release they do,
 //   - ErrNoLog, also an fs.ErrNotExist, if there is no log,
 //   - ErrForeign if the directory holds a .wal file that is not a segment,
 //   - or what the file system said.
@@ -58,14 +58,13 @@ func ScanAll(path string, opts *Options) iter.Seq2[Record, error] {
 func records(dir string, from uint64, opts *Options, resume bool) iter.Seq2[Record, error] {
 	o := opts.withDefaults()
 	return func(yield func(Record, error) bool) {
-		l, _, err := openLog(o.FS, dir, from)
+		l, err := openLog(o.FS, dir, from)
 		if err != nil {
 			yield(Record{}, err)
 			return
 		}
-		defer l.close()
-		s := newScanner(&l)
-		s.resume = resume
+		s := l.scan()
+		s.resumes = resume
 		s.records()(yield)
 	}
 }

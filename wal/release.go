@@ -38,7 +38,7 @@ func (w *Writer) Release(index uint64) error {
 func (w *Writer) releaseTo(index uint64) error {
 	// What is to be relied on in their place must be durable: chosen first, and synced then. What
 	// comes in between is not relied on.
-	dropped := w.releasable(index)
+	dropped, first := w.releasable(index)
 	if !sabotaged(noReleaseSync) {
 		if err := w.Sync(); err != nil {
 			return err
@@ -47,6 +47,11 @@ func (w *Writer) releaseTo(index uint64) error {
 	if len(dropped) == 0 {
 		return nil
 	}
+	idle, err := w.begin(first)
+	if err != nil {
+		return fmt.Errorf("wal: release: %w", err)
+	}
+	defer closeAll(idle)
 	removed := 0
 	l, err := list(w.dir.fs, w.dir.path)
 	for _, s := range dropped {
@@ -56,9 +61,7 @@ func (w *Writer) releaseTo(index uint64) error {
 		if err != nil {
 			break
 		}
-		// The name goes before the lock: without it, an etcd might open the segment in between.
 		if err = w.dir.remove(s.name); err == nil {
-			s.file.Close()
 			removed++
 		}
 	}
@@ -78,9 +81,31 @@ func (w *Writer) releaseTo(index uint64) error {
 	return nil
 }
 
+// begin makes a segment the first that is locked, before those before it are removed: a purge of
+// etcd's begins with the first that is there, and stops at a lock. It returns the segments that
+// need not stay locked.
+func (w *Writer) begin(first segment) (idle []*openSegment, err error) {
+	w.mu.Lock()
+	held := w.locks.of(first.seq)
+	if held != nil {
+		idle = w.locks.begin(held)
+	}
+	w.mu.Unlock()
+	if held != nil {
+		return idle, nil
+	}
+	// It is not among the last two, and never will be.
+	if held, err = w.dir.lock(first); err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.locks.begin(held), nil
+}
+
 // leftover is what stands before missing segments.
 type leftover struct {
-	segments int    // so many
+	segments int    // how many there are
 	chain    uint32 // at the end of the last
 	commit   uint64 // the highest of their hard states
 }
@@ -89,51 +114,71 @@ type leftover struct {
 // That is what a Release leaves that was cut short: of the segments that it removed any may be
 // there again. Nothing can be replayed from them, and etcd refuses the whole log as long as they
 // are there.
-func finishRelease(dir string, l *listing, before leftover, gap error, o Options) error {
-	// A segment begins above all that was committed before it, and goes on from another chain if
-	// others stood between. One for which that is not so is under a number that is not its own, and
-	// what stands before it may be needed.
-	next := &l.segments[before.segments]
-	seed, known, err := readSeed(next)
-	if err != nil {
+func finishRelease(k *lockedLog, before leftover, gap error) error {
+	d := k.logDir()
+	next := k.segments[before.segments]
+	if ok, err := k.followsRelease(&next, before); err != nil {
 		return fmt.Errorf("wal: %s: %w", next.name, err)
-	}
-	if !known || seed == before.chain || before.commit >= next.index {
-		o.Logger.Warn("wal: segments are missing, but not because of a Release: those before them are kept", "dir", dir, "error", gap)
+	} else if !ok {
+		d.warn("segments are missing, but not because of a Release: those before them are kept", "error", gap)
 		return nil
 	}
-	dropped := l.segments[:before.segments]
-	d := logDir{fs: o.FS, path: dir, logger: o.Logger}
-	for _, s := range dropped {
-		err := d.removeCopies(l.copies, s.name)
+	first := k.of(next.seq)
+	if first == nil {
+		var err error
+		if first, err = d.lock(next); err != nil {
+			return err
+		}
+	}
+	defer closeAll(k.begin(first))
+	for _, s := range k.segments[:before.segments] {
+		err := d.removeCopies(k.copies, s.name)
 		if err == nil {
 			err = d.remove(s.name)
 		}
 		if err != nil {
 			// The log can do without it being gone.
-			o.Logger.Warn("wal: a segment that a Release would have removed cannot be removed", "dir", dir, "segment", s.name, "error", err)
+			d.warn("a segment that a Release would have removed cannot be removed", "segment", s.name, "error", err)
 			return nil
 		}
-		o.Logger.Warn("wal: removed a segment as a Release that was cut short would have", "dir", dir, "segment", s.name, "because", gap)
-		s.file.Close()
-		l.segments = l.segments[1:]
+		d.warn("removed a segment as a Release that was cut short would have", "segment", s.name, "because", gap)
+		k.segments = k.segments[1:]
 	}
-	if o.NoSync {
+	if k.opts.NoSync {
 		return nil
 	}
-	if err := fileutil.SyncDir(o.FS, dir); err != nil {
+	if err := fileutil.SyncDir(k.fsys, k.dir); err != nil {
 		return fmt.Errorf("wal: %w", err)
 	}
 	return nil
 }
 
-// releasable returns the segments that Release may remove.
-func (w *Writer) releasable(index uint64) []*openSegment {
+// followsRelease reports whether a Release that was cut short has removed what is missing between a
+// segment and those before it.
+//
+// A segment begins above all that was committed before it, and goes on from another chain if
+// others stood between. One for which that is not so is under a number that is not its own, and
+// what stands before it may be needed.
+func (k *lockedLog) followsRelease(next *segment, before leftover) (bool, error) {
+	if before.commit >= next.index {
+		return false, nil
+	}
+	s, err := k.listing.open(next)
+	if err != nil {
+		return false, err
+	}
+	defer k.listing.close(s)
+	seed, known, err := readSeed(s)
+	return known && seed != before.chain, err
+}
+
+// releasable returns the segments that Release may remove, and the one after them.
+func (w *Writer) releasable(index uint64) (dropped []segment, first segment) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	newest := w.snapshots.Newest(w.history.State.Commit)
 	if newest < 0 {
-		return nil
+		return nil, segment{}
 	}
 	record := w.snapshots[newest]
 	w.snapshots = append(w.snapshots[:0:0], w.snapshots[newest:]...)
@@ -143,5 +188,5 @@ func (w *Writer) releasable(index uint64) []*openSegment {
 			keep = i
 		}
 	}
-	return w.segments[:keep]
+	return w.segments[:keep], w.segments[keep]
 }

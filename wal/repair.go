@@ -41,7 +41,7 @@ func PlanRepair(dir string, opts *Options) (*Plan, error) {
 		switch f.Verdict {
 		case Passed:
 		case Torn, TornUnproven, Unborn:
-			e := end{verdict: f.Verdict, offset: f.Offset, rest: f.Rest}
+			e := judgement{ending: ending{offset: f.Offset}, verdict: f.Verdict, rest: f.Rest}
 			p.Verdict, p.Segment, p.Offset, p.Bytes, p.Because = f.Verdict, f.Segment, e.from(), e.rest-e.from(), f.Because
 			if p.Bytes > 0 {
 				p.Copy = copyName(p.Segment, p.Offset, report.Copies)
@@ -67,25 +67,26 @@ func (p *Plan) Apply() error {
 		return nil
 	}
 	o := p.opts.withDefaults() // of a Plan that is not from PlanRepair
-	l, err := lockLog(o.FS, p.Dir)
+	o.SegmentSize = 0          // leave the file as long as it is
+	k, err := lockLog(p.Dir, o)
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	if err := l.sync(p.Dir, o); err != nil {
+	defer k.locks.close()
+	if err := k.syncNames(); err != nil {
 		return err
 	}
-	s := newScanner(&l)
+	s := k.scan()
 	for _, err := range s.records() {
 		if err != nil && !isGap(err) {
 			return err
 		}
 	}
-	if name := s.segments[s.end.segment].name; name != p.Segment || s.end.from() != p.Offset || s.end.verdict != p.Verdict || s.end.rest-s.end.from() != p.Bytes {
+	j := &s.end
+	if k.segments[j.segment].name != p.Segment || j.from() != p.Offset || j.verdict != p.Verdict || j.rest-j.from() != p.Bytes {
 		return fmt.Errorf("wal: %s: %w: plan the repair again", p.Dir, ErrChanged)
 	}
-	o.SegmentSize = 0 // leave the file as long as it is
-	if _, err := recoverTail(p.Dir, &l, s.end, o, true); err != nil {
+	if _, err := recoverTail(k, j, true); err != nil {
 		return err
 	}
 	report, err := Check(p.Dir, &p.opts)

@@ -2,482 +2,378 @@ package wal
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"iter"
 
-	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/walpb"
 )
 
-// scanner reads the frames of the segments of one log in order, and says what the log's end is.
-// Records, Check, Open and Repair all read with it, so that what a log means is decided once.
+// scanner reads the segments of one log in order, and judges the place where the good frames of
+// each end. Records, Check, Open and Repair all read with it, so that what a log means is decided
+// once.
+//
+// It opens a segment when it comes to the end of the one before, and closes it when it leaves it,
+// so it has two open at most.
 type scanner struct {
-	segments []openSegment
+	files    opener
+	segments []segment
 	preceded bool // by segments that are not to be read
 	mark     mark // which the log reaches, or its end is lost
-	window   window
-	resume   bool // go on behind damage, wherever a record vouches for itself
+	resumes  bool // go on after damage, wherever a record vouches for itself
 
-	// What the records so far add up to, as far as frames are concerned.
-	chain    uint32
-	seeded   bool // chain is known
-	metadata []byte
+	frames  frames       // of the segment that was entered last
+	entered int          // the number of segments that were entered
+	next    *openSegment // the one to enter next, if it is open already
+	removed bool         // segments before next were removed while the log was read
+
+	metadata []byte // of the last head
 	named    bool   // metadata is known
-	ident    uint32 // the identity of the current segment
-	ours     bool   // the last good record carried a header_crc
-	unpadded bool   // the segment has a frame that an etcd 2 wrote, which did not pad
-	entry    place  // of the last entry; none was read if it has no segment
-	state    place  // of the last hard state
+	entry    latest // entry and hard state
+	state    latest
 
-	end end
+	end judgement // of the segment that was entered last; before it is judged, only its position and the end before are set
 }
 
-// end is where a log stops being good, and what that means.
-type end struct {
-	segment int // its position in scanner.segments
-	offset  int64
-	chain   uint32
-	ident   uint32
-	head    bool // offset is in the head
-	state   bool // the segment holds a hard state
+// opener opens the segments of a log for a scanner.
+type opener interface {
+	open(*segment) (*openSegment, error)
+	close(*openSegment)
+	// relist returns the segments that are there now from a sequence number on. Some that were
+	// listed may have been removed since.
+	relist(seq uint64) ([]segment, error)
+}
+
+// judgement is what it means that the good frames of a segment end at a place.
+type judgement struct {
+	ending
+	segment int  // its position in the listing
+	head    bool // the place is in the head
 	verdict Verdict
 	because string
 	kind    Kind
 	detail  string
-	rest    int64 // where the last byte that is not zero ends, at or above offset
-	before  *end  // that of the segment before
+	rest    int64  // where the last byte that is not zero ends, at or above the place
+	before  ending // that of the segment before, if there is one
 }
 
 // from returns where the bytes begin that Open and Repair remove: an unborn segment goes whole.
-func (e *end) from() int64 {
-	if e.verdict == Unborn {
+func (j *judgement) from() int64 {
+	if j.verdict == Unborn {
 		return 0
 	}
-	return e.offset
+	return j.offset
 }
 
-// fault is why a frame is not good.
-type fault struct {
-	kind   Kind
-	detail string
+// latest is the last message of a type that was read, or as much of it as a search needs.
+type latest struct {
+	known bool   // there was one, or there is certainly none
+	first []byte // its first bytes; of none there are none
 }
 
-// newScanner returns a scanner of the segments of a listing, which are open.
-func newScanner(l *listing) *scanner {
-	return &scanner{segments: l.segments, preceded: l.preceded, mark: l.mark}
+func (l *latest) take(data []byte) {
+	l.known, l.first = true, append(l.first[:0], data[:min(len(data), maxHead)]...)
+}
+
+func newScanner(l *listing, files opener) *scanner {
+	s := &scanner{files: files, segments: l.segments, preceded: l.preceded, mark: l.mark}
+	s.entry.known = !l.preceded && l.segments[0].seq == 0 // a log begins without
+	s.state.known = s.entry.known
+	return s
 }
 
 // records yields every good record, then, if the log's end is not a legal one, an error: a
 // *CorruptError, or what the file system said. The data of a record is valid until the next is
-// asked for. A log that goes on behind missing segments yields the error at the gap, and, if it is
-// asked on, the records behind it. Once records has returned because the log ended, s.end tells
-// how.
+// asked for. A log that goes on after missing segments yields the error at the gap, and, if it is
+// asked on, the records after it. Once records has returned because the log ended, s.end says how.
 func (s *scanner) records() iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		for i := range s.segments {
-			if !s.segment(i, yield) {
+		defer s.close()
+		for {
+			seg, err := s.ahead()
+			if err != nil {
+				s.end.verdict = Unreadable
+				yield(Record{}, err)
+				return
+			}
+			if seg == nil {
+				return
+			}
+			s.enter(seg)
+			if !s.segment(yield) {
 				return
 			}
 		}
 	}
 }
 
-// segment yields the records of one segment. It reports whether to go on with the next.
-func (s *scanner) segment(i int, yield func(Record, error) bool) bool {
-	seg := &s.segments[i]
-	s.window.reset(seg.file, seg.size)
-	var before *end
-	if i > 0 {
-		e := s.end
-		e.before, before = nil, &e
+// ahead opens the segment after the one that was entered last, and returns it; nil if there is
+// none. If a Release has removed it, the log is listed again, and the next one that is there takes
+// its place.
+func (s *scanner) ahead() (_ *openSegment, err error) {
+	const tries = 5
+	for try := 1; s.next == nil && s.entered < len(s.segments); try++ {
+		want := &s.segments[s.entered]
+		s.next, err = s.files.open(want)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) || try == tries {
+			return s.next, err
+		}
+		there, err := s.files.relist(want.seq)
+		if err != nil {
+			return nil, err
+		}
+		s.removed = s.removed || len(there) > 0 && there[0].seq != want.seq
+		s.segments = append(s.segments[:s.entered:s.entered], there...)
 	}
-	s.end = end{segment: i, before: before}
-	var (
-		offset int64
-		count  int
-		again  int64 = -1 // where a frame that was not good was read a second time
-		record       = Record{Segment: seg.name}
-	)
+	return s.next, nil
+}
+
+// enter leaves the segment that was entered last for the next.
+func (s *scanner) enter(seg *openSegment) {
+	s.leave()
+	before := s.frames.ending
+	s.frames.begin(seg)
+	s.end = judgement{segment: s.entered, before: before}
+	s.entered++
+	s.next, s.removed = nil, false
+}
+
+func (s *scanner) leave() {
+	if seg := s.frames.seg; seg != nil {
+		s.frames.seg = nil
+		s.files.close(seg)
+	}
+}
+
+func (s *scanner) close() {
+	s.leave()
+	if s.next != nil {
+		s.files.close(s.next)
+		s.next = nil
+	}
+}
+
+// segment yields the records of the segment that was entered. It reports whether to go on with the
+// next.
+func (s *scanner) segment(yield func(Record, error) bool) bool {
 	for {
-		size, bad, err := s.frame(seg, offset, count, &record)
-		if err != nil {
-			yield(Record{}, fmt.Errorf("wal: offset %d: %w", offset, err))
-			s.end.verdict = Unreadable
-			return false
-		}
-		if size > 0 {
-			s.end.state = s.end.state || record.Type == walpb.TypeState
-			if !yield(record, nil) {
-				return false
-			}
-			offset += size
-			count++
-			continue
-		}
-		cerr, err := s.stop(seg, offset, count, bad)
-		if err != nil {
-			yield(Record{}, fmt.Errorf("wal: %w", err))
-			return false
-		}
-		if cerr == nil {
-			return true
-		}
-		if again != offset {
-			// A log that is being written may have gained the frame, and what proves it durable,
-			// since it was read.
-			again = offset
-			s.window.reset(seg.file, seg.size)
-			continue
-		}
-		if !yield(Record{}, cerr) {
-			return false
-		}
-		if cerr.Kind == MissingSegment {
-			s.seeded, s.ours, s.entry, s.state = false, false, place{}, place{}
-			return true
-		}
-		if !s.resume {
-			return false
-		}
-		s.ident = s.end.ident
-		next, chain, ok, err := newSeeker(seg, s.ident, offset, s.unpadded).resync(offset)
-		if err != nil {
-			yield(Record{}, fmt.Errorf("wal: %w", err))
-			return false
-		}
-		s.chain, s.seeded = chain, ok
+		why, ok := s.good(yield)
 		if !ok {
+			return false
+		}
+		err := s.judge(why)
+		switch {
+		case err == nil:
+			return true
+		case s.end.verdict != Unreadable && s.frames.again():
+			continue
+		case !yield(Record{}, err):
+			return false
+		case s.end.kind == MissingSegment:
+			s.forget()
+			return true
+		case s.end.verdict == Unreadable || !s.resumes:
+			return false
+		}
+		if found, err := s.resume(); err != nil {
+			yield(Record{}, fmt.Errorf("wal: %w", err))
+			return false
+		} else if !found {
 			return true
 		}
-		offset, count = next, max(count, 2)
 	}
 }
 
-// frame reads the frame at an offset of the current segment into r and returns its size. If there
-// is no good one, the size is 0 and bad says why; its kind is 0 at the very end of the file. count
-// is how many records the segment has so far.
-func (s *scanner) frame(seg *openSegment, offset int64, count int, r *Record) (size int64, bad fault, err error) {
-	left := s.window.size - offset
-	if left == 0 {
-		return 0, fault{}, nil
-	}
-	if left < wordSize {
-		return 0, fault{ShortFile, fmt.Sprintf("%d bytes", left)}, nil
-	}
-	b, err := s.window.at(offset, wordSize)
-	if err != nil {
-		return s.shrunk(err)
-	}
-	word := binary.LittleEndian.Uint64(b)
-	if word == 0 {
-		return 0, fault{kind: ZeroLength}, nil
-	}
-	length, pad, ok := parseLengthWord(word)
-	if !ok {
-		return 0, fault{BadLength, fmt.Sprintf("length word %016x", word)}, nil
-	}
-	if length > left-wordSize-int64(pad) {
-		return 0, fault{BadLength, fmt.Sprintf("a record of %d bytes, but the file ends after %d", length, left-wordSize)}, nil
-	}
-	if length > maxLength {
-		return 0, fault{BadLength, fmt.Sprintf("a record of %d bytes, more than this machine can address", length)}, nil
-	}
-	if b, err = s.window.at(offset+wordSize, int(length)+pad); err != nil {
-		return s.shrunk(err)
-	}
-	for _, c := range b[length:] {
-		if c != 0 {
-			return 0, fault{BadPadding, fmt.Sprintf("% x", b[length:])}, nil
+// good yields the good records up to the first frame that is not, and returns why it is not. It is
+// not ok if reading is over.
+func (s *scanner) good(yield func(Record, error) bool) (why fault, ok bool) {
+	record := Record{Segment: s.frames.seg.name}
+	for {
+		good, why, err := s.frames.read(&record)
+		if err != nil {
+			s.end.verdict = Unreadable
+			yield(Record{}, fmt.Errorf("wal: offset %d: %w", s.frames.offset, err))
+			return fault{}, false
+		}
+		if good {
+			why = s.objects(&record)
+			good = why.kind == 0
+		}
+		if !good {
+			return why, true
+		}
+		s.take(&record)
+		if !yield(record, nil) {
+			return fault{}, false
 		}
 	}
-	r.Offset = offset
-	r.Size = wordSize + length + int64(pad)
-	if bad := s.record(seg, word, count, b[:length:length], r); bad.kind != 0 {
-		return 0, bad, nil
-	}
-	return r.Size, fault{}, nil
 }
 
-// shrunk turns the error of a read behind the end of a file into the end of that file: a log that
-// is being written was cut while it was read.
-func (s *scanner) shrunk(err error) (int64, fault, error) {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return 0, fault{ShortFile, "the file became shorter while it was read"}, nil
-	}
-	return 0, fault{}, err
-}
-
-// record decodes the record of a frame, checks all that is known about it, and takes it into the
-// chain.
-func (s *scanner) record(seg *openSegment, word uint64, count int, b []byte, r *Record) (bad fault) {
-	if err := r.Record.Unmarshal(b); err != nil {
-		return fault{BadRecord, err.Error()}
-	}
-	ident := s.ident
-	if r.Offset == 0 {
-		ident = identity(seg.seq, r.CRC)
-	}
-	if r.Vouched && !sabotaged(noHeaderCRC) {
-		sum, err := headSum(&r.Record, headerSeed(ident, r.Offset, word), b)
-		if err != nil || sum != r.HeaderCRC {
-			return fault{BadHeader, fmt.Sprintf("stored %08x, computed %08x", r.HeaderCRC, sum)}
-		}
-	}
-	if r.Type == walpb.TypeCRC {
-		if r.Data != nil {
-			return fault{BadRecord, "a checksum record with data"}
-		}
-		if s.seeded && r.CRC != s.chain {
-			kind := BadChecksum
-			if r.Offset == 0 {
-				kind = BadSeed
-			}
-			return fault{kind, fmt.Sprintf("stored %08x, computed %08x", r.CRC, s.chain)}
-		}
-	} else if s.seeded {
-		if sum := walpb.Checksum(s.chain, r.Data); sum != r.CRC {
-			return fault{BadChecksum, fmt.Sprintf("stored %08x, computed %08x", r.CRC, sum)}
-		}
-	}
-	switch {
-	case r.Type < walpb.TypeMetadata || r.Type > walpb.TypeSnapshot:
-		return fault{Contradiction, "record of unknown type " + r.Type.String()}
-	case count == 0 && r.Type != walpb.TypeCRC:
-		return fault{BadHead, "the first record is of type " + r.Type.String() + ", not crc"}
-	case count == 1 && r.Type != walpb.TypeMetadata:
-		return fault{BadHead, "the second record is of type " + r.Type.String() + ", not metadata"}
-	case count == 2 && seg.seq == 0 && !emptySnapshot(r):
-		return fault{BadHead, "the third record of the first segment is not that of the empty snapshot"}
+// objects returns why a record that its segment calls good cannot follow the segments before, or
+// contradicts the mark.
+func (s *scanner) objects(r *Record) fault {
+	switch before := &s.end.before; {
+	case r.Offset == 0 && before.seeded && r.CRC != before.chain:
+		return fault{BadSeed, fmt.Sprintf("stored %08x, computed %08x", r.CRC, before.chain)}
 	case r.Type == walpb.TypeMetadata && s.named && !bytes.Equal(r.Data, s.metadata):
 		return fault{Contradiction, "metadata differs from that of the segments before"}
-	case s.mark.contradicts(s.metadata, seg.seq, r):
+	case s.mark.contradicts(s.metadata, s.frames.seg.seq, r):
 		return fault{Contradiction, s.mark.String()}
-	case r.Type == walpb.TypeMetadata && count == 1:
-		s.metadata, s.named = append(s.metadata[:0], r.Data...), true
-		ident = walpb.Checksum(ident, r.Data)
-	case r.Type == walpb.TypeMetadata && count > 1:
-		return fault{Contradiction, "metadata outside the head of a segment"}
-	}
-	s.ident = ident
-	s.chain, s.seeded = r.CRC, true
-	s.ours = r.Vouched
-	s.unpadded = s.unpadded && r.Offset > 0 || r.Size%wordSize != 0
-	switch r.Type {
-	case walpb.TypeEntry:
-		s.entry = place{seg.name, r.Offset}
-	case walpb.TypeState:
-		s.state = place{seg.name, r.Offset}
 	}
 	return fault{}
 }
 
-// headSum returns what the header_crc of a decoded record must be. Where the record has no fields
-// but ours, which is nearly always, the fields are at hand, and need not be looked for in its bytes
-// again.
-func headSum(r *walpb.Record, seed uint32, b []byte) (uint32, error) {
-	if r.Size() != len(b) {
-		return walpb.HeadSum(seed, b)
+// take goes on after a good record.
+func (s *scanner) take(r *Record) {
+	s.frames.take(r)
+	switch r.Type {
+	case walpb.TypeMetadata:
+		s.metadata, s.named = append(s.metadata[:0], r.Data...), true
+	case walpb.TypeEntry:
+		s.entry.take(r.Data)
+	case walpb.TypeState:
+		s.state.take(r.Data)
 	}
-	dataLen := len(r.Data)
-	if r.Data == nil {
-		dataLen = -1
-	}
-	return r.HeadSum(seed, dataLen), nil
 }
 
-// stop judges the place where the good frames of a segment end. It returns the error that the
-// records end with, or nil if the segment's end is a legal one. count is how many records the
-// segment has before it.
-func (s *scanner) stop(seg *openSegment, offset int64, count int, bad fault) (*CorruptError, error) {
-	i := s.end.segment
-	last := i == len(s.segments)-1
-	head := count < headRecords(seg.seq)
-	ident := s.ident
-	if count < 2 {
-		// Take the head for the one that ought to be there, so that records behind it can be told
-		// from strangers.
-		ident = walpb.Checksum(identity(seg.seq, s.chain), s.metadata)
+// forget makes nothing known of the log so far but its metadata: other segments stood between it
+// and the next.
+func (s *scanner) forget() {
+	s.frames.seeded, s.frames.ours = false, false
+	s.entry, s.state = latest{}, latest{}
+}
+
+// resume looks for good frames after the place that was judged, and reports whether there are any.
+func (s *scanner) resume() (found bool, err error) {
+	f := &s.frames
+	f.ident = s.end.ident
+	next, chain, found, err := newSeeker(f.seg, f.ident, f.offset, f.unpadded).resync(f.offset)
+	if found {
+		f.resume(next, chain)
+	} else {
+		f.seeded = false
 	}
-	e := evidenceOf(noFrame, inLast)
-	e.head, e.prior, e.ours = answerTo(head), answerTo(i > 0 || s.preceded), answerTo(s.ours)
-	if bad.kind == Contradiction {
+	return found, err
+}
+
+// judge decides what it means that the good frames of the segment end where they do, which s.end
+// then says. It returns the error that the records end with: nil if that is a legal end.
+func (s *scanner) judge(why fault) error {
+	f := &s.frames
+	j := &s.end
+	j.ending, j.kind, j.detail = f.ending, why.kind, why.detail
+	j.head = f.count < headRecords(f.seg.seq)
+	if f.count < 2 {
+		// Take the head for the one that ought to be there, so that records after it can be told
+		// from strangers.
+		j.ident = walpb.Checksum(identity(f.seg.seq, f.chain), s.metadata)
+	}
+	next, err := s.ahead()
+	if err != nil {
+		j.verdict = Unreadable
+		return err
+	}
+	e, at, err := s.evidence(next)
+	if err != nil {
+		j.verdict = Unreadable
+		return fmt.Errorf("wal: %w", err)
+	}
+	j.verdict, j.because = decide(e)
+	if !j.verdict.bad() {
+		return nil
+	}
+	c := &CorruptError{Segment: f.seg.name, Offset: j.offset, Kind: j.kind, Detail: j.detail, Because: j.because}
+	if e.proof == witnessed || e.proof == linked {
+		c.Because += fmt.Sprintf(", at %d", at)
+	}
+	if j.kind != MissingSegment {
+		return c
+	}
+	c.Segment, c.Offset = next.name, 0
+	if s.removed {
+		c.Detail += ", removed while the log was read"
+		return removed{c}
+	}
+	return c
+}
+
+// removed is the error of segments that a Release removed while the log was read: a gap, and an
+// fs.ErrNotExist.
+type removed struct{ *CorruptError }
+
+func (removed) Is(target error) bool { return target == fs.ErrNotExist }
+func (r removed) Unwrap() error      { return r.CorruptError }
+
+// evidence collects what is known of the place where good frames end. next is the segment that
+// follows, or nil. at is the offset of the record that is the proof.
+func (s *scanner) evidence(next *openSegment) (e evidence, at int64, err error) {
+	f, j := &s.frames, &s.end
+	e = evidenceOf(noFrame, inLast)
+	e.head, e.prior, e.ours = answerTo(j.head), answerTo(j.segment > 0 || s.preceded), answerTo(j.ours)
+	if j.kind == Contradiction {
 		e.stop = contradicts
 	}
-	k := newSeeker(seg, ident, offset, s.unpadded)
-	if last {
-		var err error
-		if k.before, err = s.before(); err != nil {
-			return nil, err
-		}
+	k := newSeeker(f.seg, j.ident, f.offset, f.unpadded)
+	if next == nil {
+		var found found
+		k.before = s.before()
+		found, err = k.search(f.offset, f.ours, f.chain)
+		e.proof, at, j.rest = found.proof, found.at, found.rest
+	} else {
+		j.rest, err = k.extent(f.offset)
 	}
-	found, err := k.search(offset, last, s.ours)
 	if err != nil {
-		return nil, err
+		return e, 0, err
 	}
-	e.rest, e.proof = answerTo(found.rest > offset), found.proof
-	if last && e.proof == noProof && e.rest == yes {
-		if e.proof, err = k.unlike(offset, s.chain); err != nil {
-			return nil, err
-		}
-	}
-	at, kind, detail := seg.name, bad.kind, bad.detail
-	if last && e.proof == noProof && s.mark.beyond(s.metadata, seg.seq, offset) {
+	e.rest = answerTo(j.rest > f.offset)
+	if next == nil && e.proof == noProof && s.mark.beyond(s.metadata, f.seg.seq, f.offset) {
 		e.proof = marked
 		if e.rest == no {
-			kind, detail = LostEnd, s.mark.String()
+			j.kind, j.detail = LostEnd, s.mark.String()
 		}
 	}
-	if sabotaged(zeroIsTheEnd) && bad.kind == ZeroLength {
+	if sabotaged(zeroIsTheEnd) && j.kind == ZeroLength {
 		e.rest, e.proof = no, noProof
 	}
-	if !last {
-		next := &s.segments[i+1]
-		e.where = inEarlier
-		switch seed, ok, err := readSeed(next); {
-		case err != nil:
-			return nil, err
-		case next.seq != seg.seq+1 && e.rest == no:
-			e.where = inGap
-			at, kind = next.name, MissingSegment
-			detail = fmt.Sprintf("%016x to %016x", seg.seq+1, next.seq-1)
-		case ok && seed != s.chain && e.rest == no:
-			e.seed = differs
-			kind = BadSeed
-			detail = fmt.Sprintf("it ends with checksum %08x, %s begins with %08x", s.chain, next.name, seed)
-		case ok && seed == s.chain:
-			e.seed = fits
-		}
+	if next != nil {
+		err = s.compare(next, &e)
 	}
-	verdict, because := decide(e)
-	s.end = end{segment: i, offset: offset, chain: s.chain, ident: ident, head: head, state: s.end.state,
-		verdict: verdict, because: because, kind: kind, detail: detail, rest: found.rest, before: s.end.before}
-	if !verdict.bad() {
-		return nil, nil
+	return e, at, err
+}
+
+// compare adds to the evidence what the next segment says of the end of this one.
+func (s *scanner) compare(next *openSegment, e *evidence) error {
+	j, seg := &s.end, s.frames.seg
+	e.where = inEarlier
+	seed, ok, err := readSeed(next)
+	switch {
+	case err != nil:
+		return err
+	case next.seq != seg.seq+1 && e.rest == no:
+		e.where = inGap
+		j.kind = MissingSegment
+		j.detail = fmt.Sprintf("%016x to %016x", seg.seq+1, next.seq-1)
+	case ok && seed != j.chain && e.rest == no:
+		e.seed = differs
+		j.kind = BadSeed
+		j.detail = fmt.Sprintf("it ends with checksum %08x, %s begins with %08x", j.chain, next.name, seed)
+	case ok && seed == j.chain:
+		e.seed = fits
 	}
-	if e.proof == witnessed || e.proof == linked {
-		because += fmt.Sprintf(", at %d", found.at)
-	}
-	if kind == MissingSegment {
-		offset = 0
-	}
-	return &CorruptError{Segment: at, Offset: offset, Kind: kind, Detail: detail, Because: because}, nil
+	return nil
 }
 
 // before returns what is known of the log up to where it was read.
-func (s *scanner) before() (b before, err error) {
-	begins := !s.preceded && s.segments[0].seq == 0 // without entry and hard state
-	b.entry, b.state = begins && s.entry.segment == "", begins && s.state.segment == ""
-	var e walpb.Entry
-	if err := s.again(s.entry, e.UnmarshalHead, &b.entry); err != nil {
-		return b, err
+func (s *scanner) before() (b before) {
+	b.entry, b.state = s.entry.known, s.state.known
+	if first := s.entry.first; len(first) > 0 {
+		var e walpb.Entry
+		b.entry = e.UnmarshalHead(first) == nil
+		b.last = e.Index
 	}
-	b.last = e.Index
-	return b, s.again(s.state, b.hard.Unmarshal, &b.state)
-}
-
-// again decodes a record that was read, and sets whether it could, if there is one.
-func (s *scanner) again(at place, unmarshal func([]byte) error, ok *bool) error {
-	if at.segment == "" {
-		return nil
+	if first := s.state.first; len(first) > 0 {
+		b.state = b.hard.Unmarshal(first) == nil
 	}
-	i := s.end.segment
-	for s.segments[i].name != at.segment {
-		i--
-	}
-	k := newSeeker(&s.segments[i], 0, at.offset, s.unpadded)
-	h, whole, err := k.frame(&k.links, at.offset)
-	if err != nil || !whole {
-		return err
-	}
-	*ok, err = k.message(&h, unmarshal)
-	return err
-}
-
-// headRecords returns of how many records the head of a segment is.
-func headRecords(seq uint64) int {
-	if seq == 0 {
-		return 3 // with the record of the empty snapshot
-	}
-	return 2
-}
-
-// emptySnapshot reports whether a record is that of the empty snapshot, from which a log can be
-// replayed when it has no other.
-func emptySnapshot(r *Record) bool {
-	var s walpb.Snapshot
-	return r.Type == walpb.TypeSnapshot && unmarshal(r, &s) == nil && s.Index == 0 && s.Term == 0
-}
-
-// readSeed returns the checksum that a segment says it goes on from. It is not ok if the segment's
-// first frame is not whole, which the scan of that segment will find.
-func readSeed(seg *openSegment) (seed uint32, ok bool, err error) {
-	k := newSeeker(seg, 0, 0, false)
-	k.heads.chunk = pageSize // there is one of these for each segment, and it takes only the first frame
-	f, ok, err := k.frame(&k.heads, 0)
-	if err != nil || !ok || f.Type != walpb.TypeCRC {
-		return 0, false, err
-	}
-	return f.CRC, true, nil
-}
-
-// window is a part of a file in memory, which moves forward.
-type window struct {
-	file   fileutil.File
-	size   int64
-	offset int64 // of buf[0]
-	buf    []byte
-	chunk  int // how much to read at once; 0 is windowSize
-}
-
-// windowSize is how much is read at once: enough to make system calls cheap, and within a
-// processor's cache.
-const windowSize = 256 << 10
-
-// reset makes the window one of another file, and keeps its memory.
-func (w *window) reset(f fileutil.File, size int64) {
-	w.file, w.size, w.offset, w.buf = f, size, 0, w.buf[:0]
-}
-
-// at returns the n bytes at an offset, which stay valid until the next call. The caller has
-// compared them with the size of the file. The error is io.ErrUnexpectedEOF if the file is shorter
-// now.
-func (w *window) at(offset int64, n int) ([]byte, error) {
-	if from := offset - w.offset; from >= 0 && from+int64(n) <= int64(len(w.buf)) {
-		return w.buf[from : from+int64(n)], nil
-	}
-	if err := w.move(offset, n); err != nil {
-		return nil, err
-	}
-	return w.buf[:n], nil
-}
-
-// move makes offset the window's first byte, and reads at least n bytes.
-func (w *window) move(offset int64, n int) error {
-	chunk := w.chunk
-	if chunk == 0 {
-		chunk = windowSize
-	}
-	want := int(min(int64(max(n, chunk)), w.size-offset))
-	kept := 0
-	if from := offset - w.offset; from >= 0 && from < int64(len(w.buf)) {
-		kept = copy(w.buf, w.buf[from:])
-	}
-	if cap(w.buf) < want {
-		// Segments are of different sizes: not a new one for each that is a little larger.
-		room := max(want, min(2*cap(w.buf), chunk))
-		w.buf = append(make([]byte, 0, room), w.buf[:kept]...)
-	}
-	w.buf, w.offset = w.buf[:want], offset
-	got, err := w.file.ReadAt(w.buf[kept:], offset+int64(kept))
-	w.buf = w.buf[:kept+got]
-	if kept+got >= n {
-		return nil
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
+	return b
 }

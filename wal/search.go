@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"iter"
 
 	"github.com/stele-wal/stele/walpb"
 )
@@ -21,6 +22,11 @@ type seeker struct {
 	ident  uint32
 	step   int64 // between places at which a frame may begin
 	before before
+
+	// Of the candidates that are being looked through:
+	skip int64 // none begins before this
+	rest int64 // where the last byte that is not zero ends, as far as was read
+	err  error // of the file system, which ended them
 }
 
 // before is what is known of the log before the place. It tells that something is missing between
@@ -42,9 +48,9 @@ type head struct {
 	dataLen int   // -1: none
 }
 
-// found is what stands behind a place.
+// found is what stands after a place.
 type found struct {
-	rest  int64 // where the last byte that is not zero ends; the place itself if all are zero. With a proof, or before the last segment, a lower bound
+	rest  int64 // where the last byte that is not zero ends; the place itself if all are zero. With a witness, a lower bound
 	proof proof
 	at    int64 // the record that is the proof
 }
@@ -63,138 +69,155 @@ func newSeeker(seg *openSegment, ident uint32, from int64, unpadded bool) *seeke
 	return s
 }
 
-// search reads from a place to the end of the file. If the segment is not the last one it needs no
-// proof. ours says that the last good record before the place is of a writer that leaves witnesses.
-func (s *seeker) search(from int64, last, ours bool) (found, error) {
-	f := found{rest: from, proof: noProof}
-	var (
-		run   struct{ at, end int64 } // the last run of linked frames that proves a later batch
-		after int64                   // where the last frame ends that stands after that run and is not of it
-		skip  = from                  // no frame is looked for before this
-	)
-	err := s.eachBlock(from, func(offset int64, block []byte) error {
-		n := nonZero(block)
-		if n == 0 {
-			return nil
+// extent returns where a byte ends that is not zero, of those from a place on; the place itself if
+// all are zero.
+func (s *seeker) extent(from int64) (int64, error) {
+	for offset, block := range s.eachBlock(from) {
+		if n := nonZero(block); n > 0 {
+			return offset + int64(n), nil
 		}
-		f.rest = offset + int64(n)
-		if !last {
-			return io.EOF
-		}
-		for i := max(0, skip-offset); i < int64(n); i += s.step {
-			if !plausible(block[i:]) {
-				continue
-			}
-			h, ok, err := s.frame(&s.heads, offset+i)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				continue
-			}
-			end := int64(0) // of what is data, whatever it looks like
-			switch {
-			case h.Vouched && s.vouched(&h):
-				if int64(h.SyncedTo) > from {
-					f.proof, f.at = witnessed, h.offset
-					return io.EOF
-				}
-				end = h.next
-			case !h.Vouched:
-				var later bool
-				if later, end, err = s.run(h); err != nil {
-					return err
-				}
-				if later {
-					run.at, run.end, after = h.offset, end, 0
-				} else {
-					after = max(after, h.next, end)
-				}
-				if h.offset == from {
-					// Its two lengths agree, so it is what was written here, though not all of it
-					// is there.
-					end = max(end, h.next)
-				}
-			}
-			i = max(i, end-offset-s.step)
-			skip = offset + i + s.step
-		}
-		return nil
-	})
-	// Linked frames go on to the end of what is written, unless a crash tore the last batch. If
-	// they do not, and other frames do, they may be a value that holds a piece of a log. Where we
-	// write, plain frames are either what an etcd has appended since, which then go on to the end,
-	// or bytes of somebody's data.
-	if f.proof == noProof && run.end > 0 && (run.end >= f.rest || !ours && after < f.rest) {
-		f.proof, f.at = linked, run.at
 	}
-	if err == io.EOF {
-		err = nil
+	return from, s.err
+}
+
+// search looks in the last segment for a proof that a place had been durable. chain is that of the
+// records before it; ours says that the last of these is of a writer that leaves witnesses.
+func (s *seeker) search(from int64, ours bool, chain uint32) (f found, err error) {
+	var runs runs
+	for h := range s.candidates(from) {
+		switch {
+		case h.Vouched && s.vouched(&h):
+			if int64(h.SyncedTo) > from {
+				return found{s.rest, witnessed, h.offset}, nil
+			}
+			s.skip = max(s.skip, h.next) // that is data, whatever it looks like
+		case !h.Vouched:
+			later, end, err := s.run(h)
+			if err != nil {
+				return f, err
+			}
+			runs.take(&h, later, end)
+			if h.offset == from {
+				// Its two lengths agree, so it is what was written here, though not all of it is
+				// there.
+				end = max(end, h.next)
+			}
+			s.skip = max(s.skip, end)
+		}
+	}
+	f = found{rest: s.rest, proof: noProof}
+	switch {
+	case s.err != nil:
+		return f, s.err
+	case runs.prove(s.rest, ours):
+		f.proof, f.at = linked, runs.at
+	case f.rest > from:
+		f.proof, err = s.unlike(from, chain)
 	}
 	return f, err
 }
 
-// resync returns the first place after from at which good frames begin again, and the chain there.
-func (s *seeker) resync(from int64) (next int64, chain uint32, ok bool, err error) {
-	err = s.eachBlock(from, func(offset int64, block []byte) error {
-		for i := int64(0); i < int64(len(block)); i += s.step {
-			if !plausible(block[i:]) {
-				continue
-			}
-			h, ok, err := s.frame(&s.heads, offset+i)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				continue
-			}
-			good := h.Vouched && s.vouched(&h)
-			if !h.Vouched {
-				if _, good, err = s.link(&h); err != nil {
-					return err
-				}
-			}
-			if good {
-				next, chain = h.next, h.CRC
-				return io.EOF
-			}
-		}
-		return nil
-	})
-	if err == io.EOF {
-		return next, chain, next > 0, nil
-	}
-	return 0, 0, false, err
+// runs keeps, of the runs of linked frames that were found, the last that is of more than one
+// batch.
+type runs struct {
+	at, end int64 // where it begins and ends; none was found if end is 0
+	after   int64 // where the last frame ends that stands after it and is not of it
 }
 
-// eachBlock calls fn with the bytes from an offset to the end of the file, in order, but for holes.
-// fn returns io.EOF to stop.
-func (s *seeker) eachBlock(from int64, fn func(offset int64, block []byte) error) error {
-	for offset := from; offset < s.size; {
-		next, err := s.blocks.file.NextData(offset)
-		if err != nil {
-			return err
-		}
-		// Stay in step: a frame begins a multiple of a word behind the place, wherever the data
-		// begins.
-		offset += (max(next, offset) - offset) / wordSize * wordSize
-		if offset >= s.size {
-			return nil
-		}
-		n := int(min(windowSize, s.size-offset))
-		block, err := s.blocks.at(offset, n)
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil // the file became shorter while it was read
-		}
-		if err != nil {
-			return err
-		}
-		if err := fn(offset, block); err != nil {
-			return err
-		}
-		offset += int64(n)
+// take takes the next run, which begins with h and ends at end, or the frame h alone if end is 0.
+func (r *runs) take(h *head, later bool, end int64) {
+	if later {
+		*r = runs{at: h.offset, end: end}
+	} else {
+		r.after = max(r.after, h.next, end)
 	}
-	return nil
+}
+
+// prove reports whether the run is a proof, where the bytes that are not zero end at rest.
+//
+// Linked frames go on to the end of what is written, unless a crash tore the last batch. If they do
+// not, and other frames do, they may be a value that holds a piece of a log. Where we write, plain
+// frames are either what an etcd has appended since, which then go on to the end, or bytes of
+// somebody's data.
+func (r *runs) prove(rest int64, ours bool) bool {
+	return r.end > 0 && (r.end >= rest || !ours && r.after < rest)
+}
+
+// resync returns the first place after from at which good frames begin again, and the chain there.
+func (s *seeker) resync(from int64) (next int64, chain uint32, ok bool, err error) {
+	for h := range s.candidates(from) {
+		good := h.Vouched && s.vouched(&h)
+		if !h.Vouched {
+			if _, good, err = s.link(&h); err != nil {
+				return 0, 0, false, err
+			}
+		}
+		if good {
+			return h.next, h.CRC, true, nil
+		}
+	}
+	return 0, 0, false, s.err
+}
+
+// candidates yields, from a place on, whatever may be the head of a frame. The loop may raise
+// s.skip. Once all were seen s.err says whether the file could be read.
+func (s *seeker) candidates(from int64) iter.Seq[head] {
+	return func(yield func(head) bool) {
+		s.skip, s.rest = from, from
+		for offset, block := range s.eachBlock(from) {
+			n := int64(nonZero(block))
+			if n == 0 {
+				continue
+			}
+			s.rest = offset + n
+			for i := max(0, s.skip-offset); i < n; i = max(i+s.step, s.skip-offset) {
+				if !plausible(block[i:]) {
+					continue
+				}
+				h, ok, err := s.frame(&s.heads, offset+i)
+				if err != nil {
+					s.err = err
+					return
+				}
+				if ok && !yield(h) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// eachBlock yields the bytes from an offset to the end of the file, in order, but for holes. Once
+// it has, s.err says whether the file could be read.
+func (s *seeker) eachBlock(from int64) iter.Seq2[int64, []byte] {
+	return func(yield func(int64, []byte) bool) {
+		for offset := from; offset < s.size; {
+			next, err := s.blocks.file.NextData(offset)
+			if err != nil {
+				s.err = err
+				return
+			}
+			// Stay in step: a frame begins a multiple of a word after the place, wherever the data
+			// begins.
+			offset += (max(next, offset) - offset) / wordSize * wordSize
+			if offset >= s.size {
+				return
+			}
+			n := int(min(windowSize, s.size-offset))
+			block, err := s.blocks.at(offset, n)
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				return // the file became shorter while it was read
+			}
+			if err != nil {
+				s.err = err
+				return
+			}
+			if !yield(offset, block) {
+				return
+			}
+			offset += int64(n)
+		}
+	}
 }
 
 // nonZero returns where the last byte of b that is not zero ends.

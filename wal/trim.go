@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/stele-wal/stele/fileutil"
@@ -15,66 +15,66 @@ import (
 // the listing.
 //
 // What it removes it keeps a copy of. On a full disk it does without, unless strict, where the
-// verdict is Torn: these records are ours, and nobody was told that they are durable.
-func recoverTail(dir string, l *listing, e end, o Options, strict bool) (end, error) {
-	name := l.segments[len(l.segments)-1].name
+// verdict is Torn: these records are ours, and were not acknowledged.
+func recoverTail(k *lockedLog, j *judgement, strict bool) (ending, error) {
+	name, o := k.last().name, &k.opts
 	// The spares first: on a full disk, theirs is the space for the copy.
-	for _, name := range l.spares {
-		if err := o.FS.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return e, fmt.Errorf("wal: %w", err)
+	for _, name := range k.spares {
+		if err := k.fsys.Remove(filepath.Join(k.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return ending{}, fmt.Errorf("wal: %w", err)
 		}
 	}
-	copied, err := setAside(dir, l, e, o.FS)
+	copied, err := setAside(k, j)
 	what := "trimmed"
-	dispensable := e.verdict == Torn && !sabotaged(refuseFull) || sabotaged(dropUnproven)
+	dispensable := j.verdict == Torn && !sabotaged(refuseFull) || sabotaged(dropUnproven)
 	if fileutil.IsFull(err) && dispensable && !strict {
 		copied, err, what = "", nil, "trimmed without a copy, for which there is no space"
 	}
 	if err != nil {
-		return e, err
+		return ending{}, err
 	}
-	next, err := trimTail(dir, l, e, o, copied)
-	if err != nil || e.verdict == Clean {
-		return next, err
+	end, err := trimTail(k, j, copied)
+	if err != nil || j.verdict == Clean {
+		return end, err
 	}
-	o.Logger.Warn("wal: "+e.verdict.String()+" end of the log "+what, "dir", dir, "segment", name,
-		"offset", e.from(), "bytes", e.rest-e.from(), "copy", copied, "reason", e.kind.String()+" "+e.detail, "because", e.because)
+	o.Logger.Warn("wal: "+j.verdict.String()+" end of the log "+what, "dir", k.dir, "segment", name,
+		"offset", j.from(), "bytes", j.rest-j.from(), "copy", copied, "reason", j.kind.String()+" "+j.detail, "because", j.because)
 	if f := o.Observer.Trimmed; f != nil {
-		f(name, e.from(), e.rest-e.from(), copied)
+		f(name, j.from(), j.rest-j.from(), copied)
 	}
-	return next, nil
+	return end, nil
 }
 
 // setAside keeps what is about to go, in a file beside the segment, and returns its name. An unborn
 // segment becomes that file.
-func setAside(dir string, l *listing, e end, fsys fileutil.FS) (copied string, err error) {
-	last, from := &l.segments[len(l.segments)-1], e.from()
-	if e.verdict == Clean || from == e.rest {
+func setAside(k *lockedLog, j *judgement) (copied string, err error) {
+	last, from := k.last(), j.from()
+	if j.verdict == Clean || from == j.rest {
 		return "", nil
 	}
-	copied = copyName(last.name, from, l.copies)
-	path := filepath.Join(dir, copied)
-	if e.verdict == Unborn {
-		err = fsys.Rename(filepath.Join(dir, last.name), path)
+	copied = copyName(last.name, from, k.copies)
+	path := filepath.Join(k.dir, copied)
+	if j.verdict == Unborn {
+		err = k.fsys.Rename(filepath.Join(k.dir, last.name), path)
 		if err == nil {
 			// Zeros follow, and have space reserved. A crash may give the file its name back, so it
 			// ends where a segment can.
-			err = last.file.Truncate(toPage(e.rest))
+			err = last.file.Truncate(toPage(j.rest))
 		}
 		if err != nil {
 			err = fmt.Errorf("wal: set the unborn segment aside: %w", err)
 		}
 		return copied, err
 	}
-	err = fileutil.ReplaceFile(fsys, path, 0o600, func(w io.Writer) error {
-		_, err := io.Copy(w, io.NewSectionReader(last.file, from, e.rest-from))
+	err = fileutil.ReplaceFile(k.fsys, path, 0o600, func(w io.Writer) error {
+		_, err := io.Copy(w, io.NewSectionReader(last.file, from, j.rest-from))
 		return err
 	})
 	if fileutil.IsFull(err) {
 		const more = 1 << 20 // for the name and the inode: xfs and btrfs give these out by the hundred
-		need := toPage(e.rest-from) + more
+		need := toPage(j.rest-from) + more
 		return "", fmt.Errorf("wal: %s: offset %d: no space for a copy of the torn tail, %d bytes, which is not removed without one: free %d bytes: %w",
-			last.name, from, e.rest-from, need, err)
+			last.name, from, j.rest-from, need, err)
 	}
 	if err != nil {
 		return "", fmt.Errorf("wal: keep a copy of the torn tail: %w", err)
@@ -83,21 +83,20 @@ func setAside(dir string, l *listing, e end, fsys fileutil.FS) (copied string, e
 }
 
 // trimTail removes what a crash left, for good.
-func trimTail(dir string, l *listing, e end, o Options, copied string) (end, error) {
-	last := &l.segments[len(l.segments)-1]
-	if e.verdict == Unborn {
+func trimTail(k *lockedLog, j *judgement, copied string) (ending, error) {
+	e, rest, o := j.ending, j.rest, &k.opts
+	if j.verdict == Unborn {
 		if copied == "" {
-			if err := o.FS.Remove(filepath.Join(dir, last.name)); err != nil {
+			if err := k.fsys.Remove(filepath.Join(k.dir, k.last().name)); err != nil {
 				return e, fmt.Errorf("wal: %w", err)
 			}
 		}
-		last.file.Close()
-		l.segments = l.segments[:len(l.segments)-1]
-		last = &l.segments[len(l.segments)-1]
-		e = *e.before
+		k.dropLast()
+		e, rest = j.before, j.before.offset
 	}
+	last := k.last()
 	// Only zeros may follow the end, so that no old frame is ever taken for a new one.
-	err := zero(last.file, e.offset, e.rest)
+	err := zero(last.file, e.offset, rest)
 	if fileutil.IsFull(err) { // where what is there is not written in its place
 		err = last.file.Truncate(e.offset)
 	}
@@ -107,7 +106,7 @@ func trimTail(dir string, l *listing, e end, o Options, copied string) (end, err
 	var space error
 	if e.offset < o.SegmentSize {
 		if space = last.file.Preallocate(o.SegmentSize); space != nil {
-			o.Logger.Warn("wal: no space to make the last segment as long as it will be", "dir", dir, "segment", last.name, "error", space)
+			o.Logger.Warn("wal: no space to make the last segment as long as it will be", "dir", k.dir, "segment", last.name, "error", space)
 		}
 	}
 	if last.size, err = last.file.Size(); err != nil {
@@ -132,7 +131,7 @@ func trimTail(dir string, l *listing, e end, o Options, copied string) (end, err
 	if err := last.file.SyncData(); err != nil {
 		return e, fmt.Errorf("wal: %w", err)
 	}
-	if err := fileutil.SyncDir(o.FS, dir); err != nil {
+	if err := fileutil.SyncDir(k.fsys, k.dir); err != nil {
 		return e, fmt.Errorf("wal: %w", err)
 	}
 	// From here on, everything before the end is durable, and the end is the end.

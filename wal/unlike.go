@@ -39,7 +39,7 @@ func (s *seeker) unlike(from int64, chain uint32) (proof, error) {
 			return cutOff, nil
 		}
 	}
-	for data, end := range s.candidates(from, length, head) {
+	for data, end := range s.spans(from, length, head) {
 		ok, err := s.whole(from, head, data, end, chain)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return noProof, nil
@@ -51,11 +51,11 @@ func (s *seeker) unlike(from int64, chain uint32) (proof, error) {
 	return noProof, nil
 }
 
-// candidates yields where the data of a record may begin and end, of which the first bytes and the
+// spans yields where the data of a record may begin and end, of which the first bytes and the
 // length in its frame's length word are given. Either that length or the one that stands before the
 // data may be wrong, and so may the tags. The length word alone may be garbage that a crash has
 // left, where it is the last of its sector.
-func (s *seeker) candidates(from, length int64, head []byte) iter.Seq2[int64, int64] {
+func (s *seeker) spans(from, length int64, head []byte) iter.Seq2[int64, int64] {
 	return func(yield func(data, end int64) bool) {
 		end := from + wordSize + length
 		inFile := length > 0 && length <= s.size-from-wordSize

@@ -44,8 +44,10 @@ type Writer struct {
 	closed    bool
 	history   history.History
 	encoder   encoder
-	segments  []*openSegment  // that have their names, in order
-	snapshots history.Records // those from which the log might be replayed
+	segments  []segment        // that have their names, in order
+	locks     locks            // of these segments
+	found     []walpb.Snapshot // see Snapshots
+	snapshots history.Records  // those from which the log might be replayed
 
 	// One batch gathers while at most one other is being written and synced, so no byte of a batch
 	// is written before all of the batch before it is durable. Recovery relies on that: FORMAT.md,
@@ -70,14 +72,14 @@ const (
 
 // newWriter returns a Writer that goes on at the end of the last of the segments, which holds page,
 // the bytes of its last page.
-func newWriter(dir logDir, o Options, metadata []byte, segments []*openSegment, end int64, page []byte) *Writer {
-	w := &Writer{dir: dir, opts: o, metadata: metadata, segments: segments, ended: make(chan struct{})}
+func newWriter(dir logDir, o Options, metadata []byte, segments []segment, k locks, end int64, page []byte) *Writer {
+	w := &Writer{dir: dir, opts: o, metadata: metadata, segments: segments, locks: k, ended: make(chan struct{})}
 	w.marker = marker{dir: &w.dir, off: o.NoSync}
 	w.spare = spare{dir: &w.dir, size: o.SegmentSize, background: o.Background, observer: o.Observer.Spare, fail: w.failUnlocked}
 	w.waiting[0].L, w.waiting[1].L = &w.mu, &w.mu
 	w.worker.init(w)
 	w.encoder = encoder{plain: o.PlainEtcd, claims: !o.PlainEtcd && !o.NoSync, claimed: -1}
-	last := segments[len(segments)-1]
+	last := k.last()
 	w.gathering = &batch{number: 1, seg: last, base: end / pageSize * pageSize, start: end}
 	w.gathering.content.append(page)
 	w.idle = &batch{}

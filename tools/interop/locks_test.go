@@ -69,7 +69,9 @@ func TestEtcdCannotOpenALogThatIsOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Each segment by itself, and the spares: etcd opens only those that it needs.
+		// The first segment, the last two, and the spares: etcd opens only those that it needs, and
+		// the last is always among them.
+		names = slices.Compact(slices.Concat(names[:1], names[max(0, len(names)-2):]))
 		spares, err := filepath.Glob(filepath.Join(dir, "*.tmp"))
 		if err != nil || len(spares) == 0 {
 			t.Fatalf("no spare: %v", err)
@@ -109,7 +111,10 @@ func TestNoMomentOfACutLetsEtcdIn(t *testing.T) {
 		if err != nil {
 			in = append(in, err)
 		}
-		for _, name := range names {
+		for i, name := range names {
+			if 0 < i && i < len(names)-2 {
+				continue // FORMAT.md, chapter 12
+			}
 			f, err := fileutil.TryLockFile(filepath.Join(dir, name), os.O_WRONLY, 0o600)
 			if err == nil {
 				f.Close()

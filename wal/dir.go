@@ -156,17 +156,33 @@ func (l *listing) open(seg *segment) (*openSegment, error) { return l.openFile(s
 // close closes a segment. There is nothing to learn from closing a file that was only read.
 func (l *listing) close(seg *openSegment) { seg.file.Close() }
 
-// locked reports whether a process has the log open to write it.
+// locked reports whether a process has the log open to write it: whether the last segment is locked.
+// If the log was cut since it was listed, another is the last by now.
 func (l *listing) locked() (bool, error) {
-	last, err := l.open(&l.segments[len(l.segments)-1])
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil // a Release has removed it since
+	last := l.segments[len(l.segments)-1]
+	for {
+		locked, err := l.asksLock(&last)
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil // a Release has removed it since
+		}
+		if locked || err != nil {
+			return locked, err
+		}
+		now, err := l.relist(last.seq + 1)
+		if err != nil || len(now) == 0 {
+			return false, err
+		}
+		last = now[len(now)-1]
 	}
+}
+
+func (l *listing) asksLock(seg *segment) (bool, error) {
+	s, err := l.open(seg)
 	if err != nil {
 		return false, err
 	}
-	defer l.close(last)
-	return last.file.Locked()
+	defer l.close(s)
+	return s.file.Locked()
 }
 
 // relist returns the segments that are there now, from a sequence number on.

@@ -100,7 +100,7 @@ func BenchmarkSaveConcurrently(b *testing.B) {
 func BenchmarkRecords(b *testing.B) {
 	dir := filepath.Join(b.TempDir(), "wal")
 	const total = 128 << 20
-	fill(b, dir, total, 1024)
+	writeLog(b, dir, total, 1024)
 	b.Run("Records", func(b *testing.B) {
 		b.SetBytes(total)
 		b.ReportAllocs()
@@ -131,8 +131,8 @@ func BenchmarkRecords(b *testing.B) {
 	})
 }
 
-// fill writes a log with total bytes of data in entries of size bytes.
-func fill(tb testing.TB, dir string, total, size int) {
+// writeLog writes a log with total bytes of data in entries of size bytes.
+func writeLog(tb testing.TB, dir string, total, size int) {
 	w, err := wal.Create(dir, []byte("fill"), &wal.Options{NoSync: true})
 	if err != nil {
 		tb.Fatal(err)

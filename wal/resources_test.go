@@ -49,7 +49,7 @@ func TestRecordsOfALargeLogAllocateLittle(t *testing.T) {
 		t.Log("256 MiB; -long makes it 1 GiB")
 	}
 	dir := filepath.Join(t.TempDir(), "wal")
-	fill(t, dir, total, 4096)
+	writeLog(t, dir, total, 4096)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	n := 0
@@ -74,7 +74,7 @@ func TestRecordsOfALargeLogAllocateLittle(t *testing.T) {
 func TestReplayTakesLittleMoreThanTheData(t *testing.T) {
 	const total = 64 << 20
 	dir := filepath.Join(t.TempDir(), "wal")
-	fill(t, dir, total, 1024)
+	writeLog(t, dir, total, 1024)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -12,7 +12,7 @@ import (
 // do not see each other.
 func lock(fd uintptr) error {
 	err := unix.FcntlFlock(fd, unix.F_OFD_SETLK, wholeFile())
-	if errors.Is(err, unix.EINVAL) { // a kernel before 3.15; etcd falls back alike
+	if errors.Is(err, unix.EINVAL) { // a kernel before 3.15; etcd does the same then
 		err = unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB)
 	}
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {

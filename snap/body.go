@@ -137,7 +137,7 @@ func readHeader(f io.ReaderAt, size int64) (b Body, identity uint32, length int6
 }
 
 // strange returns the error of a file that does not begin as a body does, for the reason that is
-// given. It is damage, and not ErrForeign, if the header is good but for the magic and the version,
+// given. It is damage, and not ErrForeign, if the header is good except the magic and the version,
 // or if the file is not of a later version and ends as only a body does.
 func strange(f io.ReaderAt, size int64, fixed []byte, reason string) error {
 	foreign := fmt.Errorf("%w: %s", ErrForeign, reason)

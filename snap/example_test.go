@@ -23,8 +23,8 @@ func tempDir() (dir string, remove func()) {
 	return dir, func() { os.RemoveAll(dir) }
 }
 
-// A snapshot takes the place of the log before it, and a restart begins with it: with the newest,
-// or should that be damaged with the one before.
+// A snapshot takes the place of the log before it, and a restart begins with it: with the newest
+// or, if that is damaged, with the one before.
 func Example() {
 	dir, remove := tempDir()
 	defer remove()

@@ -15,7 +15,7 @@ type Listing struct {
 	Bodies    []uint64 // indexes, the newest first
 	Partials  []uint64 // indexes of unfinished bodies, the newest first
 	Broken    []string // the names of files that were set aside
-	Strays    []string // names that end like one of the above and are none
+	Strays    []string // names that end like one of the above but are not
 
 	temporary []string // what ReplaceFile leaves if a crash interrupts it
 }

@@ -118,7 +118,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		if err := got.Unmarshal(want.Append(nil)); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" { // nil is told from empty
+		if diff := cmp.Diff(want, got); diff != "" { // nil is not empty
 			t.Fatal(diff)
 		}
 	})
@@ -189,8 +189,8 @@ func TestChecksumOfZeroIsOne(t *testing.T) {
 		v, _ := binary.Uvarint(b[1:])
 		return uint32(v)
 	}
-	// A checksum is linear in the bits of what it is of, but for a constant: so the data that give
-	// 0 can be solved for.
+	// A checksum is linear in the bits of what it covers, except for a constant: so the data that
+	// give 0 can be solved for.
 	type row struct{ bit, effect uint32 }
 	var rows []row
 	for i := range 32 {

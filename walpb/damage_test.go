@@ -41,7 +41,7 @@ func decodeAll(t interface {
 }
 
 // checkHead checks that UnmarshalHead takes b if and only if it is a record without unknown fields,
-// and then as Unmarshal does, but for the data, which need not be there.
+// and then as Unmarshal does, except for the data, which need not be there.
 func checkHead(t interface {
 	Helper()
 	Fatalf(string, ...any)

@@ -2,7 +2,7 @@ package walpb
 
 import "encoding/binary"
 
-// UnmarshalHead sets *r, but for Data, to the record of size bytes that begins with b, and returns
+// UnmarshalHead sets *r, except Data, to the record of size bytes that begins with b, and returns
 // the length of its data, -1 if it has none. b must hold all that stands before the content of
 // data; the content is not looked at. It is for looking at many places where a record may begin,
 // few of which have one.

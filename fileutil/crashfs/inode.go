@@ -270,7 +270,7 @@ func (n *inode) dropCache() {
 	n.live = trim(n.live)
 }
 
-// fits reports whether a sector is zero but for its first n bytes.
+// fits reports whether a sector is zero after its first n bytes.
 func fits(s *sector, n int64) bool {
 	if s == nil || n >= sectorSize {
 		return true

@@ -7,7 +7,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// What etcd puts into a log, as far as it can be told from the bytes alone: enough for one line
+// What etcd puts into a log, as far as the bytes alone show it: enough for one line
 // about each entry. The numbers are those of etcd's messages. Nothing here fails: what is not
 // understood is shown as bytes.
 

@@ -128,7 +128,7 @@ func TestBadInputIsNamed(t *testing.T) {
 	}
 }
 
-// brokenFS fails operations on names that end as told.
+// brokenFS fails operations on names with a suffix.
 type brokenFS struct {
 	fileutil.FS
 	suffix string

@@ -47,5 +47,5 @@ func (h *history) alive() {
 func (h *history) plight() string {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	return fmt.Sprintf("fuzz: nothing has happened for %v (seed %d)\n\t%s\n\n%s", h.campaign.patience, h.seed, strings.Join(h.trace.Lines(), "\n\t"), stacks)
+	return fmt.Sprintf("crash: nothing has happened for %v (seed %d)\n\t%s\n\n%s", h.campaign.patience, h.seed, strings.Join(h.trace.Lines(), "\n\t"), stacks)
 }

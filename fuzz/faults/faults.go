@@ -30,7 +30,7 @@ type Config struct {
 	// There are the same with every seed.
 	Seed uint64
 
-	// Only, if not empty, is the name of the one run to do, as a FaultFailure has it.
+	// Only, if not empty, is the name of the one run to do, as a Failure has it.
 	Only string
 
 	// Every takes one run of so many, in order, so that a sample of all can be had: others with the
@@ -72,7 +72,7 @@ const (
 type Failure struct {
 	Verdict oracle.Verdict
 	Detail  string
-	Run     string // its name; FaultConfig.Only takes it
+	Run     string // its name; Config.Only takes it
 	Seed    uint64
 	Trace   []string // what was done
 }
@@ -184,8 +184,8 @@ func (r run) String() string {
 // Run has every operation of the file system fail, once or from then on, in every way that it
 // can fail, while a log and a store of snapshots are created, written, cut, released, opened,
 // checked, repaired and read; and has the program stop, call again, go on or start again, with and
-// without a power cut. It looks for what [FaultConfig] lists as verdicts. The result is of use with
-// an error too. The error is the first failure, a *FaultFailure; nil if there was none.
+// without a power cut. It looks for what the verdicts say. The result is of use with
+// an error too. The error is the first failure, a *Failure; nil if there was none.
 func Run(cfg Config) (Result, error) {
 	cfg.Every, cfg.Failures, cfg.Workers = max(cfg.Every, 1), max(cfg.Failures, 1), max(cfg.Workers, 1)
 	if cfg.Cuts <= 0 {
@@ -267,7 +267,7 @@ func (c *campaign) plan() ([]run, error) {
 		}
 	}
 	if len(runs) == 0 {
-		return nil, fmt.Errorf("fuzz: there is no run %s", c.cfg.Only)
+		return nil, fmt.Errorf("faults: there is no run %s", c.cfg.Only)
 	}
 	return runs, nil
 }

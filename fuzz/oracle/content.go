@@ -10,6 +10,7 @@ import (
 // OwnTypes are types of entries that are none of raft's.
 var OwnTypes = []walpb.EntryType{3, 127, 128, math.MaxInt32, -1, math.MinInt32}
 
+// IsOwn reports whether a type is none of raft's.
 func IsOwn(t walpb.EntryType) bool { return t < walpb.EntryNormal || t > walpb.EntryConfChangeV2 }
 
 // A Source gives entries, and remembers them. The zero source has given none.
@@ -79,7 +80,7 @@ func content(index, term uint64, scale int) walpb.Entry {
 	return e
 }
 
-// ConfState is raft's message in one of its forms. Most often, it has one voter.
+// ConfState returns raft's message in one of its forms. Most often, it has one voter.
 func ConfState(index uint64) []byte {
 	one := binary.AppendUvarint([]byte{0x08}, index%5+1)
 	switch index * 0x9e3779b97f4a7c15 >> 60 {

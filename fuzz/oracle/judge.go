@@ -133,16 +133,11 @@ func (m *Model) attempted(l *wal.Log) bool {
 
 // comesTo reports whether a log is what the first n records come to.
 func (m *Model) comesTo(l *wal.Log, n int) bool {
-	if StateRecord(l.State) != m.State(n) {
-		return false
+	if StateRecord(l.State) != m.State(n) || !bytes.Equal(l.Metadata, Metadata) {
+		return false // in short
 	}
 	want := Fold(m.Records[:n])
-	from := func(s Place) bool { return s.Record == SnapshotRecord(l.Snapshot) && s.Index <= want.State.Index }
-	if string(l.Metadata) != string(Metadata) || !slices.ContainsFunc(want.Snapshots, from) {
-		return false
-	}
-	same := func(e walpb.Entry, r Record) bool { return EntryRecord(e) == r }
-	return slices.EqualFunc(l.Entries, want.After(l.Snapshot.Index), same)
+	return want.Is(l)
 }
 
 // Indexes describes entries in a few characters.

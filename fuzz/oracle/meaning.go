@@ -3,20 +3,20 @@ package oracle
 import (
 	"slices"
 
+	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
 
 // Meaning is what records add up to.
 type Meaning struct {
-	Base, baseTerm uint64   // the snapshot that the log begins with
-	entries        []Record // consecutive, from base+1 on
-	State          Record
-	Snapshots      []Place // all records of snapshots
-	// The position of the record of a snapshot that waits for its commit, or -1.
-	Pending int
+	Base, baseTerm uint64   // of the snapshot that the log begins with
+	entries        []Record // consecutive, from Base+1 on
+	State          Record   // the last hard state
+	Snapshots      []Place  // all snapshot records
+	Pending        int      // the position of the snapshot record that waits for its commit, or -1
 }
 
-// Place is a record with its position.
+// A Place is a record with its position.
 type Place struct {
 	Record
 	At int
@@ -25,7 +25,7 @@ type Place struct {
 // Fold works out what records mean, in the plainest way there is. A snapshot that was installed
 // replaces the log when the commit reaches it.
 func Fold(records []Record) Meaning {
-	m := Meaning{Pending: -1, State: Record{Kind: walpb.TypeState}}
+	m := Meaning{Pending: -1, State: noState}
 	for i, r := range records {
 		switch r.Kind {
 		case walpb.TypeEntry:
@@ -71,6 +71,7 @@ func (m *Meaning) put(r Record) {
 	}
 }
 
+// Last returns the index of the last entry, or that of the snapshot before it.
 func (m *Meaning) Last() uint64 { return m.Base + uint64(len(m.entries)) }
 
 // Term returns the term of an entry; 0 if the log does not have it.
@@ -84,16 +85,14 @@ func (m *Meaning) Term(index uint64) uint64 {
 	return m.entries[index-m.Base-1].Term
 }
 
+// Has reports whether the log has an entry, or begins with its snapshot.
 func (m *Meaning) Has(index, term uint64) bool {
 	return index >= m.Base && index <= m.Last() && m.Term(index) == term
 }
 
 // After returns the entries after an index.
 func (m *Meaning) After(index uint64) []Record {
-	switch {
-	case index < m.Base:
-		return nil
-	case index >= m.Last():
+	if index < m.Base || index >= m.Last() {
 		return nil
 	}
 	return m.entries[index-m.Base:]
@@ -104,4 +103,13 @@ func (m *Meaning) After(index uint64) []Record {
 func (m *Meaning) Replayable(snapshot Record, held []Record) bool {
 	after := m.After(snapshot.Index)
 	return m.Base <= snapshot.Index && snapshot.Index <= m.State.Index && (len(after) == 0 || slices.Contains(held, after[0]))
+}
+
+// Is reports whether this is what a log says, which was replayed from one of the committed
+// snapshots.
+func (m *Meaning) Is(l *wal.Log) bool {
+	from := func(s Place) bool { return s.Record == SnapshotRecord(l.Snapshot) && s.Index <= m.State.Index }
+	same := func(e walpb.Entry, r Record) bool { return EntryRecord(e) == r }
+	return StateRecord(l.State) == m.State && slices.ContainsFunc(m.Snapshots, from) &&
+		slices.EqualFunc(l.Entries, m.After(l.Snapshot.Index), same)
 }

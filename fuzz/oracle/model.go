@@ -18,30 +18,22 @@ import (
 
 // A Model is what was attempted on a log, and how much of it must be there.
 type Model struct {
-	Records []Record
-	// The first Acked records must be there: they were acknowledged, or an Open has shown them.
-	Acked   int
-	Created bool // Create was acknowledged, or an Open has succeeded
+	Records []Record // those that were attempted
+	Acked   int      // the first Acked must be there: acknowledged, or shown by an Open
+	Created bool     // Create was acknowledged, or an Open has succeeded
 
-	// How many records stand before a segment, of those that a Release may remove.
-	Starts map[string]int
+	Starts map[string]int  // segment that the log may begin with -> records before it
 	Gone   map[string]bool // segments that must not come back: their Release was acknowledged
 }
 
+// NewModel returns that of a log that is about to be created. Every log begins with the record of
+// the empty snapshot.
 func NewModel() *Model {
-	// Every log begins with the record of the empty snapshot.
 	return &Model{Records: []Record{SnapshotRecord(walpb.Snapshot{})}, Starts: map[string]int{}, Gone: map[string]bool{}}
 }
 
 // State returns the hard state after the first n records.
-func (m *Model) State(n int) Record {
-	for i := n - 1; i >= 0; i-- {
-		if m.Records[i].Kind == walpb.TypeState {
-			return m.Records[i]
-		}
-	}
-	return Record{Kind: walpb.TypeState}
-}
+func (m *Model) State(n int) Record { return LastState(m.Records[:n], noState) }
 
 // Attempt adds a record that is about to be written. A hard state that changes nothing is none:
 // segments begin with such.
@@ -64,7 +56,7 @@ func (m *Model) MayRelease(s *Seen, index uint64) {
 		}
 	}
 	last := -1
-	at := func(s1 start) int { return s.Count - len(s.Records) + s1.at }
+	at := func(s1 Start) int { return s.Count - len(s.Records) + s1.at }
 	for i, start := range s.Starts {
 		var seq, first uint64
 		fmt.Sscanf(start.Segment, "%x-%x.wal", &seq, &first)

@@ -17,34 +17,39 @@ import (
 type Seen struct {
 	Records  []Record // those after the last gap; hard states that change nothing are left out
 	First    string   // the segment in which they begin
-	State    Record   // the hard state at its head
-	Starts   []start
-	Segments []string // all that are there
+	State    Record   // the hard state at the head of First
+	Starts   []Start  // the segments from First on, in order
+	Segments []string // all that are there, also those before the gap
 	Gap      bool     // segments are missing in between
 
+	// What the records mean; not set by ItsRecords.
 	Snapshots []walpb.Snapshot // the usable ones
-	logs      []*wal.Log       // replayed from each of them
 	Log       *wal.Log         // replayed from the newest of them, the last if there are several
+	logs      []*wal.Log       // replayed from each of them
 
-	Count int // how many records of the model that is; set by judge
+	Count int // Records are the last of the first Count records of the model; set by Judge
 
 	tape
 }
 
-// start is a segment, and how many of the records stand before it.
-type start struct {
+// A Start is where a segment begins.
+type Start struct {
 	Segment string
-	at      int
+	at      int // how many of Seen.Records stand before it
 }
 
 // Thorough is how much of a log is read.
 type Thorough int
 
+// From little to much.
 const (
 	ItsRecords Thorough = iota // record by record
-	ItsMeaning                 // and what Snapshots and Replay make of these records
-	// And what they make of a log that is read once more for each of them, as a program does that
-	// starts again.
+
+	// ItsMeaning is also what Snapshots and Replay make of the same records.
+	ItsMeaning
+
+	// AsARestart is also what they make of a log that is read again for each of them, as a program
+	// does that starts again.
 	AsARestart
 )
 
@@ -72,7 +77,7 @@ type tape struct {
 
 // gap is an error between two records.
 type gap struct {
-	before int // so many records
+	before int // how many records come before it
 	err    error
 }
 
@@ -125,9 +130,9 @@ func observeRecords(fsys fileutil.FS, dir string, keep bool) (*Seen, error) {
 			return nil, Failf(Refused, "records: %v", err)
 		}
 		if r.Offset == 0 {
-			s.Starts = append(s.Starts, start{r.Segment, len(s.Records)})
+			s.Starts = append(s.Starts, Start{r.Segment, len(s.Records)})
 			if s.First == "" {
-				s.First, s.State = r.Segment, Record{Kind: walpb.TypeState}
+				s.First, s.State = r.Segment, noState
 			}
 			head = 0
 		}
@@ -184,59 +189,20 @@ func (s *Seen) Next() (state walpb.HardState, last uint64) {
 
 // record takes the next record. In the head of the first segment a hard state is not news.
 func (s *Seen) record(r wal.Record, inHead bool) error {
-	var n Record
-	switch r.Type {
-	case walpb.TypeMetadata:
-		if !bytes.Equal(r.Data, Metadata) {
-			return fmt.Errorf("metadata %q", r.Data)
-		}
-		return nil
-	case walpb.TypeCRC:
-		return nil
-	case walpb.TypeEntry:
-		var e walpb.Entry
-		decode := e.Unmarshal
-		if r.Vouched {
-			decode = e.UnmarshalVouched // which takes types of our own
-		}
-		if err := decode(r.Data); err != nil {
-			return err
-		}
-		n = EntryRecord(e)
-	case walpb.TypeState:
-		var st walpb.HardState
-		if err := st.Unmarshal(r.Data); err != nil {
-			return err
-		}
-		n = StateRecord(st)
-		if n == s.Last() {
-			return nil
-		}
-		if inHead {
-			s.State = n
-			return nil
-		}
-	case walpb.TypeSnapshot:
-		var sn walpb.Snapshot
-		if err := sn.Unmarshal(r.Data); err != nil {
-			return err
-		}
-		n = SnapshotRecord(sn)
+	n, err := Decode(r.Record)
+	switch {
+	case err != nil:
+		return err
+	case r.Type == walpb.TypeMetadata && !bytes.Equal(r.Data, Metadata):
+		return fmt.Errorf("metadata %q", r.Data)
+	case r.Type == walpb.TypeMetadata, r.Type == walpb.TypeCRC:
+	case r.Type == walpb.TypeState && n == LastState(s.Records, s.State):
+	case r.Type == walpb.TypeState && inHead:
+		s.State = n
 	default:
-		return fmt.Errorf("a record of type %v", r.Type)
+		s.Records = append(s.Records, n)
 	}
-	s.Records = append(s.Records, n)
 	return nil
-}
-
-// Last returns the hard state so far.
-func (s *Seen) Last() Record {
-	for i := len(s.Records) - 1; i >= 0; i-- {
-		if s.Records[i].Kind == walpb.TypeState {
-			return s.Records[i]
-		}
-	}
-	return s.State
 }
 
 // Newest returns the usable snapshot record with the highest index, and of several the last.

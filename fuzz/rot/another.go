@@ -9,7 +9,7 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
-// ErrPanicked is in the error of a RotRecover whose program panicked.
+// ErrPanicked is in the error of a Recover whose program panicked.
 var ErrPanicked = errors.New("it panicked")
 
 // another returns what another program makes of a damaged log.
@@ -45,7 +45,7 @@ func (l *Log) goodFor(r Recover) error {
 		err = errors.New("it is not what was saved")
 	}
 	if err != nil {
-		return fmt.Errorf("fuzz: the log %s, before it is damaged, by the program to be judged: %w", l.Name, err)
+		return fmt.Errorf("rot: the log %s, before it is damaged, by the program to be judged: %w", l.Name, err)
 	}
 	return nil
 }

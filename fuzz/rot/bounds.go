@@ -35,11 +35,11 @@ func (cfg *Config) due() (d due) {
 			return d
 		}
 	}
-	d.sectors, d.files = 10_000, 1000 // of what RotLogs makes
+	d.sectors, d.files = 10_000, 1000 // of what Logs makes
 	return d
 }
 
-// excuses are what cannot be detected in which of the logs that RotLogs makes; FORMAT.md says it
+// excuses are what cannot be detected in which of the logs that Logs makes; FORMAT.md says it
 // in chapter 11. Without the mark it is the end of the log.
 var excuses = map[string][]Excuse{
 	"closed": nil,
@@ -68,7 +68,7 @@ const mostStatesAsEntries = 3
 //   - less than a third of the damage is refused, or less was done than there is to do: it does not
 //     reach the logs.
 //
-// Of logs that RotLogs has not made it knows less, and of what another program than package wal
+// Of logs that Logs has not made it knows less, and of what another program than package wal
 // makes of damage nothing.
 func (r *Result) Bounds() error {
 	var errs []error

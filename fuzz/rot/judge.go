@@ -135,7 +135,7 @@ const (
 
 func (i is) matches(b bool) bool { return i == either || (i == yes) == b }
 
-// outcomes are those of all evidence. The first row that matches decides.
+// outcomes are those of all evidence. Exactly one row matches.
 var outcomes = []struct {
 	// Open succeeds; other content is there; something is said; nothing is missing.
 	open, wrong, said, all is

@@ -26,7 +26,7 @@ type Log struct {
 	Name string
 
 	// Every is how many bits there are for one that [Rot] flips, and lengths for one that it cuts a
-	// file to, with RotConfig.Every 1. It is for large logs. 0 means 1.
+	// file to, with Config.Every 1. It is for large logs. 0 means 1.
 	Every int
 
 	files    map[string][]byte   // by name in the directory
@@ -47,7 +47,7 @@ type Log struct {
 type segment struct {
 	name string
 	end  int // where its last frame ends
-	said int // its first record, in RotLog.said
+	said int // its first record, in Log.said
 }
 
 // frame is a record, and where it stands.
@@ -55,7 +55,7 @@ type frame struct {
 	walpb.Record
 	segment      int
 	offset, size int
-	known        int // how many of RotLog.records are there up to this record
+	known        int // how many of Log.records are there up to this record
 }
 
 // NewLog takes a log for one that is to be damaged: the files of its directory, by name. Of the
@@ -67,7 +67,7 @@ func NewLog(name string, files map[string][]byte) (*Log, error) {
 		l.files[name] = crop(b)
 	}
 	if err := l.learn(); err != nil {
-		return nil, fmt.Errorf("fuzz: the log %s, before it is damaged: %w", l.Name, err)
+		return nil, fmt.Errorf("rot: the log %s, before it is damaged: %w", l.Name, err)
 	}
 	return l, nil
 }
@@ -111,8 +111,8 @@ func (l *Log) learn() error {
 		return err
 	}
 	l.metadata = bytes.Clone(report.Metadata)
-	var s oracle.Seen
-	claim := 0 // where the last batch begins, as the last witness says
+	var head oracle.Record // the hard state at the head of the log
+	claim := 0             // where the last batch begins, as the last witness says
 	for r, err := range wal.Records(dir, 0, o) {
 		if err != nil {
 			return err
@@ -127,21 +127,24 @@ func (l *Log) learn() error {
 		l.segments[segment].end = f.offset + f.size
 		claim = max(claim, int(f.SyncedTo))
 		if f.Type != walpb.TypeCRC {
-			n, err := recordOf(f.Record)
+			n, err := oracle.Decode(f.Record)
 			if err != nil {
 				return err
 			}
-			if inHead := len(l.said) == l.segments[segment].said+1 && segment == 0; n.Kind == walpb.TypeState && (n == s.Last() || inHead) {
-				s.State = n // no news
-			} else if n.Kind != walpb.TypeMetadata {
-				s.Records = append(s.Records, n)
+			inHead := segment == 0 && len(l.said) == 1
+			switch {
+			case n.Kind == walpb.TypeMetadata:
+			case n.Kind == walpb.TypeState && inHead:
+				head = n
+			case n.Kind == walpb.TypeState && n == oracle.LastState(l.records, head): // no news
+			default:
+				l.records = append(l.records, n)
 			}
-			f.known = len(s.Records)
+			f.known = len(l.records)
 			l.said = append(l.said, f)
 		}
 		l.frames = append(l.frames, f)
 	}
-	l.records = s.Records
 	l.batch = slices.IndexFunc(l.said, func(f frame) bool { return f.segment == len(l.segments)-1 && f.offset >= claim })
 	if l.batch < 0 || !l.frames[len(l.frames)-1].Vouched { // nothing says where it begins
 		l.batch = len(l.said)
@@ -149,31 +152,12 @@ func (l *Log) learn() error {
 	return nil
 }
 
-// recordOf returns what a record says.
-func recordOf(r walpb.Record) (oracle.Record, error) {
-	switch r.Type {
-	case walpb.TypeEntry:
-		var e walpb.Entry
-		err := e.Unmarshal(r.Data)
-		return oracle.EntryRecord(e), err
-	case walpb.TypeState:
-		var s walpb.HardState
-		err := s.Unmarshal(r.Data)
-		return oracle.StateRecord(s), err
-	case walpb.TypeSnapshot:
-		var s walpb.Snapshot
-		err := s.Unmarshal(r.Data)
-		return oracle.SnapshotRecord(s), err
-	}
-	return oracle.Record{Kind: r.Type}, nil
-}
-
 // saved makes known what was saved, which is more than the log says if segments were released. What
 // the log says must be the end of it.
 func (l *Log) saved(records []oracle.Record) error {
 	before := len(records) - len(l.records)
 	if before < 0 || !slices.Equal(records[before:], l.records) {
-		return fmt.Errorf("fuzz: the log %s does not say what was saved in it", l.Name)
+		return fmt.Errorf("rot: the log %s does not say what was saved in it", l.Name)
 	}
 	l.records = records
 	for i := range l.said {
@@ -198,7 +182,7 @@ func sequence(name string) string {
 
 // reading is what the readers gave of a log.
 type reading struct {
-	from, to int    // they gave RotLog.said[from:to]
+	from, to int    // they gave Log.said[from:to]
 	wrong    string // a record that was never written, or not there
 	gap, err error
 	last     string // the segment of the last good frame
@@ -300,10 +284,5 @@ func (l *Log) mean(disk *crashfs.FS, from, to int) (wrong string, reported error
 
 // means reports whether a log is what records mean, from one of their usable snapshots on.
 func (l *Log) means(log *wal.Log, want oracle.Meaning) bool {
-	from := func(s oracle.Place) bool {
-		return s.Record == oracle.SnapshotRecord(log.Snapshot) && s.Index <= want.State.Index
-	}
-	same := func(e walpb.Entry, r oracle.Record) bool { return oracle.EntryRecord(e) == r }
-	return bytes.Equal(log.Metadata, l.metadata) && oracle.StateRecord(log.State) == want.State &&
-		slices.ContainsFunc(want.Snapshots, from) && slices.EqualFunc(log.Entries, want.After(log.Snapshot.Index), same)
+	return bytes.Equal(log.Metadata, l.metadata) && want.Is(log)
 }

@@ -33,7 +33,7 @@ func Logs() ([]*Log, error) {
 	} {
 		l, err := s.run()
 		if err != nil {
-			return nil, fmt.Errorf("fuzz: make the log %s: %w", s.name, err)
+			return nil, fmt.Errorf("rot: make the log %s: %w", s.name, err)
 		}
 		logs = append(logs, l)
 	}

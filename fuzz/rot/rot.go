@@ -27,18 +27,18 @@ type Config struct {
 	// Seed is that of what is random: garbage, and which bits are flipped if not all are.
 	Seed uint64
 
-	// Logs are damaged, each by itself. The default is what RotLogs makes.
+	// Logs are damaged, each by itself. The default is what Logs makes.
 	Logs []*Log
 
 	// Every is how many single bits, words and lengths there are for one that is tried. The default
 	// is 1: all are. Damage to sectors and whole files is always done in full.
 	Every int
 
-	// Fault, if not 0, is the number of the one fault to do, as a RotFailure says it. Every then
+	// Fault, if not 0, is the number of the one fault to do, as a Failure says it. Every then
 	// means nothing.
 	Fault int
 
-	// Recover, if not nil, is judged in the place of package wal. See RotRecover.
+	// Recover, if not nil, is judged in the place of package wal. See Recover.
 	Recover Recover
 
 	// Workers is how many goroutines share the work. The default is 1. The result does not depend
@@ -74,7 +74,7 @@ type Result struct {
 // A Failure is damage on which a promise was broken.
 type Failure struct {
 	Log    string
-	Number int    // RotConfig.Fault, for the same Seed and Logs
+	Number int    // Config.Fault, for the same Seed and Logs
 	Fault  string // what was done
 	Detail string // what came of it
 }
@@ -87,12 +87,12 @@ func (f *Failure) Error() string {
 // are failures:
 //
 //   - other content than was saved, or less, and no reader says so, unless nothing could: see
-//     RotExcuse;
+//     Excuse;
 //   - called torn, or the end of the log, what a record that is still there says was durable;
 //   - Open changes a file of a log that it refuses, or drops bytes of which it keeps no copy;
 //   - Open, Check and Records do not agree; and any panic.
 //
-// The result is of use with an error too. The error is the first failure, a *RotFailure, of the log
+// The result is of use with an error too. The error is the first failure, a *Failure, of the log
 // and the number that come first; or that of making the logs, or that cfg.Recover does not read one
 // before it is damaged, or that no log has the fault cfg.Fault.
 func Run(cfg Config) (Result, error) {
@@ -141,7 +141,7 @@ func Run(cfg Config) (Result, error) {
 		return r, &r.Failures[0]
 	}
 	if cfg.Fault != 0 && r.States() == 0 {
-		return r, fmt.Errorf("fuzz: of %d logs none has a fault %d", len(cfg.Logs), cfg.Fault)
+		return r, fmt.Errorf("rot: of %d logs none has a fault %d", len(cfg.Logs), cfg.Fault)
 	}
 	return r, nil
 }

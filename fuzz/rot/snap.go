@@ -25,7 +25,7 @@ const snapDir = "snap"
 // the older one was found, and the damaged file is set aside; Silent if anything else was. There is
 // always an older one, so Refused is a failure too.
 //
-// seed is that of the garbage. The error is the first failure, a *RotFailure, or that of making the
+// seed is that of the garbage. The error is the first failure, a *Failure, or that of making the
 // snapshots.
 func Snapshots(seed uint64) (Result, error) {
 	began, r := time.Now(), newResult()
@@ -99,7 +99,7 @@ func (s *snapshots) newer(suffix string) (string, error) {
 		}
 	}
 	if len(names) != 2 {
-		return "", fmt.Errorf("fuzz: not two files that end in %s: %q", suffix, names)
+		return "", fmt.Errorf("rot: not two files that end in %s: %q", suffix, names)
 	}
 	return slices.Max(names), nil
 }

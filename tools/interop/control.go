@@ -25,7 +25,7 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A Control is etcd's own log package, for the campaigns of package fuzz to judge: what it does not
+// A Control is etcd's own log package, for the campaigns below fuzz to judge: what it does not
 // lose or get wrong there, they cannot see. It reads real files, in memory if the system has a
 // place for such. Its methods may be called concurrently, but not beside a log that etcd writes.
 type Control struct {

@@ -4,9 +4,9 @@
 // It has what its tests and cmd/bitflips share: histories that a raft member could have written
 // ([Generator]), the plain model of what such a history adds up to ([Model]), one way to write a
 // history with each of the two packages ([Ours], [Etcd]), and the count of what either says to each
-// flipped bit ([FlipOurs], [FlipEtcd]). [ControlRot] and [ControlCrashes] have the campaigns of
-// package fuzz judge etcd's package beside ours, on the same states, and [ControlOpened] what etcd
-// makes of a log after a crash that ours has opened; cmd/control prints what they count.
+// flipped bit ([FlipOurs], [FlipEtcd]). [ControlRot] and [ControlCrashes] have the campaigns
+// below fuzz judge etcd's package beside ours, on the same states, and [ControlOpened]
+// what etcd makes of a log after a crash that ours has opened; cmd/control prints what they count.
 // [RotUnmarked] says how much random damage to etcd's logs is cut off as torn, and how much of that
 // could have been known; cmd/unmarked prints it.
 //

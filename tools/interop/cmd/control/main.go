@@ -1,4 +1,4 @@
-// Control runs the campaigns of package fuzz over etcd's own log package, and over ours, and prints
+// Control runs the campaigns below fuzz over etcd's own log package, and over ours, and prints
 // what each made of the same states.
 //
 //	go run ./tools/interop/cmd/control [-stage rot|model|opened] [-every n] [-states n] [-seed n] [-json]

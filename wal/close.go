@@ -8,10 +8,13 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// Close makes durable all that was saved, appends the last witness, removes the spare and releases
-// the lock. It waits for what the Writer does in the background, callbacks of Append and a Release
-// at work among it. Any other Close waits for the first, and does nothing else. The error is the
-// first failure to write, if there was one, every time.
+// Close makes durable all that was saved, appends a last witness, removes the spare, and closes the
+// files, which releases their locks.
+//
+//   - It waits for callbacks of Append, for a Release at work, and for a task of Background that
+//     has started.
+//   - Any other Close waits for the first, and returns the same.
+//   - The error is the first failure of the Writer, if there was one.
 func (w *Writer) Close() (err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -25,8 +28,9 @@ func (w *Writer) Close() (err error) {
 		return w.usable()
 	}
 	defer close(w.ended)
-	w.closed = true // whatever comes from here on is turned away
-	// Each of these three steps is done also if what the one before calls does not return.
+	w.closed = true // from here on nothing is appended
+	// Each of the three steps is done even if code of the caller's does not return to the one
+	// before.
 	defer func() { err = w.closeFiles(err) }()
 	defer func() { err = w.settle() }()
 	for w.flushing || w.err == nil && w.durable < w.pendingNumber() {
@@ -52,7 +56,8 @@ func (w *Writer) settle() error {
 	return err
 }
 
-// closeFiles closes the segments. It returns what Close is to return; err is an error of settling.
+// closeFiles closes the segments and the directory. err is an error of settle; the result is that
+// of Close.
 func (w *Writer) closeFiles(err error) error {
 	if idle := w.enter(w.gathering.seg); idle != nil { // after a failure only
 		err = errors.Join(err, idle.file.Close())
@@ -65,9 +70,8 @@ func (w *Writer) closeFiles(err error) error {
 	return w.err
 }
 
-// lastWitness appends a record that says that all before it was synced. It need not be synced
-// itself: if it is lost, so is a proof, but nothing else. On a full disk there may be no room for
-// it.
+// lastWitness appends a record that says that all before it was synced. It is not synced itself: a
+// crash that takes it takes a proof and nothing else. On a full disk there may be no space for it.
 func (w *Writer) lastWitness() {
 	if !w.encoder.claims {
 		return
@@ -75,7 +79,7 @@ func (w *Writer) lastWitness() {
 	b := w.gathering
 	w.encoder.frame(b, walpb.TypeCRC, nil, nil)
 	b.seal()
-	w.err = errNotReturned // until it has
+	w.err = errNotReturned // if write does not return, it stays
 	err := w.write(b, false)
 	if fileutil.IsFull(err) {
 		w.dir.warn("the last record, which says that all before it was synced, has no space", "error", err)
@@ -84,11 +88,11 @@ func (w *Writer) lastWitness() {
 	w.err = err
 }
 
-// errNotReturned is the failure of a Writer that called code which did not return.
-var errNotReturned = errors.New("wal: an Observer, a callback of Append, the Logger's handler or the FS panicked, or called runtime.Goexit")
+// errNotReturned is the failure of a Writer that called code of its caller's which did not return.
+var errNotReturned = errors.New("wal: an Observer, a callback of Append, the Logger's handler, Background or the FS panicked, or called runtime.Goexit")
 
-// guard calls what may call code of the caller's. If that does not return, the Writer has failed.
-// The lock is held.
+// guard calls what may call code of the caller's. If that does not return, it ends the Writer. The
+// lock is held.
 func (w *Writer) guard(call func()) {
 	returned := false
 	defer func() {
@@ -107,9 +111,9 @@ func (w *Writer) failUnlocked(err error) {
 	w.fail(err)
 }
 
-// fail makes err the Writer's error, unless it has one already, and returns that. It is for
-// failures outside flush. The lock is held. If a batch is being flushed, those who wait hear of it
-// when that has come to its end.
+// fail makes err the Writer's error, unless it has one already, and returns the Writer's error. It
+// is for failures outside flush. All who wait are notified: at once, or, if a batch is being
+// flushed, by flushed. The lock is held.
 func (w *Writer) fail(err error) error {
 	if w.err != nil {
 		return w.err

@@ -6,11 +6,10 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A batch is what one sync will make durable: frames in whole pages, in the order in which they
-// were saved. It is encoded straight from the caller's values, and is written to its segment with
-// one write.
+// A batch is what one sync makes durable: frames, in the order in which they were saved. They are
+// encoded straight from the caller's values, and written to one segment with one write.
 type batch struct {
-	number uint64
+	number uint64 // one above that of the batch before it
 	seg    *openSegment
 	// spareName is the name that the file of seg still has until this batch is written, the first
 	// in seg. It is empty for every other batch.
@@ -19,9 +18,9 @@ type batch struct {
 	base    int64 // the offset in the segment of content, a multiple of pageSize
 	start   int64 // the offset in the segment of the first frame; all before it is durable
 	content pages // what the page at base holds before start, and then the frames
-	full    bool  // the segment is cut after this batch; only such a batch may be empty
+	full    bool  // the segment ends with this batch, which may be empty
 
-	must  bool          // a caller wants it durable
+	must  bool          // holds a call that must be durable; with PlainEtcd it takes no other
 	acked []func(error) // called once it is, in the order in which Append appended
 }
 
@@ -38,22 +37,27 @@ func (b *batch) seal() { b.seg.size = max(b.seg.size, toPage(b.end())) }
 // mostFrame bounds what a frame takes beside the data of its record.
 const mostFrame = wordSize + maxHead + wordSize
 
-// encoder puts records into frames. It carries what goes on from one batch to the next.
+// An encoder puts records into frames. It holds what goes on from one frame to the next.
 type encoder struct {
-	plain   bool // leave no witnesses
-	claims  bool // say what has been synced
-	chain   uint32
-	ident   uint32
-	claimed int64 // the sector in which the last claim of this batch stands, or -1
-	scratch []byte
+	plain  bool   // records have no witnesses: neither header_crc nor synced_to
+	claims bool   // records have a synced_to
+	chain  uint32 // the checksum of the data of all records up to here, across segments
+	ident  uint32 // what the header_crc of each record of this segment starts from
+
+	// claimed is the last sector in which a record of this batch has a synced_to, or -1. The first
+	// record that begins in a sector has one, and no other needs one.
+	claimed int64
+
+	scratch []byte // holds nothing from one call to the next; kept for its memory
 }
 
-// begin starts a new batch.
+// begin starts a new batch, whose records claim more.
 func (e *encoder) begin() { e.claimed = -1 }
 
-// head puts what every segment begins with into the first batch of a segment.
+// head puts what every segment begins with into its first batch: the chain that it continues, the
+// log's metadata, and the hard state, so that a reader that begins here has one.
 func (e *encoder) head(b *batch, seq uint64, metadata []byte, state walpb.HardState) {
-	e.ident = identity(seq, e.chain)
+	e.ident = identity(seq, e.chain) // of the head only; then it covers the metadata as well
 	e.frame(b, walpb.TypeCRC, nil, nil)
 	e.frame(b, walpb.TypeMetadata, nil, metadata)
 	e.ident = walpb.Checksum(e.ident, metadata)
@@ -77,11 +81,11 @@ func (e *encoder) snapshot(b *batch, s walpb.Snapshot) {
 	e.frame(b, walpb.TypeSnapshot, e.scratch, nil)
 }
 
-// frame appends one frame whose data is the two parts, one behind the other; both nil for a record
+// frame appends one frame. Its record's data is first and then second. Both are nil for a record
 // without data.
 //
-// The data is summed first, because the sum stands before it and has no fixed size; the frame is
-// then written from its first byte to its last.
+// The data is summed before anything is written, because its checksum precedes it and is a varint,
+// of no fixed size. Then the frame is written from its first byte to its last.
 func (e *encoder) frame(b *batch, t walpb.Type, first, second []byte) {
 	dataLen := len(first) + len(second)
 	if first == nil && second == nil {
@@ -91,8 +95,8 @@ func (e *encoder) frame(b *batch, t walpb.Type, first, second []byte) {
 	offset := b.end()
 	r := walpb.Record{Type: t, CRC: e.chain, Vouched: !e.plain}
 	if sector := offset / sectorSize; e.claims && e.claimed != sector {
-		// Once in a sector is enough for a reader behind damage to find it, wherever the damage
-		// ends.
+		// Once in a sector is enough. Damage ends with a sector, and the reader that searches for
+		// what follows finds this record first.
 		r.SyncedTo, e.claimed = uint64(b.start), sector
 		if sabotaged(earlyWitness) {
 			r.SyncedTo = uint64(offset)

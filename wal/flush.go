@@ -10,8 +10,9 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// advance takes one step towards making a batch durable. If another goroutine is flushing, it waits
-// for that; then the first to wake flushes for all that have gathered meanwhile.
+// advance takes one step towards making a batch durable: it flushes the batch that gathers, or, if
+// another goroutine is flushing, waits until that is done. The caller looks again then. The lock is
+// held when it is called and when it returns, and not in between.
 func (w *Writer) advance(number uint64) {
 	if w.flushing {
 		w.waiting[number%2].Wait()
@@ -32,7 +33,7 @@ func (w *Writer) flush() {
 	err = w.unlocked(b, end)
 }
 
-// flushed tells those concerned what has become of a batch.
+// flushed notes what has become of a batch, and notifies all who are concerned. The lock is held.
 func (w *Writer) flushed(b *batch, err error) {
 	w.flushing = false
 	w.idle = b
@@ -41,7 +42,7 @@ func (w *Writer) flushed(b *batch, err error) {
 		err = w.err // see fail
 	}
 	if err == nil {
-		// From here on, the batch survives a crash, and its callers hear of it.
+		// From here on, the batch survives a crash, and its callers are notified.
 		w.durable = b.number
 	} else if w.err == nil && !sabotaged(goOnAfterError) {
 		w.err = err
@@ -52,9 +53,9 @@ func (w *Writer) flushed(b *batch, err error) {
 	}
 	w.waiting[b.number%2].Broadcast()
 	if w.err != nil || w.closed {
-		w.waiting[(b.number+1)%2].Broadcast() // the one that wakes may just leave
+		w.waiting[(b.number+1)%2].Broadcast() // one alone might leave without having flushed
 	} else {
-		w.waiting[(b.number+1)%2].Signal() // one of them leads
+		w.waiting[(b.number+1)%2].Signal() // the one that flushes next
 	}
 	if idle != nil {
 		w.guard(func() { idle.file.Close() }) // all in it is synced: there is nothing to learn from it
@@ -74,7 +75,7 @@ func (w *Writer) enter(seg *openSegment) (idle *openSegment) {
 	return w.locks.push(seg)
 }
 
-// unlocked is the part of flush that does not hold the lock.
+// unlocked is the part of flush that does not hold the lock. end is where the batch ends.
 func (w *Writer) unlocked(b *batch, end mark) error {
 	w.mu.Unlock()
 	defer w.mu.Lock() // also if what is called does not return
@@ -98,7 +99,7 @@ func (w *Writer) mark() mark {
 	return mark{w.gathering.seg.seq, w.gathering.end(), w.encoder.chain, walpb.Checksum(0, w.metadata)}
 }
 
-// next returns the batch that gathers behind b, which is about to be written.
+// next returns the batch that gathers after b, which is about to be written.
 func (w *Writer) next(b *batch) *batch {
 	n := w.idle
 	n.content.reset()
@@ -113,8 +114,8 @@ func (w *Writer) next(b *batch) *batch {
 	}
 	n.start = b.end()
 	n.base = n.start / pageSize * pageSize
-	// The last page is written again, whole, with what follows in it: a disk keeps what it is given
-	// a second time.
+	// The last page of b is written again, whole, with what follows in it. A crash then cannot
+	// damage what it holds already: a disk keeps bytes that it is given a second time.
 	n.content.append(b.content.tail())
 	return n
 }
@@ -124,7 +125,8 @@ func newSegment(seq, index uint64, file fileutil.File, size int64) *openSegment 
 	return &openSegment{segment{segmentName(seq, index), seq, index, size}, file}
 }
 
-// write writes a batch, whole pages as far as the segment reaches, and syncs it.
+// write writes a batch in whole pages and, if sync is set, makes it durable. It ends the segment if
+// the batch is full. The lock is not held, but by Create and Close, before and after all others.
 func (w *Writer) write(b *batch, sync bool) error {
 	if b.empty() && !b.full {
 		return nil
@@ -151,7 +153,7 @@ func (w *Writer) write(b *batch, sync bool) error {
 	}
 	if b.full {
 		err := seg.file.Truncate(b.end())
-		if fileutil.IsFull(err) { // some file systems say so here; the zeros are then left, and as good
+		if fileutil.IsFull(err) { // of some file systems; zeros after the end do no harm
 			w.dir.warn("a full segment keeps the space after its end", "segment", seg.name, "error", cause(err))
 		} else if err != nil {
 			return fmt.Errorf("wal: %s: truncate to %d: %w", seg.name, b.end(), cause(err))
@@ -188,9 +190,9 @@ func (w *Writer) sync(seg *openSegment) error {
 	return nil
 }
 
-// name gives a spare the name of the segment that it becomes. The name and the head under it become
-// durable with the first batch in the segment. A crash before leaves a segment without a whole
-// head, which the end of the one before it shows to be unborn.
+// name gives the file of a batch's segment its name, before the first batch in it. The name becomes
+// durable with that batch. A crash before leaves a segment without a whole head, which the end of
+// the segment before it shows to be unborn.
 func (w *Writer) name(b *batch) error {
 	began := time.Now()
 	if err := w.dir.rename(b.spareName, b.seg.name); err != nil {
@@ -202,8 +204,8 @@ func (w *Writer) name(b *batch) error {
 	return nil
 }
 
-// cause returns what a file's error says without the file's name, which is the one that it was
-// opened by and perhaps has no longer.
+// cause returns a file's error without the file's name. That is the name that the file was opened
+// by, which for a segment may be that of a spare.
 func cause(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

@@ -14,14 +14,14 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// mark is the content of the file called synced, beside the segments: a place up to which the log
-// was durable. It is written after a sync, and not synced itself, so the log reaches at least that
-// far, whenever the mark is from. It proves what witnesses cannot, that something followed the last
-// record that is there. See FORMAT.md, chapter 7.
+// A mark is the content of the file called synced, beside the segments: a place up to which the log
+// was durable. It is written after a sync, and is not synced itself. So a crash may leave an older
+// one, and the log reaches at least as far as that. A mark proves what witnesses cannot: that
+// something followed the last record that is there. See FORMAT.md, chapter 7.
 type mark struct {
 	seq    uint64 // of the segment
-	offset int64  // in it, where a frame ends
-	chain  uint32 // there
+	offset int64  // in the segment, where a frame ends
+	chain  uint32 // the checksum of the data of all records up to there
 	owner  uint32 // the checksum of the log's metadata
 }
 
@@ -42,8 +42,8 @@ func (m mark) put(b *[markSize]byte) {
 	binary.LittleEndian.PutUint32(b[60:], walpb.Checksum(0, b[:60]))
 }
 
-// parseMark decodes a mark. What a crash or rot has left instead means nothing: that is the zero
-// mark.
+// parseMark decodes a mark: parseMark(put(m)) == m. Of anything else, which a crash or rot may have
+// left, it returns the zero mark, which says nothing.
 func parseMark(b *[markSize]byte) (m mark) {
 	m.seq = binary.LittleEndian.Uint64(b[8:])
 	m.offset = int64(binary.LittleEndian.Uint64(b[16:]))
@@ -56,8 +56,8 @@ func parseMark(b *[markSize]byte) (m mark) {
 	return m
 }
 
-// readMark reads the mark of the log in dir. If there is none that is whole, it is the zero mark,
-// which every log reaches. The error is of the file system, which did not say what is there.
+// readMark reads the mark of the log in dir. It returns the zero mark, which every log reaches, if
+// there is none that is whole. It returns an error if the file system does not say what is there.
 func readMark(fsys fileutil.FS, dir string) (mark, error) {
 	f, err := fsys.OpenFile(filepath.Join(dir, markName), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -70,24 +70,24 @@ func readMark(fsys fileutil.FS, dir string) (mark, error) {
 	var b [markSize + 1]byte
 	n, err := f.ReadAt(b[:], 0)
 	if errors.Is(err, syscall.EISDIR) {
-		return mark{}, nil // somebody else's directory
+		return mark{}, nil // a directory is not the log's
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return mark{}, fmt.Errorf("wal: %w", err)
 	}
 	if n > markSize {
-		return mark{}, nil // somebody else's file
+		return mark{}, nil // a longer file is not the log's
 	}
 	return parseMark((*[markSize]byte)(b[:])), nil
 }
 
-// beyond tells whether the mark lies behind a place of the log with that metadata.
+// beyond reports whether the mark is after a place in the log with that metadata.
 func (m mark) beyond(metadata []byte, seq uint64, offset int64) bool {
 	return (m.seq > seq || m.seq == seq && m.offset > offset) && m.owner == walpb.Checksum(0, metadata)
 }
 
-// contradicts tells whether the mark lies in the frame of a record of the log with that metadata,
-// or at its end with another chain there.
+// contradicts reports whether the mark is inside the frame of a record of the log with that
+// metadata, or at its end with another chain.
 func (m mark) contradicts(metadata []byte, seq uint64, r *Record) bool {
 	end := r.Offset + r.Size
 	return m.seq == seq && r.Offset < m.offset && m.offset <= end && (m.offset < end || m.chain != r.CRC) && m.owner == walpb.Checksum(0, metadata)
@@ -97,7 +97,7 @@ func (m mark) String() string {
 	return fmt.Sprintf("%s says that the log was durable up to offset %d of segment %016x, with checksum %08x", markName, m.offset, m.seq, m.chain)
 }
 
-// marker writes the marks of one log. Whoever flushes calls it, never two at once.
+// A marker writes the marks of one log. Its methods are not called concurrently.
 type marker struct {
 	dir     *logDir
 	file    fileutil.File // nil until the first mark
@@ -106,8 +106,8 @@ type marker struct {
 	off     bool // no mark is written: nothing is durable, or the file is not the log's
 }
 
-// set writes a mark: the log is durable up to there. A mark that cannot be written is no failure of
-// the log. The one before stays, which is as true, and the next one is tried again.
+// set writes a mark: the log is durable up to there. If it cannot be written, the log goes on. The
+// previous mark remains, and is still valid, and the next one is tried again.
 func (k *marker) set(m mark) {
 	if k.off {
 		return
@@ -135,9 +135,10 @@ func (k *marker) close() {
 	}
 }
 
-var errForeignMark = errors.New("which is somebody else's file")
+var errForeignMark = errors.New("which is not the log's file")
 
-// openMark opens the file for the mark, or makes it.
+// openMark opens the file for the mark, or makes it. A longer file is not the log's:
+// errForeignMark.
 func openMark(dir *logDir) (fileutil.File, error) {
 	f, err := dir.open(markName, os.O_RDWR|os.O_CREATE)
 	if err != nil {
@@ -154,8 +155,8 @@ func openMark(dir *logDir) (fileutil.File, error) {
 	return f, nil
 }
 
-// removeMark removes a mark of a log that was here before, for good. A longer file, or a directory,
-// is somebody else's.
+// removeMark removes the mark of a log that was here before. With sync it is gone for good. A
+// longer file, or a directory, is not the log's and stays.
 func removeMark(fsys fileutil.FS, dir string, sync bool) error {
 	name := filepath.Join(dir, markName)
 	info, err := fsys.Stat(name)

@@ -10,31 +10,31 @@ import (
 // Options are what a caller may choose. A nil *Options and every zero field mean the default.
 // Options are read when they are passed and never written to.
 type Options struct {
-	// SegmentSize is the size in bytes at which a segment is full and the log is cut. A segment may
-	// end up larger, by the last Save in it. It is rounded up to a multiple of 4096. The default is
-	// DefaultSegmentSize. Each log takes twice that on disk at the least, for the last segment and
-	// the spare. Logs may change it from one Open to the next.
+	// SegmentSize is the size in bytes at which a segment is full and the log is cut. It is rounded
+	// up to a multiple of 4096. The default is DefaultSegmentSize. A segment may become larger, by
+	// the last Save in it. A log takes at least twice this on disk, for the last segment and the
+	// spare. It may differ from one Open to the next.
 	SegmentSize int64
 
-	// MaxRecord is the size in bytes of the largest record that the Writer will write: an entry's
-	// data and some 60 bytes. The default, DefaultMaxRecord, is what every etcd since 3.4 can read.
-	// Readers do not need it.
+	// MaxRecord is the size in bytes of the largest record that the Writer writes: an entry's data
+	// and some 60 bytes. The default, DefaultMaxRecord, is what every etcd since 3.4 can read.
+	// Readers have no such limit.
 	MaxRecord int
 
-	// NoSync leaves out every sync: what Save wrote survives the end of the process, but not of the
-	// machine.
+	// NoSync leaves out every sync. What Save wrote survives the end of the process, but no crash
+	// of the machine.
 	NoSync bool
 
 	// PlainEtcd writes etcd's bytes and nothing else: records without witnesses. Then a torn tail
-	// can often not be told from damage to what was durable; see FORMAT.md, chapter 11. Because a
-	// log without witnesses is judged by how etcd syncs, Saves then do not share a sync.
+	// often cannot be distinguished from damage to what was durable; see FORMAT.md, chapter 11. A
+	// log without witnesses is judged by how etcd syncs, so Saves do not share a sync.
 	PlainEtcd bool
 
-	// Logger is told of what no caller is: a torn tail that was trimmed, a spare that could not be
-	// made, a sync that took longer than a second. The default is silence.
+	// Logger logs what no caller is told: a torn tail that was trimmed, a next segment that could
+	// not be made, a sync that took longer than a second. The default logs nothing.
 	Logger *slog.Logger
 
-	// Observer is told of what the log does, for metrics.
+	// Observer is called as the log works, for metrics.
 	Observer Observer
 
 	// FS is the file system. The default is the operating system's.
@@ -55,21 +55,22 @@ type Options struct {
 	Background func(task func())
 }
 
-// An Observer is a set of functions that a log calls as it works. Each may be nil. They are called
-// from whichever goroutine does the work, never two of one Writer at once but for Spare, and hold
-// up the log while they run. They must not call the log. One that panics ends the log; see
-// [Writer].
+// An Observer is a set of functions that a log calls as it works. Each may be nil.
+//
+//   - They are called in the goroutine that does the work, and hold up the log while they run.
+//   - Of one Writer no two are called at once, but for Spare.
+//   - They must not call the log. One that panics ends the Writer; see [Writer].
 type Observer struct {
 	// Wrote is called after each write to a segment, with its size in bytes.
 	Wrote func(n int, took time.Duration)
 	// Synced is called after each sync of a segment's data.
 	Synced func(took time.Duration)
-	// Cut is called when a new segment has got its name, with that name. took is how long the cut
-	// held up the batch that needed the segment, its own write and sync apart.
+	// Cut is called when a new segment has its name, with that name. took is how long the cut held
+	// up the batch that needed the segment, without the batch's own write and sync.
 	Cut func(segment string, took time.Duration)
 	// Trimmed is called when Open or Plan.Apply has trimmed a torn tail or set aside an unborn
-	// segment, and synced that: where it began, how many bytes went, and which file in the log's
-	// directory holds them now. copied is empty if there was nothing but zeros, or no space for a
+	// segment, and synced that: where it began, how many bytes were removed, and which file in the
+	// log's directory holds them now. copied is empty if there were only zeros, or no space for a
 	// copy.
 	Trimmed func(segment string, offset, n int64, copied string)
 	// Spare is called when a spare segment has been made in the background, or could not be.

@@ -9,18 +9,21 @@ import (
 
 // Release removes the segments that hold nothing after index, oldest first, as far as the log can
 // do without them. Give it the index of the oldest snapshot that is kept, not of the newest: a log
-// that goes back to the newest alone can be replayed from no other, and then one damaged file is
-// the end of the member. Package snap has all the steps in order.
+// that goes back to the newest only can be replayed from no other, so that one damaged file ends
+// the member. Package snap has all the steps in order.
 //
-// By itself Release keeps the newest usable snapshot record, one that the last hard state commits,
-// and all that follows it. So save the snapshot and the commit first: what is saved while Release
-// is at work is for the next one. Without a usable snapshot record nothing is removed, nor is the
-// last segment ever.
+//   - The last segment stays.
+//   - The newest usable snapshot record, one that the last hard state commits, stays with all that
+//     follows it. Without one nothing is removed. So save the snapshot and the commit first; what
+//     is saved during Release is for the next one.
+//   - Once Release has returned nil, the segments stay away after a crash. After a crash before
+//     that, any of them may be there again. They need not be consecutive then; that is no damage.
 //
-// Once Release has returned nil the segments stay away after a crash. After a crash before that any
-// of them may be there again; that they then need not be consecutive is no damage. An error of
-// removing a file leaves the Writer usable. The error is ErrClosed after Close, or the first
-// failure to write.
+// The errors are
+//
+//   - ErrClosed after Close.
+//   - The first failure of the Writer, which may be that of this call to sync.
+//   - Any other is of removing a file. The Writer stays usable, and Release may be called again.
 func (w *Writer) Release(index uint64) error {
 	w.release.Lock()
 	defer w.release.Unlock()
@@ -36,8 +39,8 @@ func (w *Writer) Release(index uint64) error {
 }
 
 func (w *Writer) releaseTo(index uint64) error {
-	// What is to be relied on in their place must be durable: chosen first, and synced then. What
-	// comes in between is not relied on.
+	// What the log relies on in their place must be durable. It is chosen first and synced then:
+	// what is saved in between is not relied on.
 	dropped, first := w.releasable(index)
 	if !sabotaged(noReleaseSync) {
 		if err := w.Sync(); err != nil {
@@ -103,17 +106,16 @@ func (w *Writer) begin(first segment) (idle []*openSegment, err error) {
 	return w.locks.begin(held), nil
 }
 
-// leftover is what stands before missing segments.
+// leftover is what precedes missing segments.
 type leftover struct {
-	segments int    // how many there are
-	chain    uint32 // at the end of the last
+	segments int    // how many segments
+	chain    uint32 // the checksum of the data of all records, at the end of the last of them
 	commit   uint64 // the highest of their hard states
 }
 
 // finishRelease removes the segments before missing ones that a snapshot record makes unnecessary.
-// That is what a Release leaves that was cut short: of the segments that it removed any may be
-// there again. Nothing can be replayed from them, and etcd refuses the whole log as long as they
-// are there.
+// A crash in Release leaves such segments: of those that it removed, any may be there again.
+// Nothing can be replayed from them, and etcd refuses the whole log as long as they are there.
 func finishRelease(k *lockedLog, before leftover, gap error) error {
 	d := k.logDir()
 	next := k.segments[before.segments]
@@ -137,7 +139,7 @@ func finishRelease(k *lockedLog, before leftover, gap error) error {
 			err = d.remove(s.name)
 		}
 		if err != nil {
-			// The log can do without it being gone.
+			// The log is as usable as before.
 			d.warn("a segment that a Release would have removed cannot be removed", "segment", s.name, "error", err)
 			return nil
 		}
@@ -156,9 +158,9 @@ func finishRelease(k *lockedLog, before leftover, gap error) error {
 // followsRelease reports whether a Release that was cut short has removed what is missing between a
 // segment and those before it.
 //
-// A segment begins above all that was committed before it, and goes on from another chain if
-// others stood between. One for which that is not so is under a number that is not its own, and
-// what stands before it may be needed.
+// A segment begins above all that was committed before it, and continues another chain if other
+// segments came between. If not, it has a number that is not its own, and the segments before it
+// may be needed.
 func (k *lockedLog) followsRelease(next *segment, before leftover) (bool, error) {
 	if before.commit >= next.index {
 		return false, nil
@@ -172,7 +174,8 @@ func (k *lockedLog) followsRelease(next *segment, before leftover) (bool, error)
 	return known && seed != before.chain, err
 }
 
-// releasable returns the segments that Release may remove, and the one after them.
+// releasable returns the segments that Release may remove, and the one after them. It forgets the
+// snapshot records that are older than the one that stays.
 func (w *Writer) releasable(index uint64) (dropped []segment, first segment) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

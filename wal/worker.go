@@ -2,28 +2,28 @@ package wal
 
 import "sync"
 
-// worker is the goroutine that makes durable what Append has appended, and calls back. It starts
-// with the first Append.
+// A worker is the goroutine that flushes what Append has appended, and calls back. It starts with
+// the first Append. Its fields are guarded by mu, the lock of what it works for.
 type worker struct {
-	w       *Writer
-	wake    sync.Cond
+	mu      *sync.Mutex
+	pending func() bool // reports whether Append waits for a batch that the worker can flush
+	flush   func()      // lets go of mu in between
+	fail    func(error) // ends what it works for
+
+	wake    sync.Cond // signalled when there are results, or pending or stopped may be true
 	started bool
-	stopped bool
-	done    chan struct{}
-	results []result
+	stopped bool          // it ends once there are no results
+	done    chan struct{} // closed when it has ended
+	results []result      // in the order of Append
 }
 
-// result is a callback whose time has come.
+// A result is a callback that is due.
 type result struct {
 	done func(error)
 	err  error
 }
 
-func (k *worker) init(w *Writer) {
-	k.w, k.wake.L, k.done = w, &w.mu, make(chan struct{})
-}
-
-// start makes sure that somebody flushes the gathering batch. The lock is held.
+// start makes sure that the worker runs, and looks for what is pending. The lock is held.
 func (k *worker) start() {
 	if !k.started {
 		k.started = true
@@ -32,7 +32,7 @@ func (k *worker) start() {
 	k.wake.Signal()
 }
 
-// ready queues the callbacks of a batch. The lock is held.
+// ready makes the callbacks of a batch due, with err. The lock is held.
 func (k *worker) ready(b *batch, err error) {
 	for _, done := range b.acked {
 		k.results = append(k.results, result{done, err})
@@ -44,7 +44,7 @@ func (k *worker) ready(b *batch, err error) {
 	}
 }
 
-// stop tells the worker to end once it has called back. The lock is held.
+// stop has the worker end once it has called back. The lock is held.
 func (k *worker) stop() {
 	k.stopped = true
 	k.wake.Signal()
@@ -58,9 +58,8 @@ func (k *worker) wait() {
 }
 
 func (k *worker) run() {
-	w := k.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	returned := false
 	defer func() {
 		if returned {
@@ -70,15 +69,15 @@ func (k *worker) run() {
 		// Something that was called did not return. If it panicked, the process ends with this
 		// goroutine's stack. If it called runtime.Goexit, the goroutine ends, and the other
 		// callbacks are still to be called.
-		w.fail(errNotReturned)
+		k.fail(errNotReturned)
 		go k.run()
 	}()
 	for {
 		switch {
 		case len(k.results) > 0:
 			k.callBack()
-		case len(w.gathering.acked) > 0 && w.err == nil && !w.flushing && !w.closed:
-			w.flush()
+		case k.pending():
+			k.flush()
 		case k.stopped:
 			returned = true
 			return
@@ -88,14 +87,14 @@ func (k *worker) run() {
 	}
 }
 
-// callBack calls the callbacks whose time has come. The lock is held when it is called and when it
+// callBack calls the callbacks that are due. The lock is held when it is called and when it
 // returns, and not in between.
 func (k *worker) callBack() {
 	results := k.results
 	k.results = nil
-	k.w.mu.Unlock()
+	k.mu.Unlock()
 	defer func() {
-		k.w.mu.Lock()
+		k.mu.Lock()
 		if len(results) > 0 { // one of them did not return
 			k.results = append(results, k.results...)
 		}

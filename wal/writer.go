@@ -11,52 +11,77 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A Writer appends to a log. Create and Open make one; only one can exist for a log at a time, an
-// etcd that has the log open counted. All methods may be called concurrently.
+// How a Writer works.
 //
-// The first write, sync or rename that fails is the last: every later call returns that error,
-// because what the failed one left on disk is not known, and a sync that is tried again may return
-// nil for bytes that were dropped. Close the Writer and Open the log to find out what is there.
-// That the next segment cannot be prepared is not such a failure, for want of space say: appends
-// then go on in the last one as long as they find room. That it cannot be synced is one, unless for
-// want of space. Nor is a full disk: the space for a record is reserved before it is written, and
-// what has none is refused with ErrNoSpace.
+// Two batches. A record is encoded into the batch that gathers. Meanwhile at most one other batch,
+// the one before it, is being written and synced. So no byte of a batch is written before all of
+// the batch before it is durable, and a record can say that everything before its own batch was.
+// Recovery relies on that: FORMAT.md, chapter 8. The two take turns, and keep their memory.
 //
-// Code of the caller's that the Writer calls and that does not return is such a failure too: an
-// Observer, a callback of Append, the Logger's handler or the FS that panics, or calls
-// runtime.Goexit. The panic goes its way up the goroutine in which it was called, so that its stack
-// is seen: that of a Save, or one of the Writer's own, and then it is the end of the process.
+// Who flushes. There is no goroutine for it. Each caller that needs a batch durable, or full and
+// out of the way, and finds none being flushed, flushes the one that gathers, for itself and for
+// all whose records are in it. A caller that finds one being flushed waits, and looks again. For
+// Append, whose callers do not wait, the worker does the same.
 //
-// The zero Writer is of no log; its methods return ErrClosed.
+// Who wakes whom. When a batch has been flushed, all who wait for it have their answer and are
+// woken. Of those who wait for the next batch, which they filled meanwhile, one is woken, and
+// flushes it; the others would only find that it is being flushed. That is why there are two
+// conditions: one for batches of even number, one for odd. With a single one every sync would wake
+// every caller. After a failure, and in Close, the one that wakes may leave without having flushed,
+// so then all are woken.
+//
+// The locks are taken in this order: release, mu, the spare's. mu is held while records are
+// encoded, and not while a batch is written and synced. What is used without it is the flusher's
+// alone: the batch, which is sealed, with the file of its segment, and the marker.
+
+// A Writer appends to a log. Create and Open make one. Only one can exist for a log at a time, and
+// none while an etcd has the log open. All methods may be called concurrently.
+//
+// The first failure is the last: every later call returns its error. Close the Writer and Open the
+// log to find out what is on the disk.
+//
+//   - A write, sync or rename that fails is a failure. What it left is not known, and a sync that
+//     is tried again may return nil for bytes that were dropped.
+//   - A next segment that cannot be synced is one, unless for want of space.
+//   - Code of the caller's that does not return is one: an Observer, a callback of Append, the
+//     Logger's handler, Background or the FS that panics, or calls runtime.Goexit. The Writer does
+//     not recover the panic. In a goroutine of its own that is the end of the process.
+//   - A full disk is not one. The space for a record is reserved before it is written, and a record
+//     for which there is none is refused with ErrNoSpace.
+//   - A next segment that cannot be made is not one. Appends go on in the last one as long as they
+//     find room.
+//
+// The zero Writer has no log. Its methods return ErrClosed.
 type Writer struct {
 	dir      logDir
 	opts     Options
-	metadata []byte
+	metadata []byte // in the head of every segment
 
-	release sync.Mutex    // serialises Release, and the end of Close. It is taken before mu, and not held while a callback runs
-	spare   spare         // has a lock of its own, which is taken after mu
-	marker  marker        // of whoever flushes, and of Close when nobody does any more
+	// release is held by Release, and by Close at its end. No callback is called under it, so that
+	// callbacks may call Release.
+	release sync.Mutex
+	spare   spare
+	marker  marker        // used by the flusher, and by Close once there is none
 	ended   chan struct{} // closed at the end of Close
 
-	// mu guards everything below. It is not held while anything is synced.
+	// mu guards everything below. It is not held while anything is written or synced.
 	mu        sync.Mutex
-	err       error // the first failure; nothing is written after it
-	closed    bool
+	err       error // the first failure; once it is set, nothing is written
+	closed    bool  // Close has been called; once it is set, callers append nothing
 	history   history.History
 	encoder   encoder
-	segments  []segment        // that have their names, in order
+	segments  []segment        // in order, but for one that has not got its name yet
 	locks     locks            // of these segments
 	found     []walpb.Snapshot // see Snapshots
 	snapshots history.Records  // those from which the log might be replayed
 
-	// One batch gathers while at most one other is being written and synced, so no byte of a batch
-	// is written before all of the batch before it is durable. Recovery relies on that: FORMAT.md,
-	// chapter 8.
-	gathering *batch
-	idle      *batch
-	flushing  bool
-	durable   uint64       // the number of the last batch that is durable
-	waiting   [2]sync.Cond // for batches of even and of odd number
+	gathering *batch // takes records; nil in the zero Writer only
+	idle      *batch // will gather next; nil while it is being flushed
+	flushing  bool   // a goroutine writes and syncs the batch before gathering
+	durable   uint64 // the number of the last batch that is durable
+
+	// waiting[n%2] is where those wait who need batch n durable, or out of the way.
+	waiting [2]sync.Cond
 
 	worker worker
 }
@@ -64,9 +89,9 @@ type Writer struct {
 const (
 	// A batch that has grown to maxBatch takes no more records. It may be larger, by one Save.
 	maxBatch = 1 << 20
-	// Buffers that a single large Save has grown beyond this are let go.
+	// A buffer that one large Save has made larger than maxKeptBuffer is not kept for the next.
 	maxKeptBuffer = 4 * maxBatch
-	// A sync that takes longer than this is logged, as etcd does.
+	// A sync that takes longer than slowSync is logged, as etcd does.
 	slowSync = time.Second
 )
 
@@ -77,7 +102,8 @@ func newWriter(dir logDir, o Options, metadata []byte, segments []segment, k loc
 	w.marker = marker{dir: &w.dir, off: o.NoSync}
 	w.spare = spare{dir: &w.dir, size: o.SegmentSize, background: o.Background, observer: o.Observer.Spare, fail: w.failUnlocked}
 	w.waiting[0].L, w.waiting[1].L = &w.mu, &w.mu
-	w.worker.init(w)
+	w.worker = worker{mu: &w.mu, pending: w.appendsWait, flush: w.flush, fail: func(err error) { w.fail(err) }, done: make(chan struct{})}
+	w.worker.wake.L = &w.mu
 	w.encoder = encoder{plain: o.PlainEtcd, claims: !o.PlainEtcd && !o.NoSync, claimed: -1}
 	last := k.last()
 	w.gathering = &batch{number: 1, seg: last, base: end / pageSize * pageSize, start: end}
@@ -102,22 +128,30 @@ func (w *Writer) started() *Writer {
 	return w
 }
 
-// Save appends entries and then a hard state, and returns once they are durable: whatever happens
-// then, they are there, in order, or Open says that the log is corrupt, and where. Concurrent calls
-// share a sync.
+// Save appends entries and then a hard state, and returns once they are durable: they survive any
+// crash, in order, or Open reports the log as corrupt, and where. Concurrent calls share a sync.
+// Save keeps nothing that it is given.
 //
-// The entries' indexes follow on each other, and the first is at most one above the last in the
-// log, above the commit and above the snapshot that the log begins with; it voids every entry at or
-// above it. Terms do not fall, and a vote stays for its term. A zero hard state is none. The commit
-// is at most the last index. With PlainEtcd, the type of an entry is one of raft's three. The
-// Writer keeps nothing that it is given.
+// What is saved must go on from what the log holds:
 //
-// A Save that changes nothing but the commit does not wait for a sync: the commit can be learnt
-// again from the others. It is durable with the next Save that is, Sync or Close.
+//   - The indexes of the entries are consecutive. The first is at most one above the last index in
+//     the log, and above the commit and the snapshot that the log begins with. It voids all entries
+//     at or above it.
+//   - Terms do not fall, and a vote stays for its term.
+//   - The commit is at most the last index. A zero hard state is none.
+//   - With PlainEtcd, the type of an entry is one of raft's three.
 //
-// The error is ErrInvalid or ErrTooLarge if the log cannot hold this, and ErrNoSpace if the disk
-// has no space for it; nothing was written. It is ErrClosed after Close. Any other is the first
-// failure to write, of this call or an earlier one: the entries may be durable, or in part, or not.
+// A Save that changes only the commit does not wait for a sync: the commit can be learnt again from
+// the other members. It is durable with the next Save that waits, Sync or Close.
+//
+// The errors are
+//
+//   - ErrInvalid if this cannot follow what the log holds; nothing was written.
+//   - ErrTooLarge if a record would exceed MaxRecord; nothing was written.
+//   - ErrNoSpace if the disk has no space for it; nothing was written.
+//   - ErrClosed after Close.
+//   - Any other is the first failure, in this call or before. The entries may be durable, or some
+//     of them, or none.
 func (w *Writer) Save(state walpb.HardState, entries []walpb.Entry) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -128,16 +162,16 @@ func (w *Writer) Save(state walpb.HardState, entries []walpb.Entry) error {
 	return w.commit(number)
 }
 
-// Append is Save that does not wait. It returns once the entries have their place in the log, and
-// calls done when they are durable, with nil, or when they cannot be any more, with the error that
-// Save would have returned. Calls of done are in the order of Append, from one goroutine, and a
-// done that is slow delays those that follow; it may call any method but Close. A done that panics
-// ends the process, as nothing above it could recover; after one that calls runtime.Goexit the
-// others are called all the same. Even a commit alone is synced before done is called. done may be
-// nil.
+// Append is Save that does not wait. It returns once the entries have their place in the log, with
+// the errors of Save. It blocks only while the batch before is being synced and the next is full.
 //
-// If Append returns an error, done is not called. Append waits while the batch before is being
-// synced and the next one is full.
+//   - done is called with nil once the entries are durable, or with the error that Save would have
+//     returned once they cannot be any more. A commit alone is synced, too.
+//   - Calls of done are in the order of Append, in one goroutine. A slow one delays the next.
+//   - done may call any method but Close.
+//   - A done that panics ends the process. After one that calls runtime.Goexit the others are still
+//     called.
+//   - done may be nil. It is not called if Append returns an error.
 func (w *Writer) Append(state walpb.HardState, entries []walpb.Entry, done func(error)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -152,14 +186,21 @@ func (w *Writer) Append(state walpb.HardState, entries []walpb.Entry, done func(
 	return nil
 }
 
-// SaveSnapshot appends a snapshot record, and returns once it is durable. Save the snapshot's file
-// first: the record says that it is there. The record of an installed snapshot takes effect with
-// the hard state that commits its index: call SaveSnapshot first, and then Save with that hard
-// state and what follows. Save refuses the other order, which older raft systems have, because a
-// crash in between would leave a commit of what is not there.
+// appendsWait reports whether a flush would get Append's callers their answer. While another is on
+// its way they wait for that, and Close flushes itself.
+func (w *Writer) appendsWait() bool {
+	return len(w.gathering.acked) > 0 && w.err == nil && !w.flushing && !w.closed
+}
+
+// SaveSnapshot appends a snapshot record, and returns once it is durable. The errors are those of
+// Save.
 //
-// ConfState must be raft's, as it is encoded, or nil; etcd wants one, but for index 0. The errors
-// are those of Save.
+//   - Save the snapshot's file first: the record says that it is there.
+//   - The record of an installed snapshot takes effect with the hard state that commits its index.
+//     Call SaveSnapshot first, and then Save with that hard state and what follows. Save refuses
+//     the other order, which older raft systems have: a crash in between would leave a commit of
+//     entries that are not there.
+//   - ConfState is raft's, as it is encoded, or nil. etcd wants one, but for index 0.
 func (w *Writer) SaveSnapshot(s walpb.Snapshot) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -198,8 +239,8 @@ func (w *Writer) Sync() error {
 	return w.commit(w.pendingNumber())
 }
 
-// append gives records their place in the gathering batch. It reports the batch's number, and
-// whether the caller must wait until that is durable.
+// append gives records their place in the gathering batch. It returns the batch's number, and
+// whether the caller has to wait until that is durable.
 func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number uint64, must bool, err error) {
 	if err := w.usable(); err != nil {
 		return 0, false, err
@@ -230,9 +271,9 @@ func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number ui
 	}
 	w.history.Take(state, entries)
 	if b.end() >= w.opts.SegmentSize && !b.empty() && w.spare.isThere() {
-		b.full, must = true, true
+		b.full, must = true, true // the segment ends here, even if only the commit is new
 	}
-	must = must || w.opts.NoSync // there is no later sync to go with
+	must = must || w.opts.NoSync // no later sync takes the commit along, so it is written at once
 	b.must = b.must || must
 	return b.number, must, nil
 }
@@ -259,15 +300,17 @@ func (w *Writer) usable() error {
 	return nil
 }
 
-// room waits until the gathering batch takes records of that size in all, and has the space for
-// them. What the log does not admit at that moment is refused before there is space for it.
+// room waits until the gathering batch can take records of that size in all, and has the space for
+// them. It may let go of the lock, so what the log admits is asked last, and before any space is
+// reserved.
 func (w *Writer) room(size int, admits func() error) error {
 	for {
 		if err := w.usable(); err != nil {
 			return err
 		}
 		b := w.gathering
-		if !b.full && len(b.content.bytes) < maxBatch && !(w.opts.PlainEtcd && b.must) {
+		shared := !w.opts.PlainEtcd || !b.must // calls do not share a sync, as in etcd
+		if !b.full && len(b.content.bytes) < maxBatch && shared {
 			if err := admits(); err != nil {
 				return fmt.Errorf("wal: %w: %w", ErrInvalid, err)
 			}
@@ -279,11 +322,13 @@ func (w *Writer) room(size int, admits func() error) error {
 	}
 }
 
-// reserve sees to it that the gathering batch has the space for records of that size, so that its
-// write cannot find the disk full: what such a write leaves is not known, and would be the end of
-// the Writer. A segment is reserved up to SegmentSize from the start. Where the disk has no more
-// for it, it is cut here, before the records, since the spare has. The error is ErrNoSpace if there
-// is no spare either.
+// reserve makes sure that the gathering batch has the space for records of that size. So its write
+// does not find the disk full, which would leave an unknown part of it and end the Writer.
+//
+// A segment has its space up to SegmentSize from the start. Beyond that it gets more here, because
+// there is no spare to cut to. If the disk has no more, a spare that is there by now has: then the
+// batch is marked full, and the records go to the next one. The error is ErrNoSpace if there is no
+// spare, or the records would not fit in it.
 func (w *Writer) reserve(size int) error {
 	b := w.gathering
 	end := b.end() + int64(size)
@@ -297,7 +342,7 @@ func (w *Writer) reserve(size int) error {
 		spare = w.spare.need()
 		err = b.seg.file.Preallocate(end)
 	})
-	switch most := int64(3*mostFrame + len(w.metadata) + size); {
+	switch most := int64(3*mostFrame + len(w.metadata) + size); { // with the head of a segment
 	case err == nil:
 		b.seg.size = max(b.seg.size, end)
 	case !fileutil.IsFull(err):

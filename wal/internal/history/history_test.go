@@ -71,7 +71,8 @@ func TestACommitBeyondBothLogsIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h.TakeSnapshot(walpb.Snapshot{Index: 1, Term: 0}) // another entry than the one that the log holds
+	// Another entry than the one that the log holds.
+	h.TakeSnapshot(walpb.Snapshot{Index: 1, Term: 0})
 	for _, e := range []walpb.Entry{{Index: 2, Term: 1}, {Index: 3, Term: 1}} {
 		if err := h.Entry(e); err != nil {
 			t.Fatal(err)

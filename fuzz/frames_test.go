@@ -44,7 +44,7 @@ func forge(script []byte) map[string][]byte {
 }
 
 func (f *forger) record(what byte, a, b int8) {
-	vouched, claims := what&0x80 != 0, what&0x40 != 0
+	witness, claims := what&0x80 != 0, what&0x40 != 0
 	var claim uint64
 	if claims {
 		claim = f.start
@@ -53,12 +53,12 @@ func (f *forger) record(what byte, a, b int8) {
 	switch what % 10 {
 	case 0, 1, 2: // an entry, as a rule the next one
 		e := walpb.Entry{Index: f.index + uint64(a), Term: term, Data: bytes.Repeat([]byte{what}, int(max(0, b))*20)}
-		f.frame(walpb.TypeEntry, e.Append(nil), vouched, claim)
+		f.frame(walpb.TypeEntry, e.Append(nil), witness, claim)
 		f.index = e.Index + 1
 	case 3:
-		f.frame(walpb.TypeState, (&walpb.HardState{Term: term, Vote: 1, Commit: f.index - 1 + uint64(a)}).Append(nil), vouched, claim)
+		f.frame(walpb.TypeState, (&walpb.HardState{Term: term, Vote: 1, Commit: f.index - 1 + uint64(a)}).Append(nil), witness, claim)
 	case 4:
-		f.frame(walpb.TypeSnapshot, (&walpb.Snapshot{Index: f.index - 1 + uint64(a), Term: term}).Append(nil), vouched, claim)
+		f.frame(walpb.TypeSnapshot, (&walpb.Snapshot{Index: f.index - 1 + uint64(a), Term: term}).Append(nil), witness, claim)
 	case 5: // a cut; the next segment may be missing, or be called by another index
 		f.segment(f.seq + 1 + uint64(max(0, b)/100))
 	case 6: // zeros
@@ -68,7 +68,7 @@ func (f *forger) record(what byte, a, b int8) {
 			c[(int(uint8(a))<<8|int(uint8(b)))%len(c)] ^= what | 1
 		}
 	case 8: // a record of any type with any data
-		f.frame(walpb.Type(uint8(a)), bytes.Repeat([]byte{byte(b)}, int(uint8(b))), vouched, claim)
+		f.frame(walpb.Type(uint8(a)), bytes.Repeat([]byte{byte(b)}, int(uint8(b))), witness, claim)
 	case 9: // the batch is synced
 		f.start = uint64(len(f.files[f.name]))
 	}
@@ -88,14 +88,14 @@ func (f *forger) segment(seq uint64) {
 }
 
 // frame appends a record as FORMAT.md says, chapters 5 and 6.
-func (f *forger) frame(t walpb.Type, data []byte, vouched bool, claim uint64) {
+func (f *forger) frame(t walpb.Type, data []byte, witness bool, claim uint64) {
 	f.chain = walpb.Checksum(f.chain, data)
-	r := walpb.Record{Type: t, CRC: f.chain, Data: data, Vouched: vouched}
+	r := walpb.Record{Type: t, CRC: f.chain, Data: data, HasHeaderCRC: witness}
 	n := len(data)
 	if data == nil {
 		n = -1
 	}
-	if vouched {
+	if witness {
 		r.SyncedTo = claim
 	}
 	size := r.HeadSize(n) + len(data)
@@ -104,7 +104,7 @@ func (f *forger) frame(t walpb.Type, data []byte, vouched bool, claim uint64) {
 		word |= 1<<63 | uint64(pad)<<56
 	}
 	content := f.files[f.name]
-	if vouched {
+	if witness {
 		r.HeaderCRC = r.HeadSum(walpb.ChecksumWord(walpb.ChecksumWord(f.ident, uint64(len(content))), word), n)
 	}
 	content = binary.LittleEndian.AppendUint64(content, word)

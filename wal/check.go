@@ -36,16 +36,16 @@ type Report struct {
 
 // A SegmentReport is what Check found in one segment.
 type SegmentReport struct {
-	Name    string
-	Seq     uint64
-	Index   uint64 // as its name says
-	Size    int64  // of the file, in bytes
-	End     int64  // where its good records end
-	Records int    // good ones
-	Entries int
-	First   uint64 // the lowest and the highest index of its entries; 0 if it has none
-	Last    uint64
-	Vouched int // records that carry a header_crc
+	Name      string
+	Seq       uint64
+	Index     uint64 // as its name says
+	Size      int64  // of the file, in bytes
+	End       int64  // where its good records end
+	Records   int    // good ones
+	Entries   int
+	First     uint64 // the lowest and the highest index of its entries; 0 if it has none
+	Last      uint64
+	Witnesses int // records that carry a header_crc
 }
 
 // A Finding is a place where a log is not as its writer left it.
@@ -171,8 +171,8 @@ func (c *checker) count(s *scanner, r *Record) *SegmentReport {
 	}
 	seg.Records++
 	seg.End = r.Offset + r.Size
-	if r.Vouched {
-		seg.Vouched++
+	if r.HasHeaderCRC {
+		seg.Witnesses++
 	}
 	return seg
 }

@@ -93,7 +93,7 @@ func (e *encoder) frame(b *batch, t walpb.Type, first, second []byte) {
 	}
 	e.chain = walpb.Checksum(walpb.Checksum(e.chain, first), second)
 	offset := b.end()
-	r := walpb.Record{Type: t, CRC: e.chain, Vouched: !e.plain}
+	r := walpb.Record{Type: t, CRC: e.chain, HasHeaderCRC: !e.plain}
 	if sector := offset / sectorSize; e.claims && e.claimed != sector {
 		// Once in a sector is enough. Damage ends with a sector, and the reader that searches for
 		// what follows finds this record first.
@@ -104,7 +104,7 @@ func (e *encoder) frame(b *batch, t walpb.Type, first, second []byte) {
 	}
 	size := r.HeadSize(dataLen) + max(dataLen, 0)
 	word := lengthWord(size)
-	if r.Vouched {
+	if r.HasHeaderCRC {
 		r.HeaderCRC = r.HeadSum(headerSeed(e.ident, offset, word), dataLen)
 	}
 	b.content.grow(wordSize + size + padding(size))

@@ -38,7 +38,7 @@ func newNode() *node {
 }
 
 func (n *node) write(t walpb.Type, data []byte) {
-	n.records = append(n.records, Record{Segment: "model", Offset: int64(len(n.records)), Record: walpb.Record{Type: t, Data: data, Vouched: true}})
+	n.records = append(n.records, Record{Segment: "model", Offset: int64(len(n.records)), Record: walpb.Record{Type: t, Data: data, HasHeaderCRC: true}})
 }
 
 func (n *node) record(s walpb.Snapshot) {

@@ -162,14 +162,14 @@ func isGap(err error) bool {
 	return errors.As(err, &corrupt) && corrupt.Kind == MissingSegment
 }
 
-// unmarshal decodes the data of a record: leniently if header_crc vouches for its type, and else
+// unmarshal decodes the data of a record: leniently if header_crc covers its type, and else
 // strictly, since a type that was damaged shows in nothing but fields that it does not have.
 func unmarshal(r *Record, m interface {
 	Unmarshal([]byte) error
-	UnmarshalVouched([]byte) error
+	UnmarshalLenient([]byte) error
 }) error {
-	if r.Vouched {
-		return m.UnmarshalVouched(r.Data)
+	if r.HasHeaderCRC {
+		return m.UnmarshalLenient(r.Data)
 	}
 	return m.Unmarshal(r.Data)
 }

@@ -21,7 +21,7 @@ type scanner struct {
 	segments []segment
 	preceded bool // by segments that are not to be read
 	mark     mark // which the log reaches, or its end is lost
-	resumes  bool // go on after damage, wherever a record vouches for itself
+	resumes  bool // go on after damage, wherever a record's header_crc is right
 
 	frames  frames       // of the segment that was entered last
 	entered int          // the number of segments that were entered

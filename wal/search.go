@@ -86,12 +86,12 @@ func (s *seeker) search(from int64, ours bool, chain uint32) (f found, err error
 	var runs runs
 	for h := range s.candidates(from) {
 		switch {
-		case h.Vouched && s.vouched(&h):
+		case h.HasHeaderCRC && s.headerRight(&h):
 			if int64(h.SyncedTo) > from {
 				return found{s.rest, witnessed, h.offset}, nil
 			}
 			s.skip = max(s.skip, h.next) // that is data, whatever it looks like
-		case !h.Vouched:
+		case !h.HasHeaderCRC:
 			later, end, err := s.run(h)
 			if err != nil {
 				return f, err
@@ -146,8 +146,8 @@ func (r *runs) prove(rest int64, ours bool) bool {
 // resync returns the first place after from at which good frames begin again, and the chain there.
 func (s *seeker) resync(from int64) (next int64, chain uint32, ok bool, err error) {
 	for h := range s.candidates(from) {
-		good := h.Vouched && s.vouched(&h)
-		if !h.Vouched {
+		good := h.HasHeaderCRC && s.headerRight(&h)
+		if !h.HasHeaderCRC {
 			if _, good, err = s.link(&h); err != nil {
 				return 0, 0, false, err
 			}
@@ -270,8 +270,8 @@ func (s *seeker) frame(w *window, offset int64) (h head, ok bool, err error) {
 	return h, walpb.TypeMetadata <= h.Type && h.Type <= walpb.TypeSnapshot, nil
 }
 
-// vouched reports whether the head's header_crc is right for its place.
-func (s *seeker) vouched(h *head) bool {
+// headerRight reports whether the head's header_crc is right for its place.
+func (s *seeker) headerRight(h *head) bool {
 	return h.Record.HeadSum(headerSeed(s.ident, h.offset, h.word), h.dataLen) == h.HeaderCRC
 }
 
@@ -308,7 +308,7 @@ func (s *seeker) run(h head) (later bool, end int64, err error) {
 type calls struct {
 	before before
 
-	first  bool // of the records: nothing vouches for its data
+	first  bool // of the records: nothing covers its data
 	entry  bool // there was an entry
 	state  bool // there was a hard state
 	over   bool // the call that wrote an entry or a snapshot record is over
@@ -361,7 +361,7 @@ func (s *seeker) message(h *head, unmarshal func([]byte) error) (ok bool, err er
 // link returns the frame after h if it is plain and the chain links it to h.
 func (s *seeker) link(h *head) (next head, ok bool, err error) {
 	next, ok, err = s.frame(&s.links, h.next)
-	if err != nil || !ok || next.Vouched {
+	if err != nil || !ok || next.HasHeaderCRC {
 		return next, false, err
 	}
 	sum, err := s.sums.continued(h.CRC, next.data, next.data+int64(max(next.dataLen, 0)))

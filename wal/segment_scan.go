@@ -128,7 +128,7 @@ func (f *frames) verify(word uint64, b []byte, r *Record) fault {
 	if err := r.Record.Unmarshal(b); err != nil {
 		return fault{BadRecord, err.Error()}
 	}
-	if r.Vouched && !sabotaged(noHeaderCRC) {
+	if r.HasHeaderCRC && !sabotaged(noHeaderCRC) {
 		sum, err := headSum(&r.Record, headerSeed(f.identity(r), r.Offset, word), b)
 		if err != nil || sum != r.HeaderCRC {
 			return fault{BadHeader, fmt.Sprintf("stored %08x, computed %08x", r.HeaderCRC, sum)}
@@ -170,7 +170,7 @@ func (f *frames) take(r *Record) {
 	f.offset += r.Size
 	f.count++
 	f.chain, f.seeded = r.CRC, true
-	f.ours = r.Vouched
+	f.ours = r.HasHeaderCRC
 	f.state = f.state || r.Type == walpb.TypeState
 	f.unpadded = f.unpadded && r.Offset > 0 || r.Size%wordSize != 0
 }

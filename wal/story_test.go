@@ -235,7 +235,7 @@ func (s *story) flip(words []string) error {
 	id := s.id(words[0])
 	for r, err := range wal.Records(labDir, 0, &wal.Options{FS: s.lab.FS}) {
 		var e walpb.Entry
-		if err == nil && r.Type == walpb.TypeEntry && e.UnmarshalVouched(r.Data) == nil && e.Term == id.Term && e.Index == id.Index {
+		if err == nil && r.Type == walpb.TypeEntry && e.UnmarshalLenient(r.Data) == nil && e.Term == id.Term && e.Index == id.Index {
 			r.Data = nil
 			s.flipped[words[0]] = r
 		}
@@ -287,13 +287,13 @@ func (s *story) records([]string) error {
 		var snapshot walpb.Snapshot
 		switch r.Type {
 		case walpb.TypeEntry:
-			must(s.t, e.UnmarshalVouched(r.Data))
+			must(s.t, e.UnmarshalLenient(r.Data))
 			what += fmt.Sprintf(" %d/%d", e.Term, e.Index)
 		case walpb.TypeState:
-			must(s.t, hard.UnmarshalVouched(r.Data))
+			must(s.t, hard.UnmarshalLenient(r.Data))
 			what += " " + hardState(hard)
 		case walpb.TypeSnapshot:
-			must(s.t, snapshot.UnmarshalVouched(r.Data))
+			must(s.t, snapshot.UnmarshalLenient(r.Data))
 			what += fmt.Sprintf(" %d/%d", snapshot.Term, snapshot.Index)
 		}
 		if r.SyncedTo > 0 {

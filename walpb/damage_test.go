@@ -20,9 +20,9 @@ func decodeAll(t interface {
 }, b []byte) {
 	t.Helper()
 	for _, m := range []message{&walpb.Record{}, &walpb.Entry{}, &walpb.HardState{}, &walpb.Snapshot{}} {
-		if v, ok := m.(vouchedMessage); ok {
-			if err := v.UnmarshalVouched(b); err != nil && !errors.Is(err, walpb.ErrMalformed) {
-				t.Fatalf("%T.UnmarshalVouched(% x): %v", m, b, err)
+		if v, ok := m.(lenientMessage); ok {
+			if err := v.UnmarshalLenient(b); err != nil && !errors.Is(err, walpb.ErrMalformed) {
+				t.Fatalf("%T.UnmarshalLenient(% x): %v", m, b, err)
 			}
 		}
 		err := m.Unmarshal(b)
@@ -87,16 +87,16 @@ func checkAccepted(t interface {
 		if _, err := walpb.HeadSum(0, b); err != nil {
 			t.Fatalf("Unmarshal accepts % x, HeadSum does not: %v", b, err)
 		}
-		canonical = !m.Vouched || len(again) == len(b) // otherwise it has unknown fields
+		canonical = !m.HasHeaderCRC || len(again) == len(b) // otherwise it has unknown fields
 	case *walpb.Entry:
 		canonical = false
 	}
 	if canonical && !bytes.Equal(again, b) {
 		t.Fatalf("%T: % x became %+v became % x", m, b, m, again)
 	}
-	if v, ok := got.(vouchedMessage); ok {
-		if err := v.UnmarshalVouched(b); err != nil || !bytes.Equal(v.Append(nil), again) {
-			t.Fatalf("%T: Unmarshal(% x) = %+v, but UnmarshalVouched = %+v, %v", m, b, m, v, err)
+	if v, ok := got.(lenientMessage); ok {
+		if err := v.UnmarshalLenient(b); err != nil || !bytes.Equal(v.Append(nil), again) {
+			t.Fatalf("%T: Unmarshal(% x) = %+v, but UnmarshalLenient = %+v, %v", m, b, m, v, err)
 		}
 	}
 }
@@ -121,7 +121,7 @@ func TestDamagedMessagesNeverPanicAndNeverDecodeTwoWays(t *testing.T) {
 	for _, raw := range append(goldenRecords(goldenGogo), goldenRecords(goldenGoogle)...) {
 		everyDamage(raw, func(b []byte) { decodeAll(t, b) })
 	}
-	everyInsertion(vouchedRecordFields, func(b []byte) {
+	everyInsertion(witnessFields, func(b []byte) {
 		everyDamage(b, func(b []byte) { decodeAll(t, b) })
 	})
 	everyInsertion(entryFields, func(b []byte) {
@@ -145,7 +145,7 @@ func sound(chain, seed uint32, b []byte) bool {
 	if err := r.Unmarshal(b); err != nil {
 		return false
 	}
-	if r.Vouched {
+	if r.HasHeaderCRC {
 		if sum, err := walpb.HeadSum(seed, b); err != nil || sum != r.HeaderCRC {
 			return false
 		}
@@ -155,12 +155,12 @@ func sound(chain, seed uint32, b []byte) bool {
 
 // A record without a header_crc has bits whose flip shows only in its payload, or not at all:
 // its type. Of one that is, every bit is covered.
-func TestEveryFlippedBitOfAVouchedRecordShows(t *testing.T) {
+func TestEveryFlippedBitOfARecordWithAHeaderCRCShows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		chain, seed := rapid.Uint32().Draw(t, "chain"), rapid.Uint32().Draw(t, "seed")
 		r := records.Draw(t, "r")
-		// A head that is all of a vouched record but its checksums.
-		r.Vouched = true
+		// A head that is all of a record with a witness but its checksums.
+		r.HasHeaderCRC = true
 		r.SyncedTo = rapid.OneOf(rapid.Just(uint64(0)), number).Draw(t, "synced_to")
 		r.CRC = walpb.Checksum(chain, r.Data)
 		dataLen := -1
@@ -188,7 +188,7 @@ func TestEveryFlippedBitOfAVouchedRecordShows(t *testing.T) {
 // The same with a field of a later version at every place: it is skipped, and yet covered.
 func TestEveryFlippedBitOfAnUnknownFieldShows(t *testing.T) {
 	const chain, seed = 0x12345678, 0x9abcdef0
-	fields := append([]string{}, vouchedRecordFields...)
+	fields := append([]string{}, witnessFields...)
 	crc := walpb.Record{Type: 2, CRC: walpb.Checksum(chain, []byte("abc"))}
 	fields[1] = encodeHex(crc.Append(nil)[2:])
 	everyInsertion(fields, func(b []byte) {

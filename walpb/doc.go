@@ -31,7 +31,7 @@
 // bytes of the record that the first one leaves out (see [HeadSum]); and synced_to, which says what
 // was durable before. Where header_crc is right nothing needs to be guessed from the shape of the
 // bytes, and a later version may add fields: Unmarshal skips unknown fields in such a record, and
-// UnmarshalVouched does so in its data. etcd ignores the two fields.
+// UnmarshalLenient does so in its data. etcd ignores the two fields.
 //
 // # Encoding in place
 //

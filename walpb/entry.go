@@ -56,7 +56,7 @@ func (e *Entry) Size() int {
 }
 
 // Append appends the encoded entry to b and returns the longer slice. It allocates only if b has
-// less than Size bytes to spare. UnmarshalVouched gives the entry back, and so does Unmarshal if
+// less than Size bytes to spare. UnmarshalLenient gives the entry back, and so does Unmarshal if
 // the type has a name.
 func (e *Entry) Append(b []byte) []byte {
 	return append(e.AppendHead(b), e.Data...)
@@ -110,10 +110,10 @@ func (e *Entry) Unmarshal(b []byte) error {
 	return e.unmarshal(b, strict)
 }
 
-// UnmarshalVouched is like Unmarshal, but skips unknown fields and takes any type that fits 32
+// UnmarshalLenient is like Unmarshal, but skips unknown fields and takes any type that fits 32
 // bits. It is for the data of a record whose HeaderCRC was found right, where an unknown field is
 // not damage.
-func (e *Entry) UnmarshalVouched(b []byte) error {
+func (e *Entry) UnmarshalLenient(b []byte) error {
 	return e.unmarshal(b, lenient)
 }
 

@@ -38,7 +38,7 @@ func ExampleRecord_AppendHead() {
 	place := uint32(0x5eed) // what the log derives from segment, offset and length word
 
 	e := walpb.Entry{Term: 1, Index: 1, Data: []byte("x")}
-	r := walpb.Record{Type: walpb.TypeEntry, CRC: e.Checksum(0), SyncedTo: 4096, Vouched: true}
+	r := walpb.Record{Type: walpb.TypeEntry, CRC: e.Checksum(0), SyncedTo: 4096, HasHeaderCRC: true}
 	r.HeaderCRC = r.HeadSum(place, e.Size())
 	page = r.AppendHead(page, e.Size())
 	page = e.AppendHead(page)

@@ -31,7 +31,7 @@ func fuzz(f *testing.F, kind message) {
 	for _, c := range refused {
 		f.Add(unhex(c.hex))
 	}
-	everyInsertion(vouchedRecordFields, func(b []byte) { f.Add(b) })
+	everyInsertion(witnessFields, func(b []byte) { f.Add(b) })
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := fresh(kind)
 		if err := m.Unmarshal(b); err == nil {
@@ -47,7 +47,7 @@ func FuzzHead(f *testing.F) {
 	for _, raw := range append(goldenRecords(goldenGogo), goldenRecords(goldenGoogle)...) {
 		f.Add(raw)
 	}
-	everyInsertion(vouchedRecordFields, func(b []byte) { f.Add(b) })
+	everyInsertion(witnessFields, func(b []byte) { f.Add(b) })
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var head, whole walpb.Record
 		n, err := head.UnmarshalHead(b, len(b))
@@ -61,15 +61,15 @@ func FuzzHead(f *testing.F) {
 			t.Fatalf("%d bytes of data in %d", n, len(b))
 		}
 		if err := whole.Unmarshal(b); err != nil {
-			if !whole.Vouched {
-				return // Unmarshal is stricter with a record that nothing vouches for
+			if !whole.HasHeaderCRC {
+				return // Unmarshal is stricter with a record without header_crc
 			}
 			t.Fatalf("UnmarshalHead takes %x, Unmarshal says %v", b, err)
 		}
 		if len(whole.Data) != max(n, 0) || (whole.Data == nil) != (n == -1) {
 			t.Errorf("%x: %d bytes of data, and %d", b, n, len(whole.Data))
 		}
-		if head.Vouched {
+		if head.HasHeaderCRC {
 			if sum, err := walpb.HeadSum(7, b); err != nil || sum != head.HeadSum(7, n) {
 				t.Errorf("%x: the sums of the head differ, %v", b, err)
 			}

@@ -125,10 +125,10 @@ type message interface {
 	Unmarshal([]byte) error
 }
 
-// A vouchedMessage can also be read from a record that is vouched for: all but the record itself.
-type vouchedMessage interface {
+// A lenientMessage can also be read leniently: all but the record itself.
+type lenientMessage interface {
 	message
-	UnmarshalVouched([]byte) error
+	UnmarshalLenient([]byte) error
 }
 
 var goldenMessages = []struct {
@@ -158,9 +158,9 @@ var goldenMessages = []struct {
 	{"record with empty data", &walpb.Record{Type: 1, Data: []byte{}}, "0801 1000 1a00", ""},
 	{"record of type 0", &walpb.Record{}, "0800 1000", ""},
 	{"record of type 255", &walpb.Record{Type: 255, CRC: 1<<32 - 1}, "08ff01 10ffffffff0f", ""},
-	{"vouched record", &walpb.Record{Type: 2, CRC: 5, SyncedTo: 4096, HeaderCRC: 0x01020304, Vouched: true, Data: []byte("abc")},
+	{"record with a witness", &walpb.Record{Type: 2, CRC: 5, SyncedTo: 4096, HeaderCRC: 0x01020304, HasHeaderCRC: true, Data: []byte("abc")},
 		"0802 1005 208020 2d04030201 1a03616263", ""},
-	{"vouched record that claims nothing", &walpb.Record{Type: 4, CRC: 5, Vouched: true}, "0804 1005 2d00000000", ""},
+	{"record with header_crc that claims nothing", &walpb.Record{Type: 4, CRC: 5, HasHeaderCRC: true}, "0804 1005 2d00000000", ""},
 }
 
 func TestGoldenMessages(t *testing.T) {
@@ -193,7 +193,7 @@ func TestGoldenMessages(t *testing.T) {
 func fresh(m message) message {
 	switch m.(type) {
 	case *walpb.Record:
-		return &walpb.Record{Type: 9, CRC: 9, SyncedTo: 9, HeaderCRC: 9, Vouched: true, Data: []byte("old")}
+		return &walpb.Record{Type: 9, CRC: 9, SyncedTo: 9, HeaderCRC: 9, HasHeaderCRC: true, Data: []byte("old")}
 	case *walpb.Entry:
 		return &walpb.Entry{Type: 9, Term: 9, Index: 9, Data: []byte("old")}
 	case *walpb.HardState:

@@ -24,10 +24,10 @@ func (r *Record) UnmarshalHead(b []byte, size int) (dataLen int, err error) {
 		}
 	}
 	if at(b, i, tagRecordHeaderCRC) && len(b)-i >= 1+4 {
-		got.HeaderCRC, got.Vouched = binary.LittleEndian.Uint32(b[i+1:]), true
+		got.HeaderCRC, got.HasHeaderCRC = binary.LittleEndian.Uint32(b[i+1:]), true
 		i += 1 + 4
 	}
-	if got.SyncedTo != 0 && !got.Vouched {
+	if got.SyncedTo != 0 && !got.HasHeaderCRC {
 		return 0, malformed("record", 0, "synced_to in a record without a header_crc")
 	}
 	dataLen = -1

@@ -30,7 +30,7 @@ var records = rapid.Custom(func(t *rapid.T) walpb.Record {
 		CRC:  uint32(number.Draw(t, "crc")),
 		Data: data.Draw(t, "data"),
 	}
-	if r.Vouched = rapid.Bool().Draw(t, "vouched"); r.Vouched {
+	if r.HasHeaderCRC = rapid.Bool().Draw(t, "has header_crc"); r.HasHeaderCRC {
 		r.SyncedTo = rapid.OneOf(rapid.Just(uint64(0)), number).Draw(t, "synced_to")
 		r.HeaderCRC = rapid.Uint32().Draw(t, "header_crc")
 	}
@@ -69,9 +69,9 @@ func TestDecodingUndoesEncoding(t *testing.T) {
 			if diff := cmp.Diff(m, got); diff != "" {
 				t.Fatalf("% x:\n%s", b, diff)
 			}
-			if v, ok := got.(vouchedMessage); ok {
-				if err := v.UnmarshalVouched(b); err != nil || !cmp.Equal(m, got) {
-					t.Fatalf("UnmarshalVouched % x: %+v, %v", b, got, err)
+			if v, ok := got.(lenientMessage); ok {
+				if err := v.UnmarshalLenient(b); err != nil || !cmp.Equal(m, got) {
+					t.Fatalf("UnmarshalLenient % x: %+v, %v", b, got, err)
 				}
 			}
 		}
@@ -88,13 +88,13 @@ func TestDecodingUndoesEncoding(t *testing.T) {
 	})
 }
 
-func TestEntriesOfAnyTypeSurviveWhereVouchedFor(t *testing.T) {
+func TestEntriesOfAnyTypeSurviveWhereAHeaderCRCCoversThem(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := entries.Draw(t, "e")
 		e.Type = walpb.EntryType(rapid.Int32().Draw(t, "type"))
 		b := e.Append(nil)
 		var got walpb.Entry
-		if err := got.UnmarshalVouched(b); err != nil || !cmp.Equal(e, got) || e.Size() != len(b) {
+		if err := got.UnmarshalLenient(b); err != nil || !cmp.Equal(e, got) || e.Size() != len(b) {
 			t.Fatalf("% x: %+v, %v, size %d", b, got, err, e.Size())
 		}
 	})
@@ -120,9 +120,9 @@ func headSumByTheBook(seed uint32, r walpb.Record, unknown []byte) uint32 {
 		dataLen = len(r.Data)
 	}
 	b := r.AppendHead(nil, dataLen)
-	if r.Vouched {
+	if r.HasHeaderCRC {
 		bare := r
-		bare.Vouched = false
+		bare.HasHeaderCRC = false
 		i := bare.HeadSize(-1) + 1
 		b = append(b[:i:i], b[i+4:]...)
 	}
@@ -191,7 +191,7 @@ func TestNothingAllocates(t *testing.T) {
 	p := walpb.Snapshot{Index: 1 << 40, Term: 300, ConfState: make([]byte, 20)}
 	page := make([]byte, 0, 4096)
 	entryBytes, stateBytes, snapshotBytes := e.Append(nil), s.Append(nil), p.Append(nil)
-	r := walpb.Record{Type: walpb.TypeEntry, CRC: e.Checksum(7), SyncedTo: 1 << 20, Vouched: true, Data: entryBytes}
+	r := walpb.Record{Type: walpb.TypeEntry, CRC: e.Checksum(7), SyncedTo: 1 << 20, HasHeaderCRC: true, Data: entryBytes}
 	r.HeaderCRC = r.HeadSum(7, len(r.Data))
 	recordBytes := r.Append(nil)
 	later := append(recordBytes[:len(recordBytes):len(recordBytes)], 0x30, 0x07)
@@ -200,7 +200,7 @@ func TestNothingAllocates(t *testing.T) {
 	for name, f := range map[string]func() error{
 		"Record.Append": func() error { r.Append(page); return nil },
 		"Record.AppendHead, HeadSum": func() error {
-			r := walpb.Record{Type: walpb.TypeEntry, CRC: e.Checksum(7), SyncedTo: 1 << 20, Vouched: true}
+			r := walpb.Record{Type: walpb.TypeEntry, CRC: e.Checksum(7), SyncedTo: 1 << 20, HasHeaderCRC: true}
 			r.HeaderCRC = r.HeadSum(7, e.Size())
 			e.Append(r.AppendHead(page, e.Size()))
 			return nil
@@ -210,10 +210,10 @@ func TestNothingAllocates(t *testing.T) {
 		"HeadSum":                    func() (err error) { sink, err = walpb.HeadSum(7, recordBytes); return err },
 		"HeadSum, unknown":           func() (err error) { sink, err = walpb.HeadSum(7, later); return err },
 		"Entry.Unmarshal":            func() error { var e walpb.Entry; return e.Unmarshal(entryBytes) },
-		"Entry.UnmarshalVouched":     func() error { var e walpb.Entry; return e.UnmarshalVouched(entryBytes) },
+		"Entry.UnmarshalLenient":     func() error { var e walpb.Entry; return e.UnmarshalLenient(entryBytes) },
 		"HardState.Append":           func() error { s.Append(page); return nil },
 		"HardState.Unmarshal":        func() error { var s walpb.HardState; return s.Unmarshal(stateBytes) },
-		"HardState.UnmarshalVouched": func() error { var s walpb.HardState; return s.UnmarshalVouched(stateBytes) },
+		"HardState.UnmarshalLenient": func() error { var s walpb.HardState; return s.UnmarshalLenient(stateBytes) },
 		"Snapshot.Append":            func() error { p.Append(page); return nil },
 		"Snapshot.Unmarshal":         func() error { var p walpb.Snapshot; return p.Unmarshal(snapshotBytes) },
 	} {

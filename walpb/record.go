@@ -50,15 +50,15 @@ type Record struct {
 
 	// SyncedTo is an offset in bytes within the segment. Every byte below it was durable before
 	// this record was encoded, so damage below it is damage to durable data. 0 claims nothing and
-	// is not written. Only a vouched record may carry another value.
+	// is not written. Only a record with HeaderCRC may carry another value.
 	SyncedTo uint64
 
 	// HeaderCRC is the HeadSum of the record, with the seed that the log derives from its place.
-	// It has a meaning only if Vouched.
+	// It means nothing unless HasHeaderCRC.
 	HeaderCRC uint32
 
-	// Vouched is whether the record carries HeaderCRC. It is false in all records written by etcd.
-	Vouched bool
+	// HasHeaderCRC is whether the record carries HeaderCRC. It is false in all that etcd writes.
+	HasHeaderCRC bool
 
 	// Data is nil if the record has none, which is not the same as having empty data: `1a 00` on
 	// disk.
@@ -91,7 +91,7 @@ func (r *Record) Size() int {
 // less than Size bytes to spare. What Unmarshal accepts and has no unknown fields, Append gives
 // back byte for byte.
 //
-// A record that has SyncedTo but is not Vouched is encoded as it is, and Unmarshal will refuse it.
+// A record that has SyncedTo but not HeaderCRC is encoded as it is, and Unmarshal will refuse it.
 func (r *Record) Append(b []byte) []byte {
 	return append(r.AppendHead(b, r.dataLen()), r.Data...)
 }
@@ -102,7 +102,7 @@ func (r *Record) HeadSize(dataLen int) int {
 	if r.SyncedTo != 0 {
 		n += 1 + uvarintSize(r.SyncedTo)
 	}
-	if r.Vouched {
+	if r.HasHeaderCRC {
 		n += 1 + 4
 	}
 	if dataLen >= 0 {
@@ -121,7 +121,7 @@ func (r *Record) AppendHead(b []byte, dataLen int) []byte {
 	if r.SyncedTo != 0 {
 		b = appendUvarint(append(b, tagRecordSyncedTo), r.SyncedTo)
 	}
-	if r.Vouched {
+	if r.HasHeaderCRC {
 		b = binary.LittleEndian.AppendUint32(append(b, tagRecordHeaderCRC), r.HeaderCRC)
 	}
 	if dataLen >= 0 {
@@ -132,12 +132,12 @@ func (r *Record) AppendHead(b []byte, dataLen int) []byte {
 
 // HeadSum returns the head sum that the record will have once encoded with dataLen bytes of data,
 // negative if it has none. It is what HeadSum(seed, b) returns for the encoded record b, whatever
-// r.HeaderCRC is. Vouched and SyncedTo must be set before, since both are covered; r.Data is not
-// looked at. It does not allocate.
+// r.HeaderCRC is. HasHeaderCRC and SyncedTo must be set before, since both are covered; r.Data is
+// not looked at. It does not allocate.
 func (r *Record) HeadSum(seed uint32, dataLen int) uint32 {
 	var buf [maxRecordHead]byte
 	head := r.AppendHead(buf[:0], dataLen)
-	if r.Vouched {
+	if r.HasHeaderCRC {
 		// The value of header_crc is the one thing in a head that is not covered: close the gap.
 		after := len(head)
 		if dataLen >= 0 {
@@ -173,12 +173,12 @@ func (r *Record) dataLen() int {
 func (r *Record) Unmarshal(b []byte) error {
 	// Fields are gathered in variables rather than in a Record, which would not fit the registers.
 	var (
-		kind      Type
-		crc       uint32
-		syncedTo  uint64
-		headerCRC uint32
-		isVouched bool
-		data      []byte
+		kind         Type
+		crc          uint32
+		syncedTo     uint64
+		headerCRC    uint32
+		hasHeaderCRC bool
+		data         []byte
 	)
 	// The branches stand in the order of the fields, so that a record is read in one turn of the
 	// loop; only after an unknown field there is another. Rank is the last branch taken. A field
@@ -212,7 +212,7 @@ func (r *Record) Unmarshal(b []byte) error {
 			if len(b)-i < 5 {
 				return malformedField("record", b, i, "")
 			}
-			headerCRC, isVouched = binary.LittleEndian.Uint32(b[i+1:]), true
+			headerCRC, hasHeaderCRC = binary.LittleEndian.Uint32(b[i+1:]), true
 			rank, i = 4, i+5
 		}
 		if rank >= 2 && rank < 5 && at(b, i, tagRecordData) {
@@ -234,19 +234,19 @@ func (r *Record) Unmarshal(b []byte) error {
 	switch {
 	case rank < 2:
 		return malformed("record", len(b), "type or crc is missing")
-	case unknown && !isVouched:
+	case unknown && !hasHeaderCRC:
 		return malformed("record", 0, "unknown field in a record without a header_crc")
-	case syncedTo != 0 && !isVouched:
+	case syncedTo != 0 && !hasHeaderCRC:
 		return malformed("record", 0, "synced_to in a record without a header_crc")
 	}
-	*r = Record{Type: kind, CRC: crc, SyncedTo: syncedTo, HeaderCRC: headerCRC, Vouched: isVouched, Data: data}
+	*r = Record{Type: kind, CRC: crc, SyncedTo: syncedTo, HeaderCRC: headerCRC, HasHeaderCRC: hasHeaderCRC, Data: data}
 	return nil
 }
 
 // HeadSum returns the head sum of the encoded record b: its CRC-32C, continued from seed, over
 // every byte but the content of data, which CRC covers, and the four bytes of the value of
-// header_crc. Tags, lengths and unknown fields are covered. A vouched record is sound in its place
-// if its HeaderCRC is this.
+// header_crc. Tags, lengths and unknown fields are covered. A record with HeaderCRC is sound in
+// its place if it is this.
 //
 // It does not allocate unless it fails, which it does with an error that wraps ErrMalformed, and
 // only on bytes that are not a sequence of fields: never on what Unmarshal accepts.

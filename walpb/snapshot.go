@@ -53,9 +53,9 @@ func (s *Snapshot) Unmarshal(b []byte) error {
 	return s.unmarshal(b, strict)
 }
 
-// UnmarshalVouched is like Unmarshal, but skips unknown fields and takes a missing one for 0. It is
+// UnmarshalLenient is like Unmarshal, but skips unknown fields and takes a missing one for 0. It is
 // for the data of a record whose HeaderCRC was found right.
-func (s *Snapshot) UnmarshalVouched(b []byte) error {
+func (s *Snapshot) UnmarshalLenient(b []byte) error {
 	return s.unmarshal(b, lenient)
 }
 

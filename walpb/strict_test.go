@@ -23,7 +23,7 @@ var refused = []struct {
 	new  func() message
 	hex  string
 	why  string // part of the error
-	also bool   // refused in a vouched record, too
+	also bool   // refused in a record with header_crc, too
 }{
 	{"nothing", record, "", "offset 0: type or crc is missing", true},
 	{"no crc", record, "0802", "offset 2: type or crc is missing", true},
@@ -119,14 +119,14 @@ func TestWhatNobodyWritesIsRefused(t *testing.T) {
 			if diff := cmp.Diff(c.new(), m); diff != "" {
 				t.Errorf("Unmarshal failed and changed its receiver:\n%s", diff)
 			}
-			v, ok := m.(vouchedMessage)
+			v, ok := m.(lenientMessage)
 			if !ok {
 				return
 			}
-			if err := v.UnmarshalVouched(b); errors.Is(err, walpb.ErrMalformed) != c.also {
-				t.Errorf("UnmarshalVouched: %v, want refused: %v", err, c.also)
+			if err := v.UnmarshalLenient(b); errors.Is(err, walpb.ErrMalformed) != c.also {
+				t.Errorf("UnmarshalLenient: %v, want refused: %v", err, c.also)
 			} else if diff := cmp.Diff(c.new(), m); c.also && diff != "" {
-				t.Errorf("UnmarshalVouched failed and changed its receiver:\n%s", diff)
+				t.Errorf("UnmarshalLenient failed and changed its receiver:\n%s", diff)
 			}
 		})
 	}
@@ -138,10 +138,10 @@ var unknownFields = []string{"3007", "3901020304 05060708", "32 03 616263", "3d 
 
 // fields of messages, each apart, in their order.
 var (
-	vouchedRecordFields = []string{"0802", "10f2c4f7fa01", "208020", "2d00000000", "1a03616263"}
-	entryFields         = []string{"0801", "10ac02", "1802", "2203616263"}
-	stateFields         = []string{"0801", "10ac02", "1802"}
-	snapshotFields      = []string{"0801", "10ac02", "1a06080108020803"}
+	witnessFields  = []string{"0802", "10f2c4f7fa01", "208020", "2d00000000", "1a03616263"}
+	entryFields    = []string{"0801", "10ac02", "1802", "2203616263"}
+	stateFields    = []string{"0801", "10ac02", "1802"}
+	snapshotFields = []string{"0801", "10ac02", "1a06080108020803"}
 )
 
 // everyInsertion calls f with the fields and one unknown field, at every place, of every kind.
@@ -153,14 +153,14 @@ func everyInsertion(fields []string, f func(b []byte)) {
 	}
 }
 
-func TestUnknownFieldsAreSkippedOnlyWhereVouchedFor(t *testing.T) {
+func TestUnknownFieldsAreSkippedOnlyWhereAHeaderCRCCoversThem(t *testing.T) {
 	join := func(fields []string) []byte { return unhex(strings.Join(fields, "")) }
 
 	var plain, want, got walpb.Record
-	if err := want.Unmarshal(join(vouchedRecordFields)); err != nil {
+	if err := want.Unmarshal(join(witnessFields)); err != nil {
 		t.Fatal(err)
 	}
-	everyInsertion(vouchedRecordFields, func(b []byte) {
+	everyInsertion(witnessFields, func(b []byte) {
 		if err := got.Unmarshal(b); err != nil {
 			t.Errorf("record % x: %v", b, err)
 		} else if diff := cmp.Diff(want, got); diff != "" {
@@ -177,15 +177,15 @@ func TestUnknownFieldsAreSkippedOnlyWhereVouchedFor(t *testing.T) {
 		fields []string
 		new    func() message
 	}{{entryFields, entry}, {stateFields, state}, {snapshotFields, snapshot}} {
-		want, got := c.new(), c.new().(vouchedMessage)
+		want, got := c.new(), c.new().(lenientMessage)
 		if err := want.Unmarshal(join(c.fields)); err != nil {
 			t.Fatal(err)
 		}
 		everyInsertion(c.fields, func(b []byte) {
-			if err := got.UnmarshalVouched(b); err != nil {
-				t.Errorf("UnmarshalVouched % x: %v", b, err)
+			if err := got.UnmarshalLenient(b); err != nil {
+				t.Errorf("UnmarshalLenient % x: %v", b, err)
 			} else if diff := cmp.Diff(want, message(got)); diff != "" {
-				t.Errorf("UnmarshalVouched % x:\n%s", b, diff)
+				t.Errorf("UnmarshalLenient % x:\n%s", b, diff)
 			}
 			if err := got.Unmarshal(b); !errors.Is(err, walpb.ErrMalformed) {
 				t.Errorf("Unmarshal % x: %v, want ErrMalformed", b, err)
@@ -199,14 +199,14 @@ func TestNoFieldComesTwiceOrLateAfterAnUnknownOne(t *testing.T) {
 	for _, c := range []struct {
 		fields []string
 		new    func() message
-	}{{vouchedRecordFields, record}, {entryFields, entry}, {stateFields, state}, {snapshotFields, snapshot}} {
+	}{{witnessFields, record}, {entryFields, entry}, {stateFields, state}, {snapshotFields, snapshot}} {
 		for last := range c.fields {
 			for again := range last + 1 {
 				b := unhex(strings.Join(c.fields[:last+1], "") + "3007" + c.fields[again] + strings.Join(c.fields[last+1:], ""))
 				m := c.new()
 				read := m.Unmarshal
-				if v, ok := m.(vouchedMessage); ok {
-					read = v.UnmarshalVouched
+				if v, ok := m.(lenientMessage); ok {
+					read = v.UnmarshalLenient
 				}
 				if err := read(b); !errors.Is(err, walpb.ErrMalformed) {
 					t.Errorf("%T % x: %v, want ErrMalformed", m, b, err)
@@ -216,17 +216,17 @@ func TestNoFieldComesTwiceOrLateAfterAnUnknownOne(t *testing.T) {
 	}
 }
 
-func TestVouchedMessagesMayLackFields(t *testing.T) {
+func TestMessagesReadLenientlyMayLackFields(t *testing.T) {
 	var s walpb.HardState
-	if err := s.UnmarshalVouched(unhex("1005")); err != nil || s != (walpb.HardState{Vote: 5}) {
+	if err := s.UnmarshalLenient(unhex("1005")); err != nil || s != (walpb.HardState{Vote: 5}) {
 		t.Errorf("hard state %+v, %v", s, err)
 	}
 	var p walpb.Snapshot
-	if err := p.UnmarshalVouched(unhex("0805")); err != nil || p.Index != 5 || p.Term != 0 || p.ConfState != nil {
+	if err := p.UnmarshalLenient(unhex("0805")); err != nil || p.Index != 5 || p.Term != 0 || p.ConfState != nil {
 		t.Errorf("snapshot %+v, %v", p, err)
 	}
 	var e walpb.Entry
-	if err := e.UnmarshalVouched(unhex("0807 1005")); err != nil || e.Type != 7 || e.Term != 5 {
+	if err := e.UnmarshalLenient(unhex("0807 1005")); err != nil || e.Type != 7 || e.Term != 5 {
 		t.Errorf("entry %+v, %v", e, err)
 	}
 }

@@ -46,9 +46,10 @@
 //
 // # Life of a test
 //
-// [New] or [Load] makes a state; [FS.SetDirect] makes writes as strict as direct ones; [FS.SetHook] calls the test around each change, and there it takes
-// crashes; [FS.SetFault] makes operations fail; [FS.SetSize] makes the disk one that can be full;
-// [FS.Clone] is what the next process finds when a process dies and the machine does not.
+// [New] or [Load] makes a state; [FS.SetDirect] makes writes as strict as direct ones; [FS.SetHook]
+// calls the test around each change, and there it takes crashes; [FS.SetFault] makes operations
+// fail; [FS.SetSize] makes the disk one that can be full; [FS.Clone] is what the next process finds
+// when a process dies and the machine does not.
 package crashfs
 
 import (

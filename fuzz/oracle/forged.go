@@ -33,7 +33,7 @@ func forged(b []byte, index, term, seed uint64) {
 				i += put(b[min(i, len(b)):], appendFrame(nil, r))
 			}
 		case 2: // a witness
-			i += put(b[i:], appendFrame(nil, walpb.Record{Type: walpb.TypeCRC, CRC: rng.Uint32(), SyncedTo: 1 << 40, Vouched: true, HeaderCRC: rng.Uint32()}))
+			i += put(b[i:], appendFrame(nil, walpb.Record{Type: walpb.TypeCRC, CRC: rng.Uint32(), SyncedTo: 1 << 40, HasHeaderCRC: true, HeaderCRC: rng.Uint32()}))
 		case 3: // something else
 			b[i] = byte(rng.Uint32())
 			i += 8 * rng.IntN(12)

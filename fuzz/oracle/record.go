@@ -48,8 +48,8 @@ func Decode(r walpb.Record) (Record, error) {
 	case walpb.TypeEntry:
 		var e walpb.Entry
 		decode := e.Unmarshal
-		if r.Vouched {
-			decode = e.UnmarshalVouched // which takes types of our own
+		if r.HasHeaderCRC {
+			decode = e.UnmarshalLenient // which takes types of our own
 		}
 		err := decode(r.Data)
 		return EntryRecord(e), err

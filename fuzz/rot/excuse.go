@@ -62,7 +62,7 @@ func (l *Log) excuseWrong(f *fault) Excuse {
 		r := &l.frames[i]
 		const typeAt = 9 // after the length word and the tag of the type
 		if f.kind == Flip && l.segments[r.segment].name == e.name && int64(r.offset)+typeAt == e.at &&
-			!r.Vouched && r.Type == walpb.TypeState && walpb.Type(e.data[0]) == walpb.TypeEntry {
+			!r.HasHeaderCRC && r.Type == walpb.TypeState && walpb.Type(e.data[0]) == walpb.TypeEntry {
 			return StateAsEntry
 		}
 	}
@@ -78,7 +78,7 @@ func (l *Log) marked(tree map[string][]byte) bool {
 // witnessed reports whether all records of the log carry a header_crc.
 func (l *Log) witnessed() bool {
 	for i := range l.frames {
-		if !l.frames[i].Vouched {
+		if !l.frames[i].HasHeaderCRC {
 			return false
 		}
 	}

@@ -146,7 +146,7 @@ func (l *Log) learn() error {
 		l.frames = append(l.frames, f)
 	}
 	l.batch = slices.IndexFunc(l.said, func(f frame) bool { return f.segment == len(l.segments)-1 && f.offset >= claim })
-	if l.batch < 0 || !l.frames[len(l.frames)-1].Vouched { // nothing says where it begins
+	if l.batch < 0 || !l.frames[len(l.frames)-1].HasHeaderCRC { // nothing says where it begins
 		l.batch = len(l.said)
 	}
 	return nil
@@ -187,7 +187,7 @@ type reading struct {
 	gap, err error
 	last     string // the segment of the last good frame
 	end      int    // where that ends
-	vouched  bool   // it has a header_crc
+	witness  bool   // it has a header_crc
 }
 
 // whole reports whether the readers gave everything.
@@ -213,7 +213,7 @@ func (l *Log) read(disk *crashfs.FS) (r reading) {
 			r.err = err
 			return r
 		}
-		r.last, r.end, r.vouched = rec.Segment, int(rec.Offset+rec.Size), rec.Vouched
+		r.last, r.end, r.witness = rec.Segment, int(rec.Offset+rec.Size), rec.HasHeaderCRC
 		if rec.Type == walpb.TypeCRC {
 			continue
 		}

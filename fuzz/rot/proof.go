@@ -42,7 +42,7 @@ func (l *Log) proof(tree map[string][]byte, o opening) string {
 		if end := f.offset + f.size; end > len(file) || !bytes.Equal(file[f.offset:end], good[f.offset:end]) {
 			continue
 		}
-		if f.Vouched {
+		if f.HasHeaderCRC {
 			if int64(f.SyncedTo) > o.offset {
 				return fmt.Sprintf("the record at %d says that it was synced up to %d", f.offset, f.SyncedTo)
 			}
@@ -52,7 +52,7 @@ func (l *Log) proof(tree map[string][]byte, o opening) string {
 			linked = run{}
 		}
 		next = f.offset + f.size
-		if linked.next(f, last) && !o.after.vouched {
+		if linked.next(f, last) && !o.after.witness {
 			return fmt.Sprintf("the record at %d is of a later batch", f.offset)
 		}
 	}
@@ -61,7 +61,7 @@ func (l *Log) proof(tree map[string][]byte, o opening) string {
 
 func entryIndex(f *frame) uint64 {
 	var e walpb.Entry
-	if e.UnmarshalVouched(f.Data) != nil {
+	if e.UnmarshalLenient(f.Data) != nil {
 		return 0
 	}
 	return e.Index
@@ -79,7 +79,7 @@ func (r *run) next(f *frame, last uint64) bool {
 		r.entry = true
 	case walpb.TypeState:
 		var s walpb.HardState
-		r.beyond = r.beyond || s.UnmarshalVouched(f.Data) == nil && s.Commit > last
+		r.beyond = r.beyond || s.UnmarshalLenient(f.Data) == nil && s.Commit > last
 		r.over, r.state = r.over || r.entry, true
 	case walpb.TypeSnapshot:
 		later = later || r.entry

@@ -260,7 +260,7 @@ func TestEtcdAndOursWriteTheSameRecordsAndReadEachOther(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
 		h := newHistory(r)
 		root := t.TempDir()
-		ours, theirs, vouched := filepath.Join(root, "ours"), filepath.Join(root, "etcd"), filepath.Join(root, "vouched")
+		ours, theirs, witness := filepath.Join(root, "ours"), filepath.Join(root, "etcd"), filepath.Join(root, "witness")
 
 		const plain = true
 		writeOurs(t, ours, h, plain)
@@ -294,8 +294,8 @@ func TestEtcdAndOursWriteTheSameRecordsAndReadEachOther(t *testing.T) {
 			}
 		}
 
-		writeOurs(t, vouched, h, !plain)
-		for _, dir := range []string{ours, theirs, vouched} {
+		writeOurs(t, witness, h, !plain)
+		for _, dir := range []string{ours, theirs, witness} {
 			byEtcd := dir == theirs
 			if byEtcd && differ == nil {
 				continue // the same bytes

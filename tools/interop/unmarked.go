@@ -100,7 +100,7 @@ func NewUnmarkedLog(name string, files map[string][]byte) (*UnmarkedLog, error) 
 	var state walpb.HardState
 	heads := map[string]int{}
 	for r, err := range wal.Records(flipDir, 0, &wal.Options{FS: l.disk("", nil)}) {
-		if err == nil && r.Vouched {
+		if err == nil && r.HasHeaderCRC {
 			err = fmt.Errorf("a record carries a header_crc")
 		}
 		if err != nil {

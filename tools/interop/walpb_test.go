@@ -126,8 +126,8 @@ func checkSnapshot(t *testing.T, s walpb.Snapshot) {
 	same(t, s, ours.Append(nil), b)
 }
 
-// checkRecord also takes a vouched one, of which etcd must see all but the two fields that it does
-// not know.
+// checkRecord also takes one with a witness, of which etcd must see all but the two fields that it
+// does not know.
 func checkRecord(t *testing.T, r walpb.Record) {
 	t.Helper()
 	b := r.Append(nil)
@@ -135,7 +135,7 @@ func checkRecord(t *testing.T, r walpb.Record) {
 	if p.GetType() != int64(r.Type) || p.GetCrc() != r.CRC || !bytes.Equal(p.Data, r.Data) || (p.Data == nil) != (r.Data == nil) {
 		t.Fatalf("%+v comes out of etcd's decoder as %v", r, p)
 	}
-	if unknown := len(p.ProtoReflect().GetUnknown()) > 0; unknown != r.Vouched {
+	if unknown := len(p.ProtoReflect().GetUnknown()) > 0; unknown != r.HasHeaderCRC {
 		t.Fatalf("%+v: unknown to etcd: %x", r, p.ProtoReflect().GetUnknown())
 	}
 	plain := walpb.Record{Type: r.Type, CRC: r.CRC, Data: r.Data}
@@ -162,7 +162,7 @@ func TestWhatEitherEncodesTheOtherDecodesEqual(t *testing.T) {
 		checkSnapshot(t, s)
 		record := walpb.Record{Type: walpb.Type(1 + r.IntN(5)), CRC: uint32(number(r)), Data: blob(r)}
 		checkRecord(t, record)
-		record.Vouched, record.HeaderCRC, record.SyncedTo = true, r.Uint32(), number(r)
+		record.HasHeaderCRC, record.HeaderCRC, record.SyncedTo = true, r.Uint32(), number(r)
 		checkRecord(t, record)
 	}
 }
@@ -175,7 +175,7 @@ func FuzzMessages(f *testing.F) {
 		e := walpb.Entry{Type: walpb.EntryType(r.IntN(3)), Term: number(r), Index: number(r), Data: blob(r)}
 		s := walpb.HardState{Term: number(r), Vote: number(r), Commit: number(r)}
 		snap := walpb.Snapshot{Index: number(r), Term: number(r), ConfState: []byte{8, 1, 8, 2, 40, 0}}
-		rec := walpb.Record{Type: walpb.TypeEntry, CRC: r.Uint32(), Data: e.Append(nil), Vouched: r.IntN(2) == 0, HeaderCRC: 7}
+		rec := walpb.Record{Type: walpb.TypeEntry, CRC: r.Uint32(), Data: e.Append(nil), HasHeaderCRC: r.IntN(2) == 0, HeaderCRC: 7}
 		for _, b := range [][]byte{e.Append(nil), s.Append(nil), snap.Append(nil), rec.Append(nil)} {
 			f.Add(b)
 		}

@@ -37,10 +37,10 @@ func (d *decoded) decode(r *wal.Record) {
 // unmarshal is as strict as the log itself is: see walpb.
 func unmarshal(r *wal.Record, m interface {
 	Unmarshal([]byte) error
-	UnmarshalVouched([]byte) error
+	UnmarshalLenient([]byte) error
 }) error {
-	if r.Vouched {
-		return m.UnmarshalVouched(r.Data)
+	if r.HasHeaderCRC {
+		return m.UnmarshalLenient(r.Data)
 	}
 	return m.Unmarshal(r.Data)
 }

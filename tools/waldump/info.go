@@ -46,7 +46,7 @@ type summary struct {
 	LastTerm    uint64         `json:"last_term"`
 	Overwritten int            `json:"overwritten_entries"`
 	Records     map[string]int `json:"records"`
-	Vouched     int            `json:"vouched_records"`
+	Witnesses   int            `json:"witnesses"`
 	State       jsonState      `json:"state"`
 	Snapshots   []jsonSnapshot `json:"snapshots"`
 	Mark        string         `json:"mark,omitempty"`
@@ -70,7 +70,7 @@ func (a *app) info(t *target, r *wal.Report, asJSON bool) error {
 	}
 	for _, segment := range r.Segments {
 		s.Bytes += segment.Size
-		s.Vouched += segment.Vouched
+		s.Witnesses += segment.Witnesses
 	}
 	a.tally(t, &s)
 	if asJSON {
@@ -124,8 +124,8 @@ type writers struct {
 }
 
 func (w *writers) see(d *decoded) {
-	w.stele, w.plain = w.stele || d.Vouched, w.plain || !d.Vouched
-	if d.Type == walpb.TypeEntry && d.err == nil && !d.Vouched && d.entry.Type == walpb.EntryNormal && len(d.Data) > 0 {
+	w.stele, w.plain = w.stele || d.HasHeaderCRC, w.plain || !d.HasHeaderCRC
+	if d.Type == walpb.TypeEntry && d.err == nil && !d.HasHeaderCRC && d.entry.Type == walpb.EntryNormal && len(d.Data) > 0 {
 		const tagType = 1 << 3 // what an entry with a type begins with
 		w.typed, w.untyped = w.typed || d.Data[0] == tagType, w.untyped || d.Data[0] != tagType
 	}
@@ -175,10 +175,10 @@ func (a *app) writeInfo(t *target, r *wal.Report, s *summary) error {
 		total += s.Records[name]
 	}
 	line("records", "%s", strings.Join(counts, ", "))
-	if s.Vouched == 0 {
+	if s.Witnesses == 0 {
 		line("witnesses", "none: all records are as etcd writes them")
 	} else {
-		line("witnesses", "%d of %d records carry a header checksum", s.Vouched, total)
+		line("witnesses", "%d of %d records carry a header checksum", s.Witnesses, total)
 	}
 	if s.Mark != "" {
 		line("mark", "%s", s.Mark)

@@ -50,7 +50,7 @@ func (p *jsonPrinter) record(r *decoded) error {
 		b = appendNumber(b, "index", r.snap.Index)
 		b = appendBase64(b, "conf_state", r.snap.ConfState)
 	}
-	if r.Vouched {
+	if r.HasHeaderCRC {
 		b = append(appendHex32(append(b, `,"header_crc":"`...), r.HeaderCRC), '"')
 		if r.SyncedTo > 0 {
 			b = appendNumber(b, "synced_to", r.SyncedTo)

@@ -47,7 +47,7 @@ type jsonSegment struct {
 	Entries    int    `json:"entries"`
 	FirstIndex uint64 `json:"first_index"`
 	LastIndex  uint64 `json:"last_index"`
-	Vouched    int    `json:"vouched"`
+	Witnesses  int    `json:"witnesses"`
 	Verdict    string `json:"verdict"`
 }
 
@@ -63,7 +63,7 @@ func segments(r *wal.Report) []jsonSegment {
 		}
 		list = append(list, jsonSegment{
 			Name: s.Name, Size: s.Size, End: s.End, Records: s.Records, Entries: s.Entries,
-			FirstIndex: s.First, LastIndex: s.Last, Vouched: s.Vouched, Verdict: verdict.String(),
+			FirstIndex: s.First, LastIndex: s.Last, Witnesses: s.Witnesses, Verdict: verdict.String(),
 		})
 	}
 	return list

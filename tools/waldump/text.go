@@ -42,7 +42,7 @@ func (p *textPrinter) record(r *decoded) error {
 	b = appendPadded(append(b, "  "...), place, 10)
 	b = appendPadded(append(b, ' '), strconv.FormatInt(r.Size, 10), -9)
 	b = p.content(append(b, "  "...), r)
-	if r.Vouched && r.SyncedTo > 0 {
+	if r.HasHeaderCRC && r.SyncedTo > 0 {
 		b = strconv.AppendUint(append(b, "  synced to "...), r.SyncedTo, 10)
 	}
 	p.line = append(bytes.TrimRight(b, " "), '\n')

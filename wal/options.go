@@ -86,8 +86,7 @@ func (o *Options) withDefaults() Options {
 	if c.SegmentSize <= 0 {
 		c.SegmentSize = DefaultSegmentSize
 	}
-	// No write ends at another place but where a batch ends, so a file that does was cut off:
-	// FORMAT.md, chapter 8.
+	// Writes are of whole pages, so a segment is reserved in whole pages.
 	c.SegmentSize = toPage(c.SegmentSize)
 	if c.MaxRecord <= 0 {
 		c.MaxRecord = DefaultMaxRecord

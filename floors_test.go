@@ -43,8 +43,9 @@ var floors = []floor{
 	{"./testdata/testlogs", nil},
 
 	// The log, and beside it the snapshots: neither knows the other.
+	{"./wal/internal/frame", []string{"./walpb", "./fileutil"}},
 	{"./wal/internal/history", []string{"./walpb"}},
-	{"./wal", []string{"./walpb", "./fileutil", "./wal/internal/history"}},
+	{"./wal", []string{"./walpb", "./fileutil", "./wal/internal/frame", "./wal/internal/history"}},
 	{"./snap", []string{"./walpb", "./fileutil"}},
 
 	{"./wal/logstore", []string{"./wal", "./walpb", "./fileutil"}},
@@ -179,7 +180,7 @@ func TestCheckersSeeWhatIsWrong(t *testing.T) {
 		{
 			"an import of a package below one that is allowed", imports,
 			map[string]string{"wal/a.go": ok + `import "github.com/stele-wal/stele/fileutil/crashfs"`},
-			[]string{"wal/a.go imports ./fileutil/crashfs: ./wal may import only the standard library, ./walpb, ./fileutil and ./wal/internal/history"},
+			[]string{"wal/a.go imports ./fileutil/crashfs: ./wal may import only the standard library, ./walpb, ./fileutil, ./wal/internal/frame and ./wal/internal/history"},
 		},
 		{
 			"another module in the library", imports,

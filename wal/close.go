@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/stele-wal/stele/fileutil"
-	"github.com/stele-wal/stele/walpb"
 )
 
 // Close makes durable all that was saved, appends a last witness, removes the spare, and closes the
@@ -73,11 +72,11 @@ func (w *Writer) closeFiles(err error) error {
 // lastWitness appends a record that says that all before it was synced. It is not synced itself: a
 // crash that takes it takes a proof and nothing else. On a full disk there may be no space for it.
 func (w *Writer) lastWitness() {
-	if !w.encoder.claims {
+	if !w.encoder.Claims {
 		return
 	}
 	b := w.gathering
-	w.encoder.frame(b, walpb.TypeCRC, nil, nil)
+	w.encoder.CRC()
 	b.seal()
 	w.err = errNotReturned // if write does not return, it stays
 	err := w.write(b, false)

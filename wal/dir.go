@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/wal/internal/frame"
 )
 
 // segment is a place in a log: the name of a .wal file, and what it says.
@@ -49,7 +50,7 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 	}
 	if !info.IsDir() {
 		name := filepath.Base(path)
-		seq, index, ok := parseSegmentName(name)
+		seq, index, ok := frame.ParseSegmentName(name)
 		if what := special(info.Mode()); what != "" || !ok {
 			return listing{}, foreign(filepath.Dir(path), name, what)
 		}
@@ -67,10 +68,10 @@ func list(fsys fileutil.FS, path string) (listing, error) {
 	}
 	for _, entry := range names {
 		name, what := entry.Name(), special(entry.Type())
-		switch seq, index, ok := parseSegmentName(name); {
+		switch seq, index, ok := frame.ParseSegmentName(name); {
 		case ok && what == "":
 			l.segments = append(l.segments, segment{name: name, seq: seq, index: index})
-		case strings.HasSuffix(name, segmentSuffix):
+		case strings.HasSuffix(name, frame.SegmentSuffix):
 			if l.stray == nil {
 				l.stray = foreign(path, name, what)
 			}
@@ -221,7 +222,7 @@ func closeUnless(well *bool, file fileutil.File) {
 // a segment, the name of a copy, a number and .tmp for that.
 func isSpareName(name string) bool {
 	name, ok := strings.CutSuffix(name, ".tmp")
-	if of, number, found := strings.Cut(name, copySuffix+"."); found && strings.Contains(of, segmentSuffix+".") {
+	if of, number, found := strings.Cut(name, copySuffix+"."); found && strings.Contains(of, frame.SegmentSuffix+".") {
 		name = number
 	}
 	return ok && name != "" && strings.Trim(name, "0123456789") == ""
@@ -242,5 +243,5 @@ func copyName(segment string, offset int64, copies []string) string {
 const copySuffix = ".torn"
 
 func isCopyName(name string) bool {
-	return strings.HasSuffix(name, copySuffix) && strings.Contains(name, segmentSuffix+".")
+	return strings.HasSuffix(name, copySuffix) && strings.Contains(name, frame.SegmentSuffix+".")
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/wal/internal/frame"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -96,33 +97,34 @@ func (w *Writer) unlocked(b *batch, end mark) error {
 
 // mark returns where the gathering batch ends.
 func (w *Writer) mark() mark {
-	return mark{w.gathering.seg.seq, w.gathering.end(), w.encoder.chain, walpb.Checksum(0, w.metadata)}
+	return mark{w.gathering.seg.seq, w.gathering.end(), w.encoder.Chain, walpb.Checksum(0, w.metadata)}
 }
 
 // next returns the batch that gathers after b, which is about to be written.
 func (w *Writer) next(b *batch) *batch {
 	n := w.idle
-	n.content.reset()
+	n.content.Reset(maxKeptBuffer)
 	*n = batch{number: b.number + 1, seg: b.seg, content: n.content, acked: n.acked[:0]}
-	w.encoder.begin()
 	if b.full {
 		spare := w.spare.take()
 		n.spareName = spare.name
 		n.seg = newSegment(b.seg.seq+1, w.history.NextIndex(), spare.file, w.opts.SegmentSize)
-		w.encoder.head(n, n.seg.seq, w.metadata, w.history.State)
+		w.encoder.Begin(&n.content, 0)
+		w.encoder.Head(n.seg.seq, w.metadata, w.history.State)
 		return n
 	}
 	n.start = b.end()
-	n.base = n.start / pageSize * pageSize
+	n.base = n.start / frame.PageSize * frame.PageSize
 	// The last page of b is written again, whole, with what follows in it. A crash then cannot
 	// damage what it holds already: a disk keeps bytes that it is given a second time.
-	n.content.append(b.content.tail())
+	n.content.Append(b.content.Tail())
+	w.encoder.Begin(&n.content, n.base)
 	return n
 }
 
 // newSegment returns an open segment under the name that it has, or is about to get.
 func newSegment(seq, index uint64, file fileutil.File, size int64) *openSegment {
-	return &openSegment{segment{segmentName(seq, index), seq, index, size}, file}
+	return &openSegment{segment{frame.SegmentName(seq, index), seq, index, size}, file}
 }
 
 // write writes a batch in whole pages and, if sync is set, makes it durable. It ends the segment if
@@ -143,7 +145,7 @@ func (w *Writer) write(b *batch, sync bool) error {
 		}
 		sync = false
 	}
-	pages, began := b.content.whole(), time.Now()
+	pages, began := b.content.Whole(), time.Now()
 	_, err := seg.file.WriteAt(pages, b.base)
 	if f := w.opts.Observer.Wrote; f != nil {
 		f(len(pages), time.Since(began))

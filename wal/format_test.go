@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/wal/internal/frame"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -106,7 +107,7 @@ func TestWriterWritesTheBytesOfTheFormat(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		b, err := fs.ReadFile("/log/" + segmentName(0, 0))
+		b, err := fs.ReadFile("/log/" + frame.SegmentName(0, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,24 +232,6 @@ func text1[T ~uint8](value T, words map[T]string) string {
 	return words[value]
 }
 
-func TestSegmentNamesAreReadAsStrictlyAsTheyAreWritten(t *testing.T) {
-	for _, n := range []struct{ seq, index uint64 }{{0, 0}, {1, 42}, {1<<64 - 1, 1<<63 + 5}} {
-		name := segmentName(n.seq, n.index)
-		if seq, index, ok := parseSegmentName(name); !ok || seq != n.seq || index != n.index {
-			t.Errorf("%s: %d %d %v", name, seq, index, ok)
-		}
-	}
-	good := segmentName(10, 11)
-	for _, name := range []string{
-		"", ".wal", good + ".wal", good + "x.wal", strings.ToUpper(good[:33]) + ".wal", good[1:], "0" + good, strings.Replace(good, "-", "_", 1),
-		good + ".orig.wal", "x" + good[1:], strings.Replace(good, "b", "B", 1), good[:33] + ".WAL",
-	} {
-		if _, _, ok := parseSegmentName(name); ok {
-			t.Errorf("%q passes for a segment's name", name)
-		}
-	}
-}
-
 // A value that this package does not return may come from a report that another version wrote.
 func TestEveryKindAndVerdictHasWords(t *testing.T) {
 	seen := map[string]bool{}
@@ -262,26 +245,5 @@ func TestEveryKindAndVerdictHasWords(t *testing.T) {
 	}
 	if Kind(99).String() != "kind(99)" || Verdict(99).String() != "verdict(99)" {
 		t.Errorf("%v, %v", Kind(99), Verdict(99))
-	}
-}
-
-func TestLengthWordsAreReadAsStrictlyAsTheyAreWritten(t *testing.T) {
-	for size := 1; size < 5000; size++ {
-		word := lengthWord(size)
-		got, pad, ok := parseLengthWord(word)
-		if !ok || got != int64(size) || (wordSize+size+pad)%wordSize != 0 {
-			t.Fatalf("%d: %d %d %v", size, got, pad, ok)
-		}
-		for bit := 56; bit < 64; bit++ {
-			if _, _, ok := parseLengthWord(word ^ 1<<bit); ok {
-				t.Errorf("%d: bit %d may change", size, bit)
-			}
-		}
-	}
-	if _, _, ok := parseLengthWord(0); ok {
-		t.Error("a length of zero")
-	}
-	if size, pad, ok := parseLengthWord(13); !ok || size != 13 || pad != 0 {
-		t.Error("etcd 2 did not pad")
 	}
 }

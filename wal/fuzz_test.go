@@ -3,22 +3,24 @@ package wal
 import (
 	"strings"
 	"testing"
+
+	"github.com/stele-wal/stele/wal/internal/frame"
 )
 
 // FuzzNames takes any name for one in a log's directory. A name is of one kind at most, and a
 // segment's is the only one of its segment.
 func FuzzNames(f *testing.F) {
 	for _, name := range []string{
-		segmentName(0, 0), segmentName(1<<64-1, 1), copyName(segmentName(2, 3), 4096, nil), spareName(0), spareName(17),
-		copyName(segmentName(2, 3), 8, nil) + ".0.tmp", markName, "x.wal", "0000000000000000-0000000000000000.wal.broken", "1.wal.tmp", ".tmp", ".torn",
+		frame.SegmentName(0, 0), frame.SegmentName(1<<64-1, 1), copyName(frame.SegmentName(2, 3), 4096, nil), spareName(0), spareName(17),
+		copyName(frame.SegmentName(2, 3), 8, nil) + ".0.tmp", markName, "x.wal", "0000000000000000-0000000000000000.wal.broken", "1.wal.tmp", ".tmp", ".torn",
 		"0000000000000000-000000000000000G.wal", "0000000000000000-0000000000000000.WAL", "",
 	} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		seq, index, segment := parseSegmentName(name)
-		if segment && segmentName(seq, index) != name {
-			t.Errorf("%q is segment %d, %d, which is called %q", name, seq, index, segmentName(seq, index))
+		seq, index, segment := frame.ParseSegmentName(name)
+		if segment && frame.SegmentName(seq, index) != name {
+			t.Errorf("%q is segment %d, %d, which is called %q", name, seq, index, frame.SegmentName(seq, index))
 		}
 		kinds := 0
 		for _, is := range []bool{segment, isSpareName(name), isCopyName(name), name == markName} {
@@ -31,7 +33,7 @@ func FuzzNames(f *testing.F) {
 		}
 		// What is made of a segment's name is not taken for a segment, by us or by etcd.
 		for _, made := range []string{copyName(name, 8, nil), copyName(name, 8, nil) + ".0.tmp"} {
-			if strings.HasSuffix(made, segmentSuffix) {
+			if strings.HasSuffix(made, frame.SegmentSuffix) {
 				t.Errorf("%q looks like a segment", made)
 			}
 			if segment && !isCopyName(made) && !isSpareName(made) {
@@ -61,27 +63,6 @@ func FuzzMark(f *testing.F) {
 			if m.put(&again); parseMark(&again) != m {
 				t.Errorf("%+v is read as %+v", m, parseMark(&again))
 			}
-		}
-	})
-}
-
-// FuzzLengthWord takes any number for a length word.
-func FuzzLengthWord(f *testing.F) {
-	for _, size := range []int{1, 7, 8, 9, 1 << 20} {
-		f.Add(lengthWord(size))
-	}
-	f.Add(uint64(0))
-	f.Add(^uint64(0))
-	f.Fuzz(func(t *testing.T, word uint64) {
-		size, pad, ok := parseLengthWord(word)
-		if !ok {
-			return
-		}
-		if size <= 0 || size >= 1<<56 || pad < 0 || pad >= wordSize || pad > 0 && (size+int64(pad))%wordSize != 0 {
-			t.Errorf("%#x: size %d, padding %d", word, size, pad)
-		}
-		if written := lengthWord(int(size)); word != written && word != uint64(size) {
-			t.Errorf("%#x is read as %d bytes, which are written as %#x", word, size, written)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/wal/internal/frame"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -23,8 +24,8 @@ import (
 // work in dir, and ErrForeign if dir holds a .wal file that is not a segment.
 func Create(dir string, metadata []byte, opts *Options) (_ *Writer, err error) {
 	o := opts.withDefaults()
-	if len(metadata)+maxHead > o.MaxRecord {
-		return nil, fmt.Errorf("wal: metadata: %w: %d bytes, the limit is %d", ErrTooLarge, len(metadata)+maxHead, o.MaxRecord)
+	if len(metadata)+frame.MaxHead > o.MaxRecord {
+		return nil, fmt.Errorf("wal: metadata: %w: %d bytes, the limit is %d", ErrTooLarge, len(metadata)+frame.MaxHead, o.MaxRecord)
 	}
 	if metadata != nil {
 		metadata = append([]byte{}, metadata...)
@@ -74,8 +75,8 @@ func create(dir logDir, file fileutil.File, metadata []byte, o Options) (*Writer
 	}
 	first := newSegment(0, 0, file, o.SegmentSize)
 	w := newWriter(dir, o, metadata, []segment{first.segment}, locks{[]*openSegment{first}}, 0, nil)
-	w.encoder.head(w.gathering, 0, metadata, walpb.HardState{})
-	w.encoder.snapshot(w.gathering, walpb.Snapshot{})
+	w.encoder.Head(0, metadata, walpb.HardState{})
+	w.encoder.Snapshot(walpb.Snapshot{})
 	w.record(walpb.Snapshot{})
 	err := removeMark(dir.fs, dir.path, !o.NoSync)
 	if err == nil {
@@ -290,7 +291,7 @@ func (r *recovery) usable() []walpb.Snapshot {
 
 // resume makes the Writer that goes on where the log ends.
 func (r *recovery) resume(e ending) (*Writer, error) {
-	page := make([]byte, e.offset%pageSize)
+	page := make([]byte, e.offset%frame.PageSize)
 	if _, err := r.last().file.ReadAt(page, e.offset-int64(len(page))); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
@@ -299,7 +300,7 @@ func (r *recovery) resume(e ending) (*Writer, error) {
 		return nil, err
 	}
 	w := newWriter(d, r.opts, r.sum.metadata, r.segments, r.locks, e.offset, page)
-	w.encoder.chain, w.encoder.ident = e.chain, e.ident
+	w.encoder.Chain, w.encoder.Ident = e.chain, e.ident
 	w.marker.set(w.mark())
 	w.found = r.usable()
 	r.sum.history.Settle(r.sum.snapshots)
@@ -307,7 +308,7 @@ func (r *recovery) resume(e ending) (*Writer, error) {
 	if !e.state && !w.history.State.IsZero() {
 		// A reader that starts with this segment must find a hard state. etcd leaves it out after a
 		// restart.
-		w.encoder.state(w.gathering, w.history.State)
+		w.encoder.State(w.history.State)
 	}
 	return w, nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/wal/internal/frame"
 )
 
 // Options are what a caller may choose. A nil *Options and every zero field mean the default.
@@ -87,7 +88,7 @@ func (o *Options) withDefaults() Options {
 		c.SegmentSize = DefaultSegmentSize
 	}
 	// Writes are of whole pages, so a segment is reserved in whole pages.
-	c.SegmentSize = toPage(c.SegmentSize)
+	c.SegmentSize = frame.ToPage(c.SegmentSize)
 	if c.MaxRecord <= 0 {
 		c.MaxRecord = DefaultMaxRecord
 	}

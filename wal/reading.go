@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 
+	"github.com/stele-wal/stele/wal/internal/frame"
 	"github.com/stele-wal/stele/wal/internal/history"
 	"github.com/stele-wal/stele/walpb"
 )
@@ -81,7 +82,7 @@ func (rd *reading) record(r *Record) error {
 
 // begin takes the name of the next segment.
 func (rd *reading) begin(segment string) {
-	sequence, index, ok := parseSegmentName(segment)
+	sequence, index, ok := frame.ParseSegmentName(segment)
 	if !ok {
 		return
 	}

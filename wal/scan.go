@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 
+	"github.com/stele-wal/stele/wal/internal/frame"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -73,7 +74,7 @@ type latest struct {
 }
 
 func (l *latest) take(data []byte) {
-	l.known, l.first = true, append(l.first[:0], data[:min(len(data), maxHead)]...)
+	l.known, l.first = true, append(l.first[:0], data[:min(len(data), frame.MaxHead)]...)
 }
 
 func newScanner(l *listing, files opener) *scanner {
@@ -267,7 +268,7 @@ func (s *scanner) judge(why fault) error {
 	if f.count < 2 {
 		// Take the head for the one that ought to be there, so that records after it can be told
 		// from strangers.
-		j.ident = walpb.Checksum(identity(f.seg.seq, f.chain), s.metadata)
+		j.ident = walpb.Checksum(frame.Identity(f.seg.seq, f.chain), s.metadata)
 	}
 	next, err := s.ahead()
 	if err != nil {

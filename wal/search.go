@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 
+	"github.com/stele-wal/stele/wal/internal/frame"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -14,9 +15,9 @@ import (
 // proves itself: a record whose header_crc is right for its place, or two frames of which the chain
 // links the second to the first.
 type seeker struct {
-	blocks window // moves from the place to the end of the file
-	heads  window // at the frame that is being looked at
-	links  window // at the frame that one leads to, which may be anywhere
+	blocks frame.Window // moves from the place to the end of the file
+	heads  frame.Window // at the frame that is being looked at
+	links  frame.Window // at the frame that one leads to, which may be anywhere
 	sums   sums
 	size   int64
 	ident  uint32
@@ -38,16 +39,6 @@ type before struct {
 	hard  walpb.HardState
 }
 
-// head is a frame as its first bytes tell: all but the content of its data.
-type head struct {
-	walpb.Record
-	word    uint64
-	offset  int64
-	next    int64 // offset of the frame behind it
-	data    int64 // offset of the content of data
-	dataLen int   // -1: none
-}
-
 // found is what stands after a place.
 type found struct {
 	rest  int64 // where the last byte that is not zero ends; the place itself if all are zero. With a witness, a lower bound
@@ -58,13 +49,13 @@ type found struct {
 // newSeeker looks at every byte if frames are unpadded, as etcd 2 wrote them: one of eight of those
 // begins where a padded one may.
 func newSeeker(seg *openSegment, ident uint32, from int64, unpadded bool) *seeker {
-	s := &seeker{size: seg.size, ident: ident, step: wordSize}
-	if unpadded || from%wordSize != 0 {
+	s := &seeker{size: seg.size, ident: ident, step: frame.WordSize}
+	if unpadded || from%frame.WordSize != 0 {
 		s.step = 1
 	}
-	s.links.chunk, s.sums.window.chunk, s.sums.from = pageSize, sumStep, from
-	for _, w := range []*window{&s.blocks, &s.heads, &s.links, &s.sums.window} {
-		w.reset(seg.file, seg.size)
+	s.links.Chunk, s.sums.window.Chunk, s.sums.from = frame.PageSize, sumStep, from
+	for _, w := range []*frame.Window{&s.blocks, &s.heads, &s.links, &s.sums.window} {
+		w.Reset(seg.file, seg.size)
 	}
 	return s
 }
@@ -73,7 +64,7 @@ func newSeeker(seg *openSegment, ident uint32, from int64, unpadded bool) *seeke
 // all are zero.
 func (s *seeker) extent(from int64) (int64, error) {
 	for offset, block := range s.eachBlock(from) {
-		if n := nonZero(block); n > 0 {
+		if n := frame.NonZero(block); n > 0 {
 			return offset + int64(n), nil
 		}
 	}
@@ -86,21 +77,21 @@ func (s *seeker) search(from int64, ours bool, chain uint32) (f found, err error
 	var runs runs
 	for h := range s.candidates(from) {
 		switch {
-		case h.HasHeaderCRC && s.headerRight(&h):
+		case h.HasHeaderCRC && h.Sum(s.ident) == h.HeaderCRC:
 			if int64(h.SyncedTo) > from {
-				return found{s.rest, witnessed, h.offset}, nil
+				return found{s.rest, witnessed, h.Offset}, nil
 			}
-			s.skip = max(s.skip, h.next) // that is data, whatever it looks like
+			s.skip = max(s.skip, h.Next) // that is data, whatever it looks like
 		case !h.HasHeaderCRC:
 			later, end, err := s.run(h)
 			if err != nil {
 				return f, err
 			}
 			runs.take(&h, later, end)
-			if h.offset == from {
+			if h.Offset == from {
 				// Its two lengths agree, so it is what was written here, though not all of it is
 				// there.
-				end = max(end, h.next)
+				end = max(end, h.Next)
 			}
 			s.skip = max(s.skip, end)
 		}
@@ -125,11 +116,11 @@ type runs struct {
 }
 
 // take takes the next run, which begins with h and ends at end, or the frame h alone if end is 0.
-func (r *runs) take(h *head, later bool, end int64) {
+func (r *runs) take(h *frame.Head, later bool, end int64) {
 	if later {
-		*r = runs{at: h.offset, end: end}
+		*r = runs{at: h.Offset, end: end}
 	} else {
-		r.after = max(r.after, h.next, end)
+		r.after = max(r.after, h.Next, end)
 	}
 }
 
@@ -146,14 +137,14 @@ func (r *runs) prove(rest int64, ours bool) bool {
 // resync returns the first place after from at which good frames begin again, and the chain there.
 func (s *seeker) resync(from int64) (next int64, chain uint32, ok bool, err error) {
 	for h := range s.candidates(from) {
-		good := h.HasHeaderCRC && s.headerRight(&h)
+		good := h.HasHeaderCRC && h.Sum(s.ident) == h.HeaderCRC
 		if !h.HasHeaderCRC {
 			if _, good, err = s.link(&h); err != nil {
 				return 0, 0, false, err
 			}
 		}
 		if good {
-			return h.next, h.CRC, true, nil
+			return h.Next, h.CRC, true, nil
 		}
 	}
 	return 0, 0, false, s.err
@@ -161,11 +152,11 @@ func (s *seeker) resync(from int64) (next int64, chain uint32, ok bool, err erro
 
 // candidates yields, from a place on, whatever may be the head of a frame. The loop may raise
 // s.skip. Once all were seen s.err says whether the file could be read.
-func (s *seeker) candidates(from int64) iter.Seq[head] {
-	return func(yield func(head) bool) {
+func (s *seeker) candidates(from int64) iter.Seq[frame.Head] {
+	return func(yield func(frame.Head) bool) {
 		s.skip, s.rest = from, from
 		for offset, block := range s.eachBlock(from) {
-			n := int64(nonZero(block))
+			n := int64(frame.NonZero(block))
 			if n == 0 {
 				continue
 			}
@@ -174,7 +165,7 @@ func (s *seeker) candidates(from int64) iter.Seq[head] {
 				if !plausible(block[i:]) {
 					continue
 				}
-				h, ok, err := s.frame(&s.heads, offset+i)
+				h, ok, err := frame.ReadHead(&s.heads, offset+i)
 				if err != nil {
 					s.err = err
 					return
@@ -192,19 +183,19 @@ func (s *seeker) candidates(from int64) iter.Seq[head] {
 func (s *seeker) eachBlock(from int64) iter.Seq2[int64, []byte] {
 	return func(yield func(int64, []byte) bool) {
 		for offset := from; offset < s.size; {
-			next, err := s.blocks.file.NextData(offset)
+			next, err := s.blocks.NextData(offset)
 			if err != nil {
 				s.err = err
 				return
 			}
 			// Stay in step: a frame begins a multiple of a word after the place, wherever the data
 			// begins.
-			offset += (max(next, offset) - offset) / wordSize * wordSize
+			offset += (max(next, offset) - offset) / frame.WordSize * frame.WordSize
 			if offset >= s.size {
 				return
 			}
-			n := int(min(windowSize, s.size-offset))
-			block, err := s.blocks.at(offset, n)
+			n := int(min(frame.WindowSize, s.size-offset))
+			block, err := s.blocks.At(offset, n)
 			if errors.Is(err, io.ErrUnexpectedEOF) {
 				return // the file became shorter while it was read
 			}
@@ -220,64 +211,20 @@ func (s *seeker) eachBlock(from int64) iter.Seq2[int64, []byte] {
 	}
 }
 
-// nonZero returns where the last byte of b that is not zero ends.
-func nonZero(b []byte) int {
-	n := len(b)
-	for n >= wordSize && binary.LittleEndian.Uint64(b[n-wordSize:]) == 0 {
-		n -= wordSize
-	}
-	for n > 0 && b[n-1] == 0 {
-		n--
-	}
-	return n
-}
-
 const recordBegins = 0x08 // the tag of type
 
 // plausible reports, from what of it is at hand, whether a frame may begin with b. It is there to
 // be fast.
 func plausible(b []byte) bool {
-	if len(b) > wordSize && b[wordSize] != recordBegins {
+	if len(b) > frame.WordSize && b[frame.WordSize] != recordBegins {
 		return false
 	}
-	return len(b) < wordSize || binary.LittleEndian.Uint64(b) != 0
-}
-
-// frame reads the head of the frame at an offset. It is not ok if no writer of ours or etcd's wrote
-// it so.
-func (s *seeker) frame(w *window, offset int64) (h head, ok bool, err error) {
-	if s.size-offset < wordSize {
-		return h, false, nil
-	}
-	b, err := w.at(offset, int(min(wordSize+maxHead, s.size-offset)))
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return h, false, nil // the file became shorter while it was read
-	}
-	if err != nil {
-		return h, false, err
-	}
-	h.offset, h.word = offset, binary.LittleEndian.Uint64(b)
-	length, pad, ok := parseLengthWord(h.word)
-	if !ok || length > maxLength || length > s.size-offset-wordSize-int64(pad) {
-		return h, false, nil
-	}
-	h.next = offset + wordSize + length + int64(pad)
-	b = b[wordSize:min(int64(len(b)), wordSize+length)]
-	if h.dataLen, err = h.UnmarshalHead(b, int(length)); err != nil {
-		return h, false, nil
-	}
-	h.data = offset + wordSize + length - int64(max(h.dataLen, 0))
-	return h, walpb.TypeMetadata <= h.Type && h.Type <= walpb.TypeSnapshot, nil
-}
-
-// headerRight reports whether the head's header_crc is right for its place.
-func (s *seeker) headerRight(h *head) bool {
-	return h.Record.HeadSum(headerSeed(s.ident, h.offset, h.word), h.dataLen) == h.HeaderCRC
+	return len(b) < frame.WordSize || binary.LittleEndian.Uint64(b) != 0
 }
 
 // run follows the chain from one plain frame to the next. It returns whether the frames are of more
 // than one batch, and where the last that is linked ends, or 0.
-func (s *seeker) run(h head) (later bool, end int64, err error) {
+func (s *seeker) run(h frame.Head) (later bool, end int64, err error) {
 	c := calls{before: s.before, first: true}
 	for ; ; c.first = false {
 		proof, err := c.next(s, &h)
@@ -289,7 +236,7 @@ func (s *seeker) run(h head) (later bool, end int64, err error) {
 		if err != nil || !ok {
 			return later, end, err
 		}
-		h, end = next, next.next
+		h, end = next, next.Next
 	}
 }
 
@@ -316,7 +263,7 @@ type calls struct {
 }
 
 // next takes the next record, and reports whether it proves that all before it had been synced.
-func (c *calls) next(s *seeker, h *head) (proof bool, err error) {
+func (c *calls) next(s *seeker, h *frame.Head) (proof bool, err error) {
 	proof = c.over || c.entry && h.Type == walpb.TypeSnapshot || c.beyond && h.Type != walpb.TypeSnapshot
 	switch h.Type {
 	case walpb.TypeEntry:
@@ -350,8 +297,8 @@ func (c *calls) next(s *seeker, h *head) (proof bool, err error) {
 }
 
 // message decodes the first bytes of a record's data, and reports whether they are a message.
-func (s *seeker) message(h *head, unmarshal func([]byte) error) (ok bool, err error) {
-	b, err := s.links.at(h.data, int(min(max(h.dataLen, 0), maxHead)))
+func (s *seeker) message(h *frame.Head, unmarshal func([]byte) error) (ok bool, err error) {
+	b, err := s.links.At(h.DataAt, int(min(max(h.DataLen, 0), frame.MaxHead)))
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return false, nil
 	}
@@ -359,12 +306,12 @@ func (s *seeker) message(h *head, unmarshal func([]byte) error) (ok bool, err er
 }
 
 // link returns the frame after h if it is plain and the chain links it to h.
-func (s *seeker) link(h *head) (next head, ok bool, err error) {
-	next, ok, err = s.frame(&s.links, h.next)
+func (s *seeker) link(h *frame.Head) (next frame.Head, ok bool, err error) {
+	next, ok, err = frame.ReadHead(&s.links, h.Next)
 	if err != nil || !ok || next.HasHeaderCRC {
 		return next, false, err
 	}
-	sum, err := s.sums.continued(h.CRC, next.data, next.data+int64(max(next.dataLen, 0)))
+	sum, err := s.sums.continued(h.CRC, next.DataAt, next.DataAt+int64(max(next.DataLen, 0)))
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return next, false, nil
 	}

@@ -1,11 +1,9 @@
 package wal
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 
+	"github.com/stele-wal/stele/wal/internal/frame"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -16,7 +14,7 @@ import (
 type frames struct {
 	ending // of the good frames so far
 	seg    *openSegment
-	window window
+	window frame.Window
 	reread int64 // the place that was read a second time; -1 if none was
 }
 
@@ -42,7 +40,7 @@ type fault struct {
 // begin goes to the start of a segment.
 func (f *frames) begin(seg *openSegment) {
 	f.seg = seg
-	f.window.reset(seg.file, seg.size)
+	f.window.Reset(seg.file, seg.size)
 	f.ending = ending{chain: f.chain, ours: f.ours, unpadded: f.unpadded}
 	f.reread = -1
 }
@@ -54,7 +52,7 @@ func (f *frames) again() bool {
 		return false
 	}
 	f.reread = f.offset
-	f.window.reset(f.seg.file, f.seg.size)
+	f.window.Reset(f.seg.file, f.seg.size)
 	return true
 }
 
@@ -68,68 +66,24 @@ func (f *frames) resume(offset int64, chain uint32) {
 // read reads the frame at hand into r. If it is not good, why says so. The data of r is valid until
 // the next read.
 func (f *frames) read(r *Record) (good bool, why fault, err error) {
-	left := f.window.size - f.offset
-	if left == 0 {
-		return false, fault{}, nil
+	word, b, size, bad, err := frame.Read(&f.window, f.offset, &r.Record)
+	if err != nil || bad.Reason != frame.None {
+		return false, fault{kinds[bad.Reason], bad.Detail}, err
 	}
-	if left < wordSize {
-		return false, fault{ShortFile, fmt.Sprintf("%d bytes", left)}, nil
-	}
-	b, err := f.window.at(f.offset, wordSize)
-	if err != nil {
-		return f.shrunk(err)
-	}
-	word := binary.LittleEndian.Uint64(b)
-	length, pad, why := frameLength(word, left-wordSize)
-	if why.kind != 0 {
-		return false, why, nil
-	}
-	if b, err = f.window.at(f.offset+wordSize, int(length)+pad); err != nil {
-		return f.shrunk(err)
-	}
-	if nonZero(b[length:]) != 0 {
-		return false, fault{BadPadding, fmt.Sprintf("% x", b[length:])}, nil
-	}
-	r.Offset = f.offset
-	r.Size = wordSize + length + int64(pad)
-	why = f.verify(word, b[:length:length], r)
+	r.Offset, r.Size = f.offset, size
+	why = f.verify(word, b, r)
 	return why.kind == 0, why, nil
 }
 
-// frameLength returns the sizes that a length word states, if so much is left of the file.
-func frameLength(word uint64, left int64) (length int64, pad int, why fault) {
-	if word == 0 {
-		return 0, 0, fault{kind: ZeroLength}
-	}
-	length, pad, ok := parseLengthWord(word)
-	switch {
-	case !ok:
-		why = fault{BadLength, fmt.Sprintf("length word %016x", word)}
-	case length > left-int64(pad):
-		why = fault{BadLength, fmt.Sprintf("a record of %d bytes, but the file ends after %d", length, left)}
-	case length > maxLength:
-		why = fault{BadLength, fmt.Sprintf("a record of %d bytes, more than this machine can address", length)}
-	}
-	return length, pad, why
-}
+// kinds are those of the faults of a frame.
+var kinds = [...]Kind{frame.AtEnd: 0, frame.ZeroLength: ZeroLength, frame.BadLength: BadLength, frame.BadPadding: BadPadding,
+	frame.BadRecord: BadRecord, frame.ShortFile: ShortFile}
 
-// shrunk turns the error of a read past the end of a file into the end of that file: a log that is
-// being written was cut while it was read.
-func (f *frames) shrunk(err error) (bool, fault, error) {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return false, fault{ShortFile, "the file became shorter while it was read"}, nil
-	}
-	return false, fault{}, err
-}
-
-// verify decodes the record of a frame, and checks what its segment says of it: the checksums
-// first, then that the record may stand there.
+// verify checks what its segment says of a record that was decoded from b: the checksums first, then
+// that the record may be there.
 func (f *frames) verify(word uint64, b []byte, r *Record) fault {
-	if err := r.Record.Unmarshal(b); err != nil {
-		return fault{BadRecord, err.Error()}
-	}
 	if r.HasHeaderCRC && !sabotaged(noHeaderCRC) {
-		sum, err := headSum(&r.Record, headerSeed(f.identity(r), r.Offset, word), b)
+		sum, err := frame.HeadSum(&r.Record, frame.HeaderSeed(f.identity(r), r.Offset, word), b)
 		if err != nil || sum != r.HeaderCRC {
 			return fault{BadHeader, fmt.Sprintf("stored %08x, computed %08x", r.HeaderCRC, sum)}
 		}
@@ -172,29 +126,15 @@ func (f *frames) take(r *Record) {
 	f.chain, f.seeded = r.CRC, true
 	f.ours = r.HasHeaderCRC
 	f.state = f.state || r.Type == walpb.TypeState
-	f.unpadded = f.unpadded && r.Offset > 0 || r.Size%wordSize != 0
+	f.unpadded = f.unpadded && r.Offset > 0 || r.Size%frame.WordSize != 0
 }
 
 // identity returns what the header_crc of the record at hand starts from.
 func (f *frames) identity(r *Record) uint32 {
 	if r.Offset == 0 {
-		return identity(f.seg.seq, r.CRC)
+		return frame.Identity(f.seg.seq, r.CRC)
 	}
 	return f.ident
-}
-
-// headSum returns what the header_crc of a decoded record must be. Where the record has no fields
-// but ours, which is nearly always, the fields are at hand, and need not be looked for in its bytes
-// again.
-func headSum(r *walpb.Record, seed uint32, b []byte) (uint32, error) {
-	if r.Size() != len(b) {
-		return walpb.HeadSum(seed, b)
-	}
-	dataLen := len(r.Data)
-	if r.Data == nil {
-		dataLen = -1
-	}
-	return r.HeadSum(seed, dataLen), nil
 }
 
 // headRecords returns the number of records in the head of a segment.
@@ -216,10 +156,10 @@ func emptySnapshot(r *Record) bool {
 // first frame is not whole, which the scan of that segment will find.
 func readSeed(seg *openSegment) (seed uint32, ok bool, err error) {
 	k := newSeeker(seg, 0, 0, false)
-	k.heads.chunk = pageSize // there is one of these for each segment, and it takes only the first frame
-	f, ok, err := k.frame(&k.heads, 0)
-	if err != nil || !ok || f.Type != walpb.TypeCRC {
+	k.heads.Chunk = frame.PageSize // there is one of these for each segment, and it takes only the first frame
+	h, ok, err := frame.ReadHead(&k.heads, 0)
+	if err != nil || !ok || h.Type != walpb.TypeCRC {
 		return 0, false, err
 	}
-	return f.CRC, true, nil
+	return h.CRC, true, nil
 }

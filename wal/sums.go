@@ -1,17 +1,21 @@
 package wal
 
-import "github.com/stele-wal/stele/walpb"
+import (
+	"github.com/stele-wal/stele/walpb"
+
+	"github.com/stele-wal/stele/wal/internal/frame"
+)
 
 // sums gives the checksum of any part of a file after a place, without reading much of that part: a
 // search that could be made to sum the same megabytes from thousands of places would not come to an
 // end. It keeps four bytes for each sumStep of the file, as far as it was asked.
 type sums struct {
-	window window
+	window frame.Window
 	from   int64
 	after  []uint32 // after[i] is the checksum of the i*sumStep bytes from the place on
 }
 
-const sumStep = pageSize
+const sumStep = frame.PageSize
 
 // continued returns the chain continued over the bytes from a to b: walpb.Checksum(chain, those
 // bytes).
@@ -50,7 +54,7 @@ func (s *sums) upTo(offset int64) (uint32, error) {
 func (s *sums) read(chain uint32, a, b int64) (uint32, error) {
 	for a < b {
 		n := int(min(b-a, sumStep))
-		p, err := s.window.at(a, n)
+		p, err := s.window.At(a, n)
 		if err != nil {
 			return 0, err
 		}

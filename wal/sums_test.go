@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
+	"github.com/stele-wal/stele/wal/internal/frame"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -21,8 +22,8 @@ func TestSumsOfParts(t *testing.T) {
 	}
 	defer f.Close()
 	for _, from := range []int64{0, 8, 4096, 5000} {
-		s := sums{from: from, window: window{chunk: sumStep}}
-		s.window.reset(f, int64(len(b)))
+		s := sums{from: from, window: frame.Window{Chunk: sumStep}}
+		s.window.Reset(f, int64(len(b)))
 		for range 2000 {
 			a := from + rng.Int64N(int64(len(b))-from)
 			z := a + rng.Int64N(int64(len(b))-a+1)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/wal/internal/frame"
 )
 
 // recoverTail removes what a crash left after the end of a log, makes durable what stands before,
@@ -59,7 +60,7 @@ func setAside(k *lockedLog, j *judgement) (copied string, err error) {
 		if err == nil {
 			// Zeros follow, and have space reserved. A crash may give the file its name back, so it
 			// ends where a segment can.
-			err = last.file.Truncate(toPage(j.rest))
+			err = last.file.Truncate(frame.ToPage(j.rest))
 		}
 		if err != nil {
 			err = fmt.Errorf("wal: set the unborn segment aside: %w", err)
@@ -72,7 +73,7 @@ func setAside(k *lockedLog, j *judgement) (copied string, err error) {
 	})
 	if fileutil.IsFull(err) {
 		const more = 1 << 20 // for the name and the inode: xfs and btrfs give these out by the hundred
-		need := toPage(j.rest-from) + more
+		need := frame.ToPage(j.rest-from) + more
 		return "", fmt.Errorf("wal: %s: offset %d: no space for a copy of the torn tail, %d bytes, which is not removed without one: free %d bytes: %w",
 			last.name, from, j.rest-from, need, err)
 	}
@@ -115,15 +116,15 @@ func trimTail(k *lockedLog, j *judgement, copied string) (ending, error) {
 	// A crash while frames are written over what was zeroed may leave the file as long as it is
 	// now, which is where a batch ended that is not there any more. A file that ends inside a frame
 	// was cut off, for readers; so it ends with a page from here on.
-	odd := last.size%pageSize != 0 && e.offset < last.size
+	odd := last.size%frame.PageSize != 0 && e.offset < last.size
 	if odd {
-		last.size += pageSize - last.size%pageSize
+		last.size += frame.PageSize - last.size%frame.PageSize
 		if err := last.file.Truncate(last.size); err != nil {
 			return e, fmt.Errorf("wal: %w", err)
 		}
 	}
 	if space != nil {
-		last.size = min(last.size, toPage(e.offset)) // what follows has to be reserved
+		last.size = min(last.size, frame.ToPage(e.offset)) // what follows has to be reserved
 	}
 	if o.NoSync && !odd {
 		return e, nil
@@ -144,14 +145,14 @@ func zero(f fileutil.File, from, to int64) error {
 	if from >= to {
 		return nil
 	}
-	var page pages
-	page.append(make([]byte, pageSize))
-	kept, at := page.bytes[:from%pageSize], from/pageSize*pageSize
+	var page frame.Pages
+	page.Append(make([]byte, frame.PageSize))
+	kept, at := page.Bytes[:from%frame.PageSize], from/frame.PageSize*frame.PageSize
 	if _, err := f.ReadAt(kept, at); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	for ; at < to; at += pageSize {
-		if _, err := f.WriteAt(page.bytes, at); err != nil {
+	for ; at < to; at += frame.PageSize {
+		if _, err := f.WriteAt(page.Bytes, at); err != nil {
 			return err
 		}
 		clear(kept)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 
+	"github.com/stele-wal/stele/wal/internal/frame"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -17,22 +18,22 @@ import (
 // A crash leaves any of a batch's sectors as they were before, which is zeros; one of them torn,
 // with zeros from some byte on; or one turned to garbage. See FORMAT.md, chapters 8 and 9.
 func (s *seeker) unlike(from int64, chain uint32) (proof, error) {
-	if s.step != wordSize { // of frames without padding too little is known
+	if s.step != frame.WordSize { // of frames without padding too little is known
 		return noProof, nil
 	}
-	if s.size-from < wordSize {
+	if s.size-from < frame.WordSize {
 		return cutOff, nil // every frame is a multiple of a word long, and so is every write
 	}
-	b, err := s.heads.at(from, int(min(wordSize+maxHead, s.size-from)))
+	b, err := s.heads.At(from, int(min(frame.WordSize+frame.MaxHead, s.size-from)))
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return noProof, nil // the file became shorter while it was read
 	}
 	if err != nil {
 		return noProof, err
 	}
-	word, head := binary.LittleEndian.Uint64(b), bytes.Clone(b[wordSize:])
-	length := int64(word & wordLength) // whatever the top byte says
-	if length <= maxLength && length+int64(padding(int(length&(wordSize-1)))) > s.size-from-wordSize && s.size%sectorSize != 0 {
+	word, head := binary.LittleEndian.Uint64(b), bytes.Clone(b[frame.WordSize:])
+	length := frame.Length(word) // whatever the top byte says
+	if length <= frame.MaxLength && length+int64(frame.Padding(int(length&(frame.WordSize-1)))) > s.size-from-frame.WordSize && s.size%frame.SectorSize != 0 {
 		// If its two lengths agree, it was written here, and the file did not end then.
 		var r walpb.Record
 		if _, err := r.UnmarshalHead(head, int(length)); err == nil {
@@ -57,11 +58,11 @@ func (s *seeker) unlike(from int64, chain uint32) (proof, error) {
 // left, where it is the last of its sector.
 func (s *seeker) spans(from, length int64, head []byte) iter.Seq2[int64, int64] {
 	return func(yield func(data, end int64) bool) {
-		end := from + wordSize + length
-		inFile := length > 0 && length <= s.size-from-wordSize
-		mayLie := from/sectorSize == (from+wordSize+crcAt+binary.MaxVarintLen32-1)/sectorSize
+		end := from + frame.WordSize + length
+		inFile := length > 0 && length <= s.size-from-frame.WordSize
+		mayLie := from/frame.SectorSize == (from+frame.WordSize+crcAt+binary.MaxVarintLen32-1)/frame.SectorSize
 		for i := crcAt; i < len(head); i++ {
-			at := from + wordSize + int64(i)
+			at := from + frame.WordSize + int64(i)
 			if n, size := binary.Uvarint(head[i:]); mayLie && size > 0 && 0 < n && n <= uint64(max(0, s.size-at-int64(size))) {
 				if data := at + int64(size); !yield(data, data+int64(n)) {
 					return
@@ -91,21 +92,21 @@ func (s *seeker) whole(from int64, head []byte, data, end int64, chain uint32) (
 	}
 	// Where the data begins in the head's own sector, that was not torn before it. Nor was a sector
 	// whose last byte is not zero.
-	for at := from/sectorSize*sectorSize + sectorSize; at <= data; at += sectorSize {
-		b, err := s.links.at(at-1, 1)
+	for at := from/frame.SectorSize*frame.SectorSize + frame.SectorSize; at <= data; at += frame.SectorSize {
+		b, err := s.links.At(at-1, 1)
 		if err != nil || b[0] == 0 {
 			return false, err
 		}
 	}
-	if b, err := s.links.at(data, 1); err != nil || b[0] == 0 {
+	if b, err := s.links.At(data, 1); err != nil || b[0] == 0 {
 		return false, err
 	}
 	// Padding that is not zero is garbage, perhaps, in a sector that has so little data that it may
 	// be right by chance.
-	pad := padding(int((end - from) & (wordSize - 1)))
-	b, err := s.links.at(end, pad)
+	pad := frame.Padding(int((end - from) & (frame.WordSize - 1)))
+	b, err := s.links.At(end, pad)
 	if err != nil {
 		return false, err
 	}
-	return nonZero(b) == 0 || end-data >= wordSize && (end-wordSize)/sectorSize == (end-1)/sectorSize, nil
+	return frame.NonZero(b) == 0 || end-data >= frame.WordSize && (end-frame.WordSize)/frame.SectorSize == (end-1)/frame.SectorSize, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/wal/internal/frame"
 	"github.com/stele-wal/stele/wal/internal/history"
 	"github.com/stele-wal/stele/walpb"
 )
@@ -69,7 +70,7 @@ type Writer struct {
 	err       error // the first failure; once it is set, nothing is written
 	closed    bool  // Close has been called; once it is set, callers append nothing
 	history   history.History
-	encoder   encoder
+	encoder   frame.Encoder
 	segments  []segment        // in order, but for one that has not got its name yet
 	locks     locks            // of these segments
 	found     []walpb.Snapshot // see Snapshots
@@ -104,10 +105,11 @@ func newWriter(dir logDir, o Options, metadata []byte, segments []segment, k loc
 	w.waiting[0].L, w.waiting[1].L = &w.mu, &w.mu
 	w.worker = worker{mu: &w.mu, pending: w.appendsWait, flush: w.flush, fail: func(err error) { w.fail(err) }, done: make(chan struct{})}
 	w.worker.wake.L = &w.mu
-	w.encoder = encoder{plain: o.PlainEtcd, claims: !o.PlainEtcd && !o.NoSync, claimed: -1}
+	w.encoder = frame.Encoder{Plain: o.PlainEtcd, Claims: !o.PlainEtcd && !o.NoSync}
 	last := k.last()
-	w.gathering = &batch{number: 1, seg: last, base: end / pageSize * pageSize, start: end}
-	w.gathering.content.append(page)
+	w.gathering = &batch{number: 1, seg: last, base: end / frame.PageSize * frame.PageSize, start: end}
+	w.gathering.content.Append(page)
+	w.encoder.Begin(&w.gathering.content, w.gathering.base)
 	w.idle = &batch{}
 	return w
 }
@@ -213,10 +215,10 @@ func (w *Writer) SaveSnapshot(s walpb.Snapshot) error {
 	if err := walpb.CheckConfState(s.ConfState); err != nil {
 		return fmt.Errorf("wal: %w: snapshot record %d/%d: %w", ErrInvalid, s.Term, s.Index, err)
 	}
-	if err := w.room(mostFrame+s.Size(), func() error { return w.history.AdmitsSnapshot(s) }); err != nil {
+	if err := w.room(frame.MaxExtra+s.Size(), func() error { return w.history.AdmitsSnapshot(s) }); err != nil {
 		return err
 	}
-	w.encoder.snapshot(w.gathering, s)
+	w.encoder.Snapshot(s)
 	w.record(s)
 	w.gathering.must = true
 	return w.commit(w.gathering.number)
@@ -245,13 +247,13 @@ func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number ui
 	if err := w.usable(); err != nil {
 		return 0, false, err
 	}
-	size := mostFrame + state.Size()
+	size := frame.MaxExtra + state.Size()
 	for i := range entries {
 		e := &entries[i]
 		if err := w.fits(e.Size()); err != nil {
 			return 0, false, err
 		}
-		size += mostFrame + e.Size()
+		size += frame.MaxExtra + e.Size()
 		if w.opts.PlainEtcd && (e.Type < walpb.EntryNormal || e.Type > walpb.EntryConfChangeV2) {
 			// Without a header_crc, a type that has no name is damage to every reader.
 			return 0, false, fmt.Errorf("wal: %w: entry %d/%d is of type %d, which is none of raft's", ErrInvalid, e.Term, e.Index, e.Type)
@@ -262,12 +264,15 @@ func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number ui
 	}
 	b := w.gathering
 	for i := range entries {
-		w.encoder.entry(b, &entries[i])
+		w.encoder.Entry(&entries[i])
+		if sabotaged(earlyWitness) {
+			w.encoder.Synced = b.end()
+		}
 	}
 	must = len(entries) > 0
 	if !state.IsZero() {
 		must = must || state.Term != w.history.State.Term || state.Vote != w.history.State.Vote
-		w.encoder.state(b, state)
+		w.encoder.State(state)
 	}
 	w.history.Take(state, entries)
 	if b.end() >= w.opts.SegmentSize && !b.empty() && w.spare.isThere() {
@@ -280,8 +285,8 @@ func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number ui
 
 // fits returns the error of a record that is larger than MaxRecord.
 func (w *Writer) fits(data int) error {
-	if data+maxHead > w.opts.MaxRecord {
-		return fmt.Errorf("wal: %w: %d bytes, the limit is %d", ErrTooLarge, data+maxHead, w.opts.MaxRecord)
+	if data+frame.MaxHead > w.opts.MaxRecord {
+		return fmt.Errorf("wal: %w: %d bytes, the limit is %d", ErrTooLarge, data+frame.MaxHead, w.opts.MaxRecord)
 	}
 	return nil
 }
@@ -310,7 +315,7 @@ func (w *Writer) room(size int, admits func() error) error {
 		}
 		b := w.gathering
 		shared := !w.opts.PlainEtcd || !b.must // calls do not share a sync, as in etcd
-		if !b.full && len(b.content.bytes) < maxBatch && shared {
+		if !b.full && len(b.content.Bytes) < maxBatch && shared {
 			if err := admits(); err != nil {
 				return fmt.Errorf("wal: %w: %w", ErrInvalid, err)
 			}
@@ -335,14 +340,14 @@ func (w *Writer) reserve(size int) error {
 	if end <= min(b.seg.size, w.opts.SegmentSize) || sabotaged(noReserve) {
 		return nil
 	}
-	end = toPage(end)
+	end = frame.ToPage(end)
 	var spare bool
 	var err error
 	w.guard(func() {
 		spare = w.spare.need()
 		err = b.seg.file.Preallocate(end)
 	})
-	switch most := int64(3*mostFrame + len(w.metadata) + size); { // with the head of a segment
+	switch most := int64(3*frame.MaxExtra + len(w.metadata) + size); { // with the head of a segment
 	case err == nil:
 		b.seg.size = max(b.seg.size, end)
 	case !fileutil.IsFull(err):

@@ -1,4 +1,4 @@
-package wal
+package frame
 
 import (
 	"errors"
@@ -7,28 +7,29 @@ import (
 	"github.com/stele-wal/stele/fileutil"
 )
 
-// window is a part of a file in memory, which moves forward.
-type window struct {
+// A Window is a part of a file in memory, which moves forward.
+type Window struct {
+	Size  int64 // of the file; no more of it is read
+	Chunk int   // the number of bytes to read at once; 0 is WindowSize
+
 	file   fileutil.File
-	size   int64
-	offset int64 // of buf[0]
+	offset int64 // of buf[0] in the file
 	buf    []byte
-	chunk  int // how much to read at once; 0 is windowSize
 }
 
-// windowSize is how much is read at once: enough to make system calls cheap, and within a
+// WindowSize is how much is read at once: enough to make system calls cheap, and within a
 // processor's cache.
-const windowSize = 256 << 10
+const WindowSize = 256 << 10
 
-// reset makes the window one of another file, and keeps its memory.
-func (w *window) reset(f fileutil.File, size int64) {
-	w.file, w.size, w.offset, w.buf = f, size, 0, w.buf[:0]
+// Reset makes the window one of another file, and keeps its memory.
+func (w *Window) Reset(f fileutil.File, size int64) {
+	w.file, w.Size, w.offset, w.buf = f, size, 0, w.buf[:0]
 }
 
-// at returns the n bytes at an offset, which stay valid until the next call. The caller has
+// At returns the n bytes at an offset, which stay valid until the next call. The caller has
 // compared them with the size of the file. The error is io.ErrUnexpectedEOF if the file is shorter
 // now.
-func (w *window) at(offset int64, n int) ([]byte, error) {
+func (w *Window) At(offset int64, n int) ([]byte, error) {
 	if from := offset - w.offset; from >= 0 && from+int64(n) <= int64(len(w.buf)) {
 		return w.buf[from : from+int64(n)], nil
 	}
@@ -39,12 +40,12 @@ func (w *window) at(offset int64, n int) ([]byte, error) {
 }
 
 // move makes offset the window's first byte, and reads at least n bytes.
-func (w *window) move(offset int64, n int) error {
-	chunk := w.chunk
+func (w *Window) move(offset int64, n int) error {
+	chunk := w.Chunk
 	if chunk == 0 {
-		chunk = windowSize
+		chunk = WindowSize
 	}
-	want := int(min(int64(max(n, chunk)), w.size-offset))
+	want := int(min(int64(max(n, chunk)), w.Size-offset))
 	kept := 0
 	if from := offset - w.offset; from >= 0 && from < int64(len(w.buf)) {
 		kept = copy(w.buf, w.buf[from:])
@@ -65,3 +66,7 @@ func (w *window) move(offset int64, n int) error {
 	}
 	return err
 }
+
+// NextData returns the first offset from offset on at which the file may hold bytes that are not
+// zero; see fileutil.File.
+func (w *Window) NextData(offset int64) (int64, error) { return w.file.NextData(offset) }

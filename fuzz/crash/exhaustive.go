@@ -129,7 +129,7 @@ func (c *campaign) script(h *history, lives [][]func(*life)) {
 }
 
 // The histories: what a batch and a cut come to; overwrites, snapshots and a release; an installed
-// snapshot, and a life after a torn tail.
+// snapshot, and a life after a torn tail; a life after a Close.
 var scripts = [][][]func(*life){
 	{{
 		entries(1, 1, 3), entries(4, 1, 2), commit(1, 1, 4), entries(6, 1, 6), entries(12, 1, 6), entries(18, 1, 1), (*life).close,
@@ -144,6 +144,11 @@ var scripts = [][][]func(*life){
 		entries(10, 2, 2), entries(12, 2, 3), commit(2, 0, 12), entries(13, 2, 6),
 	}, {
 		entries(13, 2, 1), (*life).close,
+	}},
+	{{
+		entries(1, 1, 2), commit(1, 1, 1), commit(1, 1, 2), (*life).close,
+	}, {
+		commit(2, 0, 2), entries(3, 2, 2), snapshot(2, 1), released(2), commit(2, 3, 4),
 	}},
 }
 

@@ -17,6 +17,30 @@ import (
 	"github.com/stele-wal/stele/wal"
 )
 
+// judge judges what a step returned in which some operations failed. broken is why the Writer had
+// failed before it, if it had.
+func (t *trial) judge(s step, err error, fired []firing, broken error) {
+	writer := s.kind == onWriter
+	switch {
+	case writer && broken != nil:
+		t.sameError(s.name, broken, err)
+		return
+	case err == nil:
+		t.excused(s, fired)
+		return
+	case len(fired) == 0:
+		t.fail(oracle.Refused, "%s: %v", s.name, err)
+		return
+	}
+	t.told(s, err, fired)
+	if writer && s.name != "release" && (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) {
+		t.fail(oracle.Refused, "%s returned %q, and needs no descriptor", s.name, err)
+	}
+	if writer && !leavesUsable(err) {
+		t.broken = err
+	}
+}
+
 // readable sees to it that an error names no file twice: a line of it, for there may be several of
 // one file.
 func (t *trial) readable(what string, err error) {
@@ -82,48 +106,89 @@ func (t *trial) told(s step, err error, fired []firing) {
 	t.fail(Swallowed, "%s returned %q, which does not name the file of %v", s.name, err, fired[0])
 }
 
-// excused sees to it that whatever failed in a step that returned nil may fail.
+// excused sees to it that what failed in a step that returned nil may fail.
 func (t *trial) excused(s step, fired []firing) {
 	for _, f := range fired {
+		a := attempt{s, f, &t.run.fault}
 		switch {
 		case f.making:
-			// The spare is made in the background, and its failures go to the observer. If it
-			// cannot be synced, the Writer has failed.
-			told := t.spare
-			t.readable("the observer of the spare", told)
-			if !errors.Is(told, t.run.fault.is) {
-				t.fail(Swallowed, "%v failed, and the observer was told %v", f, told)
-			}
-			if f.Kind == crashfs.OpSyncData && !fileutil.IsFull(told) {
-				t.broken = told
-			}
-		case f.Kind == crashfs.OpClose && (f.Name == harness.Dir || f.Name == harness.SnapDir || f.Name == path.Dir(harness.Dir) || f.Name == "."):
-			// Nor from closing a directory.
-		case f.Kind == crashfs.OpClose && s.name != "close" && (!harness.IsSpare(f.Name) || s.name == "release"):
-			// There is nothing to learn from closing what was only read, or was synced, or is gone.
-		case filepath.Base(f.Name) == "synced" && (s.kind == onWriter || f.late):
-			// A mark that is not written leaves the one before, which is as true.
-		case f.Kind == crashfs.OpSyncDir && errors.Is(t.run.fault.err, syscall.EROFS) && f.Name != harness.Dir && f.Name != harness.SnapDir:
-			// A parent that cannot be written cannot have changed.
-		case f.Kind == crashfs.OpTruncate && s.kind == onWriter && fileutil.IsFull(t.run.fault.err):
-			// Zeros are then left at the end of a segment that is full.
-		case f.Kind == crashfs.OpWrite && s.name == "close" && fileutil.IsFull(t.run.fault.err):
-			// It is the last witness. That all else is there is looked for.
-		case f.Kind == crashfs.OpPreallocate && s.kind == onWriter && fileutil.IsFull(t.run.fault.err):
-			// The segment is cut before it is full.
-		case f.Kind == crashfs.OpPreallocate && s.name == "open":
-			// Space is reserved if there is any; appends find out.
-		case f.Kind == crashfs.OpRead && t.run.fault.partial:
-			// What was not needed yet is read again when it is.
-		case strings.HasPrefix(s.name, "save") && strings.HasSuffix(f.Name, ".snap"):
-			// Whether the file is there already is not worth an error: it is written again.
-		case s.name == "newest of damaged" && (slices.Contains(settingAside, f.Kind) || f.Kind == crashfs.OpOpen && f.Name == harness.SnapDir):
-			// That a damaged file cannot be set aside is no reason not to find an older one.
-		default:
+			t.judgeSpare(f)
+		case !slices.ContainsFunc(excuses, func(e excuse) bool { return (e.op == "" || e.op == f.Kind) && e.excuses(a) }):
 			t.fail(Swallowed, "%v failed with %v, and %s returned nil", f, t.run.fault.err, s.name)
 			return
 		}
 	}
+}
+
+// judgeSpare judges what has become of a spare. It is made in the background, and its failures go
+// to the observer. If it cannot be synced, the Writer has failed.
+func (t *trial) judgeSpare(f firing) {
+	t.readable("the observer of the spare", t.spare)
+	if !errors.Is(t.spare, t.run.fault.is) {
+		t.fail(Swallowed, "%v failed, and the observer was told %v", f, t.spare)
+	}
+	if f.Kind == crashfs.OpSyncData && !fileutil.IsFull(t.spare) {
+		t.broken = t.spare
+	}
+}
+
+// An attempt is a step in which an operation failed.
+type attempt struct {
+	step
+	firing
+	fault *fault
+}
+
+func (a attempt) onWriter() bool { return a.step.kind == onWriter }
+
+func (a attempt) full() bool { return fileutil.IsFull(a.fault.err) }
+
+func (a attempt) file() string { return a.firing.Name }
+
+// ownDir reports whether the file is the directory of the log, or that of the snapshots.
+func (a attempt) ownDir() bool { return a.file() == harness.Dir || a.file() == harness.SnapDir }
+
+// An excuse is when a step may return nil although an operation in it failed.
+type excuse struct {
+	why     string
+	op      crashfs.OpKind // "" is any
+	excuses func(a attempt) bool
+}
+
+var excuses = []excuse{
+	{"there is nothing to learn from closing a directory", crashfs.OpClose, func(a attempt) bool {
+		return a.ownDir() || a.file() == path.Dir(harness.Dir) || a.file() == "."
+	}},
+	{"nor from closing what was only read, or was synced, or is gone", crashfs.OpClose, func(a attempt) bool {
+		return a.name != "close" && (!harness.IsSpare(a.file()) || a.name == "release")
+	}},
+	{"a mark that is not written leaves the one before, which is still valid", "", func(a attempt) bool {
+		return filepath.Base(a.file()) == "synced" && (a.onWriter() || a.late)
+	}},
+	{"a parent that cannot be written cannot have changed", crashfs.OpSyncDir, func(a attempt) bool {
+		return errors.Is(a.fault.err, syscall.EROFS) && !a.ownDir()
+	}},
+	{"zeros are then left at the end of a segment that is full", crashfs.OpTruncate, func(a attempt) bool {
+		return a.onWriter() && a.full()
+	}},
+	{"it is the last witness; that all else is there is looked for", crashfs.OpWrite, func(a attempt) bool {
+		return a.name == "close" && a.full()
+	}},
+	{"the segment is cut before it is full", crashfs.OpPreallocate, func(a attempt) bool {
+		return a.onWriter() && a.full()
+	}},
+	{"space is reserved if there is any; appends find out", crashfs.OpPreallocate, func(a attempt) bool {
+		return a.name == "open"
+	}},
+	{"what was not needed yet is read again when it is", crashfs.OpRead, func(a attempt) bool {
+		return a.fault.partial
+	}},
+	{"whether the file is there already does not matter: it is written again", "", func(a attempt) bool {
+		return strings.HasPrefix(a.name, "save") && strings.HasSuffix(a.file(), ".snap")
+	}},
+	{"an older snapshot is found, also where a damaged one cannot be set aside", "", func(a attempt) bool {
+		return a.name == "newest of damaged" && (slices.Contains(settingAside, a.Kind) || a.Kind == crashfs.OpOpen && a.file() == harness.SnapDir)
+	}},
 }
 
 var settingAside = []crashfs.OpKind{crashfs.OpRename, crashfs.OpReadDir, crashfs.OpSyncDir, crashfs.OpRemove}

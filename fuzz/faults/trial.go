@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"syscall"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -187,39 +186,24 @@ func (t *trial) perform(s step) error {
 		return nil
 	}
 	before := t.striker.begin()
+	broken, known := t.broken, len(t.model.Records)
 	var was *crashfs.FS
 	if s.kind == recovers {
 		was = t.disk.Clone()
 	}
-	writer := s.kind == onWriter
-	broken, known := t.broken, len(t.model.Records)
 	err := s.do(t)
-	if writer && errors.Is(err, wal.ErrNoSpace) {
+	if s.kind == onWriter && errors.Is(err, wal.ErrNoSpace) {
 		// What was refused must never be there.
 		t.model.Records = t.model.Records[:max(known, t.model.Acked)]
 	}
 	t.trace.Addf("%s: %v", s.name, err)
 	t.readable(s.name, err)
 	fired := t.striker.firings(before)
-	switch {
-	case t.failure != nil:
-	case writer && broken != nil:
-		t.sameError(s.name, broken, err)
-	case err != nil && len(fired) == 0:
-		t.fail(oracle.Refused, "%s: %v", s.name, err)
-	case err != nil:
-		t.told(s, err, fired)
-		if writer && s.name != "release" && (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) {
-			t.fail(oracle.Refused, "%s returned %q, and needs no descriptor", s.name, err)
-		}
-		if writer && !leavesUsable(err) {
-			t.broken = err
-		}
-		if was != nil {
-			t.untouched(s, was)
-		}
-	default:
-		t.excused(s, fired)
+	if t.failure == nil {
+		t.judge(s, err, fired, broken)
+	}
+	if t.failure == nil && was != nil && err != nil && len(fired) > 0 {
+		t.untouched(s, was)
 	}
 	return err
 }

@@ -29,8 +29,8 @@ type Report struct {
 	Spares []string // files that writers had in preparation
 	Copies []string // what Open and Repair kept of torn tails
 
-	// Locked says that a Writer or an etcd has the log open. A torn tail may then be a batch that is
-	// being written: it is no finding to act on.
+	// Locked says that a Writer or an etcd has the log open. A torn tail may then be a batch that
+	// is being written: it is no finding to act on.
 	Locked bool
 }
 
@@ -67,9 +67,9 @@ type Finding struct {
 
 const maxFindings = 1000
 
-// Check is the strictest reader. It reads a log once, whole, every segment and every record. It goes
-// on after damage wherever records prove to be records, and reports all that it finds. dir may also
-// be the path of one segment.
+// Check is the strictest reader. It reads a log once, whole, every segment and every record. It
+// goes on after damage wherever records prove to be records, and reports all that it finds. dir may
+// also be the path of one segment.
 //
 // It takes no lock, writes nothing, and may be used on a log that is being written. Memory use does
 // not depend on the size of the log, but for 4 bytes for each 4096 of a damaged segment.

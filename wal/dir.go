@@ -124,7 +124,7 @@ func (l *listing) from(index uint64) int {
 }
 
 // beginning returns the error of a log of which the first segments are not there. Release may have
-// removed them: then a snapshot record makes them needless.
+// removed them: then a snapshot record supersedes them.
 func (l *listing) beginning() *CorruptError {
 	first := &l.segments[0]
 	if first.seq == 0 || l.preceded {
@@ -157,8 +157,8 @@ func (l *listing) open(seg *segment) (*openSegment, error) { return l.openFile(s
 // close closes a segment. There is nothing to learn from closing a file that was only read.
 func (l *listing) close(seg *openSegment) { seg.file.Close() }
 
-// locked reports whether a process has the log open to write it: whether the last segment is locked.
-// If the log was cut since it was listed, another is the last by now.
+// locked reports whether a process has the log open to write it: whether the last segment is
+// locked. If the log was cut since it was listed, another is the last by now.
 func (l *listing) locked() (bool, error) {
 	last := l.segments[len(l.segments)-1]
 	for {
@@ -218,8 +218,8 @@ func closeUnless(well *bool, file fileutil.File) {
 	}
 }
 
-// isSpareName tells whether name is one that writers give what they prepare: a number and .tmp for
-// a segment, the name of a copy, a number and .tmp for that.
+// isSpareName reports whether writers give that name to what they prepare: a number and .tmp to a
+// segment; the name of a copy, a number and .tmp to a copy.
 func isSpareName(name string) bool {
 	name, ok := strings.CutSuffix(name, ".tmp")
 	if of, number, found := strings.Cut(name, copySuffix+"."); found && strings.Contains(of, frame.SegmentSuffix+".") {

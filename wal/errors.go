@@ -72,16 +72,16 @@ func (exists) Is(target error) bool { return target == fs.ErrExist }
 type Kind uint8
 
 const (
-	BadLength      Kind = iota + 1 // a length word that no writer wrote, or that goes beyond the file
+	BadLength      Kind = iota + 1 // a length word that no writer wrote, or one beyond the file
 	BadPadding                     // padding that is not zero
 	BadRecord                      // bytes that are no record
 	BadHeader                      // a header_crc that does not match
 	BadChecksum                    // a chain that does not match
-	BadSeed                        // a segment that does not go on from the checksum that the one before it ends with
+	BadSeed                        // a segment that does not continue the checksum before it
 	BadHead                        // a segment that does not begin with a checksum and metadata
 	ZeroLength                     // a length word of zero with something after it
 	ShortFile                      // a file that ends inside a length word
-	Contradiction                  // a good record that the records before it do not allow
+	Contradiction                  // a good record that those before it do not allow
 	MissingSegment                 // a sequence number that is not there
 	DoubleSegment                  // a sequence number that is there twice
 	LostEnd                        // a log that ends before a place up to which it was durable
@@ -107,8 +107,8 @@ type CorruptError struct {
 	Detail  string // what was found there
 	Because string // why it is not a torn tail
 
-	// What the records before the place add up to, if Open, Snapshots, Replay or Check read them: the
-	// index of the last entry, and the commit of the last hard state.
+	// What the records before the place add up to, if Open, Snapshots, Replay or Check read them:
+	// the index of the last entry, and the commit of the last hard state.
 	LastIndex, Commit uint64
 }
 

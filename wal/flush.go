@@ -59,7 +59,7 @@ func (w *Writer) flushed(b *batch, err error) {
 		w.waiting[(b.number+1)%2].Signal() // the one that flushes next
 	}
 	if idle != nil {
-		w.guard(func() { idle.file.Close() }) // all in it is synced: there is nothing to learn from it
+		w.guard(func() { idle.file.Close() }) // all in it is synced
 	}
 	if err == nil {
 		w.guard(w.spare.prepare)

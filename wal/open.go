@@ -12,16 +12,25 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// Create makes a new, empty log in dir and opens it. metadata is whatever tells its owner apart
-// from others; every segment carries it, and it never changes. dir is made if it is not there, mode
-// 0700, as are its parents. Other files are left alone, but for the mark of an earlier log, a file
-// called synced. If that has more than 64 bytes it is somebody else's: it is left alone, and the
-// log goes without a mark.
+// Create makes a new, empty log in dir and opens it. metadata identifies its owner; every segment
+// carries it, and it never changes. dir and its parents are made if they are not there, with mode
+//  0700. Files of other kinds in dir are left alone, except the mark of an earlier log, a file
+//     called
+//
+// synced. If that has more than 64 bytes it is no mark: it is left alone, and the log goes without
+// one.
 //
 // Once Create has returned nil, the log survives a crash. After a crash before that, Create can be
-// called again, unless the log is there after all, whole and empty: the error is then ErrExists,
-// which is also an fs.ErrExist, and Open opens it. The error is ErrLocked if another Create is at
-// work in dir, and ErrForeign if dir holds a .wal file that is not a segment.
+// called again.
+//
+// The error is
+//
+//   - ErrExists, also an fs.ErrExist, if there is a log already, and be it that of a Create that a
+//     crash cut short at its very end: Open opens it,
+//   - ErrLocked if another Create is at work in dir,
+//   - ErrForeign if dir holds a .wal file that is not a segment,
+//   - ErrTooLarge if metadata does not fit in a record,
+//   - or what the file system said.
 func Create(dir string, metadata []byte, opts *Options) (_ *Writer, err error) {
 	o := opts.withDefaults()
 	if len(metadata)+frame.MaxHead > o.MaxRecord {
@@ -41,7 +50,7 @@ func Create(dir string, metadata []byte, opts *Options) (_ *Writer, err error) {
 		return nil, err
 	}
 	// The first segment grows under the name of a spare, so that it is whole when it gets its own.
-	// Whoever holds the lock of that name, and still finds no segment, is the only one.
+	// A Create that holds the lock of that name, and still finds no segment, is the only one.
 	spare := filepath.Join(dir, spareName(0))
 	file, err := o.FS.OpenFile(spare, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -106,7 +115,7 @@ func create(dir logDir, file fileutil.File, metadata []byte, o Options) (*Writer
 	return w, nil
 }
 
-// unsynced is a file system whose names nobody waits for.
+// unsynced is a file system that does not sync names.
 type unsynced struct{ fileutil.FS }
 
 func (unsynced) OpenDir(string) (fileutil.Dir, error) { return unsyncedDir{}, nil }

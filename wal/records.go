@@ -44,9 +44,9 @@ func Records(dir string, from uint64, opts *Options) iter.Seq2[Record, error] {
 // ScanAll is Records for a program that inspects a damaged log. It gives every good record from the
 // first segment on. Where Records would end because what was durable is damaged, ScanAll gives the
 // *CorruptError in its place and goes on after it, wherever records prove to be records: by a right
-// header_crc, or by the link that the chain makes from the frame before them. A frame that was found
-// only by its header_crc, or only by the link that it makes to the next, is not given, since nothing
-// covers its data.
+// header_crc, or by the link that the chain makes from the frame before them. A frame that was
+// found only by its header_crc, or only by the link that it makes to the next, is not given, since
+// nothing covers its data.
 //
 // What is given after damage is good, but what it means is unknown: do not Replay it. Check says
 // which records contradict each other, and what the end of the log is. In all other ways ScanAll is
@@ -77,8 +77,8 @@ func records(dir string, from uint64, opts *Options, resume bool) iter.Seq2[Reco
 // The error is
 //
 //   - the first one of seq, but for a gap that a snapshot record after it supersedes,
-//   - or a *CorruptError at a record that cannot be decoded, or that contradicts those before it, or
-//     after which others had to follow that are not there.
+//   - or a *CorruptError at a record that cannot be decoded, or that contradicts those before it,
+//     or after which others had to follow that are not there.
 func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 	var rd reading
 	for r, err := range seq {

@@ -15,7 +15,7 @@ type Plan struct {
 	Dir     string
 	Verdict Verdict // Clean: there is nothing to do. Otherwise Torn, TornUnproven or Unborn.
 	Segment string  // the last one
-	Offset  int64   // of the first byte to be zeroed; everything before it stays. 0 if the segment is unborn: it goes whole
+	Offset  int64   // of the first byte to be zeroed; 0 if the segment is unborn, and goes whole
 	Bytes   int64   // how many there are that are worth a copy
 	Copy    string  // the file in Dir that will hold these bytes; empty if there are none
 	Because string  // why this end is one that a crash leaves

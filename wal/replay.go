@@ -24,8 +24,8 @@ type Log struct {
 //
 //   - An entry voids every earlier one at or above its index, whether or not it comes after the
 //     snapshot.
-//   - A snapshot record whose entry the log does not hold, or holds with another term, was installed
-//     from a leader. It replaces the log once a hard state commits it, before or after.
+//   - A snapshot record whose entry the log does not hold, or holds with another term, was
+//     installed from a leader. It replaces the log once a hard state commits it, before or after.
 //   - Terms and commits do not fall, and every commit and every gap in the entries is filled, by
 //     entries or by a snapshot record. What contradicts that is a *CorruptError at its place.
 //
@@ -36,8 +36,8 @@ type Log struct {
 //   - ErrSnapshotMismatch if it is recorded with another term, the last time if it is so more than
 //     once,
 //   - ErrSnapshotOutdated if a later snapshot took the place of entries after it,
-//   - or the first error of seq. A missing segment is none if the snapshot's record is after it, and
-//     by the names of the segments no entry after the snapshot was in it.
+//   - or the first error of seq. A missing segment is none if the snapshot's record is after it,
+//     and by the names of the segments no entry after the snapshot was in it.
 //
 // With a *CorruptError or an error of the file system, the Log is what the records before it add up
 // to; it is nil with the others.
@@ -68,7 +68,8 @@ type replay struct {
 func (p *replay) next(r *Record, err error) error {
 	if isGap(err) {
 		if p.found != nil && p.before == nil {
-			// The record may be there after the gap as well, and then it matters less what is missing.
+			// The record may be there after the gap as well, and then it matters less what is
+			// missing.
 			p.before, p.missing = p.log(), err
 		}
 		p.found = nil

@@ -34,7 +34,9 @@ type scanner struct {
 	entry    latest // entry and hard state
 	state    latest
 
-	end judgement // of the segment that was entered last; before it is judged, only its position and the end before are set
+	// end is that of the segment that was entered last. Until that is judged, only its position and
+	// the end before are set.
+	end judgement
 }
 
 // opener opens the segments of a log for a scanner.

@@ -41,9 +41,11 @@ type before struct {
 
 // found is what stands after a place.
 type found struct {
-	rest  int64 // where the last byte that is not zero ends; the place itself if all are zero. With a witness, a lower bound
+	// rest is where the last byte that is not zero ends; the place itself if all are zero. With a
+	// witness it is a lower bound.
+	rest  int64
 	proof proof
-	at    int64 // the record that is the proof
+	at    int64 // the offset of the record that is the proof
 }
 
 // newSeeker looks at every byte if frames are unpadded, as etcd 2 wrote them: one of eight of those
@@ -129,7 +131,7 @@ func (r *runs) take(h *frame.Head, later bool, end int64) {
 // Linked frames go on to the end of what is written, unless a crash tore the last batch. If they do
 // not, and other frames do, they may be a value that holds a piece of a log. Where we write, plain
 // frames are either what an etcd has appended since, which then go on to the end, or bytes of
-// somebody's data.
+// a caller's data.
 func (r *runs) prove(rest int64, ours bool) bool {
 	return r.end > 0 && (r.end >= rest || !ours && r.after < rest)
 }
@@ -255,11 +257,13 @@ func (s *seeker) run(h frame.Head) (later bool, end int64, err error) {
 type calls struct {
 	before before
 
-	first  bool // of the records: nothing covers its data
-	entry  bool // there was an entry
-	state  bool // there was a hard state
-	over   bool // the call that wrote an entry or a snapshot record is over
-	beyond bool // and so is one that wrote an entry that is not there, unless a snapshot record is next: see history.owes
+	first bool // of the records: nothing covers its data
+	entry bool // there was an entry
+	state bool // there was a hard state
+	over  bool // the call that wrote an entry or a snapshot record is over
+	// beyond says that a call is over that wrote an entry which is not there, unless a snapshot
+	// record is next: see history.Owes.
+	beyond bool
 }
 
 // next takes the next record, and reports whether it proves that all before it had been synced.

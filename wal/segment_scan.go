@@ -24,7 +24,7 @@ type ending struct {
 	offset   int64
 	count    int    // of the records in the segment up to here
 	chain    uint32 // the checksum here
-	seeded   bool   // chain continues from the checksum in the segment's head, or in a frame after damage
+	seeded   bool   // chain continues from a checksum that the segment states
 	ident    uint32 // the identity of the segment; it is complete after two records
 	state    bool   // the segment holds a hard state
 	ours     bool   // the last record carries a header_crc
@@ -79,8 +79,8 @@ func (f *frames) read(r *Record) (good bool, why fault, err error) {
 var kinds = [...]Kind{frame.AtEnd: 0, frame.ZeroLength: ZeroLength, frame.BadLength: BadLength, frame.BadPadding: BadPadding,
 	frame.BadRecord: BadRecord, frame.ShortFile: ShortFile}
 
-// verify checks what its segment says of a record that was decoded from b: the checksums first, then
-// that the record may be there.
+// verify checks what its segment says of a record that was decoded from b: the checksums first,
+// then that the record may be there.
 func (f *frames) verify(word uint64, b []byte, r *Record) fault {
 	if r.HasHeaderCRC && !sabotaged(noHeaderCRC) {
 		sum, err := frame.HeadSum(&r.Record, frame.HeaderSeed(f.identity(r), r.Offset, word), b)
@@ -156,7 +156,7 @@ func emptySnapshot(r *Record) bool {
 // first frame is not whole, which the scan of that segment will find.
 func readSeed(seg *openSegment) (seed uint32, ok bool, err error) {
 	k := newSeeker(seg, 0, 0, false)
-	k.heads.Chunk = frame.PageSize // there is one of these for each segment, and it takes only the first frame
+	k.heads.Chunk = frame.PageSize // for the first frame alone
 	h, ok, err := frame.ReadHead(&k.heads, 0)
 	if err != nil || !ok || h.Type != walpb.TypeCRC {
 		return 0, false, err

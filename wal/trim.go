@@ -72,7 +72,7 @@ func setAside(k *lockedLog, j *judgement) (copied string, err error) {
 		return err
 	})
 	if fileutil.IsFull(err) {
-		const more = 1 << 20 // for the name and the inode: xfs and btrfs give these out by the hundred
+		const more = 1 << 20 // for name and inode: xfs and btrfs reserve these by the hundred
 		need := frame.ToPage(j.rest-from) + more
 		return "", fmt.Errorf("wal: %s: offset %d: no space for a copy of the torn tail, %d bytes, which is not removed without one: free %d bytes: %w",
 			last.name, from, j.rest-from, need, err)

@@ -58,7 +58,7 @@ type stop uint8
 
 const (
 	noFrame     stop = 1 + iota // no whole good frame starts here
-	contradicts                 // a frame whose checksums match, with content that its log does not allow
+	contradicts                 // a frame whose checksums match, with content that cannot be
 )
 
 type where uint8
@@ -99,7 +99,7 @@ const (
 	witnessed       // a record after the place says that the place had been synced
 	linked          // records after the place belong to a later batch of etcd's
 	marked          // the log's mark is beyond the place
-	whole           // the data of the frame at the place is whole and continues the chain: no torn sector leaves that
+	whole           // the data of the frame at the place is whole, as no torn sector leaves it
 	cutOff          // the file ends inside the frame at the place, where no write ends
 )
 

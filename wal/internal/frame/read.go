@@ -25,7 +25,7 @@ const (
 	BadLength                // a length word that no writer wrote, or that goes beyond the file
 	BadPadding               // padding that is not zero
 	BadRecord                // bytes that are no record
-	ShortFile                // the file ends inside a length word, or became shorter while it was read
+	ShortFile                // the file ends inside a length word, or became shorter
 )
 
 // Read reads the frame at an offset of a window's file: its length word, the bytes of its record,

@@ -38,7 +38,7 @@ type History struct {
 	// began; 0 once it is committed.
 	ahead uint64
 
-	written uint64 // the index of the last entry, or of the highest snapshot record if that is higher
+	written uint64 // the index of the last entry, or highest if that is higher
 	highest uint64 // the highest index of a snapshot record
 }
 

@@ -39,7 +39,7 @@ func (h *History) Supersedes(rs Records) bool {
 // order of their records; of several of one index, the last. missing says that segments are missing
 // before the records.
 func (h *History) Replayable(rs Records, missing bool) []walpb.Snapshot {
-	term := make(map[uint64]uint64) // that of the last record of an index, which is the one that counts
+	term := make(map[uint64]uint64) // of the last record of each index
 	for _, r := range rs {
 		term[r.Index] = r.Term
 	}

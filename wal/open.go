@@ -14,11 +14,8 @@ import (
 
 // Create makes a new, empty log in dir and opens it. metadata identifies its owner; every segment
 // carries it, and it never changes. dir and its parents are made if they are not there, with mode
-//  0700. Files of other kinds in dir are left alone, except the mark of an earlier log, a file
-//     called
-//
-// synced. If that has more than 64 bytes it is no mark: it is left alone, and the log goes without
-// one.
+// 0700. Other files in dir are left alone, except the mark of an earlier log, a file called synced.
+// If that has more than 64 bytes it is no mark: it is left alone, and the log goes without one.
 //
 // Once Create has returned nil, the log survives a crash. After a crash before that, Create can be
 // called again.

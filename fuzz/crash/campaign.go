@@ -42,10 +42,10 @@ import (
 // Config says what a campaign does. Its zero fields are defaults.
 type Config struct {
 	// Seed is that of the first history; the next has the next seed. A history depends on nothing
-	// but its seed and the fields below but for States and Lives.
+	// but its seed and the fields below, except States and Lives.
 	Seed uint64
 
-	// States is how many states to open, and Lives how many lives to lead, at the least: the
+	// States is how many states to open, and Lives how many lives to lead, at least: the
 	// history that reaches both is finished. The default of States is 1000.
 	States int
 	Lives  int

@@ -10,8 +10,8 @@ import (
 )
 
 var (
-	states = flag.Int("states", 20_000, "how many `states` the crash campaign opens, at the least")
-	lives  = flag.Int("lives", 2000, "how many `lives` it leads, at the least")
+	states = flag.Int("states", 20_000, "how many `states` the crash campaign opens at least")
+	lives  = flag.Int("lives", 2000, "how many `lives` it leads at least")
 	seed   = flag.Uint64("seed", 1, "the `seed` of the crash campaign's first history")
 	long   = flag.Bool("long", false, "open a million states and lead 100,000 lives, which takes minutes")
 )

@@ -45,7 +45,7 @@ type image struct {
 }
 
 // isNew reports whether a state was not opened yet, in this life, when the same was to be in it. In
-// a life the model only grows, so its sizes tell what it is.
+// a life the model only grows, so its sizes identify it.
 func (h *history) isNew(disk *crashfs.FS) bool {
 	m := h.model
 	i := image{disk.Sum(imageSeed), len(m.Records), m.Acked, len(m.Starts), len(m.Gone), 0, m.Created}

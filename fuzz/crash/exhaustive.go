@@ -102,7 +102,7 @@ func everySingle(pending, changes int) []harness.Cut {
 	return all
 }
 
-// script runs one history. Each of its parts is a life, that ends in a kill but for the last.
+// script runs one history. Each of its parts is a life; all but the last end in a kill.
 func (c *campaign) script(h *history, lives [][]func(*life)) {
 	disk := harness.NewDisk()
 	for _, calls := range lives {

@@ -204,8 +204,8 @@ func (l *life) saveFile(s walpb.Snapshot) {
 	}
 }
 
-// isFileOf tells the files that saving a snapshot makes: those that it is in, and on the way those
-// that become them.
+// isFileOf reports whether a file is one that saving a snapshot makes: those that it is in, and on
+// the way those that become them.
 func isFileOf(name string, s walpb.Snapshot) bool {
 	return strings.HasPrefix(name, fmt.Sprintf("%016x-%016x.snap", s.Term, s.Index)) ||
 		strings.HasPrefix(name, fmt.Sprintf("%016x.snap.db", s.Index))
@@ -214,7 +214,7 @@ func isFileOf(name string, s walpb.Snapshot) bool {
 // keepFiles removes the files of old snapshots.
 func (l *life) keepFiles(walpb.Snapshot) {
 	f := l.files
-	// What a crash leaves is at the least what was acknowledged; a snapshot that is not committed
+	// What a crash leaves is at least what was acknowledged; a snapshot that is not committed
 	// by that may be lost.
 	m := oracle.Fold(l.model.Records[:l.model.Acked])
 	if s := l.campaign.cfg.Saboteur; s != nil && s.keepEarly {

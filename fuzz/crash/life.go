@@ -22,8 +22,7 @@ type life struct {
 
 	store *snap.Store // of the snapshots' files; nil if there are none
 
-	// background is run after each call that has opened the log or succeeded on it, so that a
-	// history depends on its seed alone.
+	// background is run after each call on the log, so that a history depends on its seed alone.
 	background harness.Queue
 	spared     bool // the last attempt to make a spare has made one
 
@@ -37,7 +36,7 @@ type life struct {
 	opening   bool // Open or Repair is at work
 	repairing bool // it is Repair
 
-	// hold, if not nil, stops the next write until it is closed; held tells that it was stopped.
+	// hold, if not nil, stops the next write until it is closed; held is closed by then.
 	hold, held chan struct{}
 
 	segments int         // how many there were when the log was last observed

@@ -35,7 +35,7 @@ func restart(disk *crashfs.FS, dir string) (*wal.Log, error) {
 	return wal.Replay(wal.Records(dir, newest.Index, o), newest)
 }
 
-// edited is restart, but for a change to what it returns.
+// edited is restart, with a change to what it returns.
 func edited(edit func(*wal.Log) error) crash.Recover {
 	return func(disk *crashfs.FS, dir string) (*wal.Log, error) {
 		l, err := restart(disk, dir)

@@ -18,7 +18,7 @@ type Result struct {
 	Repeats int // the same files again: these were not opened
 
 	Moments int // of RunExhaustive: between two changes of a file system, with something pending
-	// Of these: all that a crash could leave was opened, but for sectors torn or garbage.
+	// Of these: all that a crash could leave was opened, except torn sectors and garbage.
 	Whole int
 
 	Refused  int // see the package

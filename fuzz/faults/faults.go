@@ -33,7 +33,7 @@ type Config struct {
 	// Only, if not empty, is the name of the one run to do, as a Failure has it.
 	Only string
 
-	// Every takes one run of so many, in order, so that a sample of all can be had: others with the
+	// Every takes every nth run, in order, so that a sample of all can be had: others with the
 	// next Seed. The default is 1: all of them.
 	Every int
 

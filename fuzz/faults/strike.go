@@ -102,7 +102,7 @@ func (s *striker) mend() {
 	s.mended = true
 }
 
-// firings returns the operations that have failed, but for the first n.
+// firings returns the operations that have failed, without the first n.
 func (s *striker) firings(n int) []firing {
 	s.mu.Lock()
 	defer s.mu.Unlock()

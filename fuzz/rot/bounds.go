@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// due is how much a campaign of rot was to do, at the least.
+// due is how much a campaign of rot was to do at least.
 type due struct {
 	flips, sectors, cuts, files int
 	reported                    bool // all of it had to be reported
@@ -96,7 +96,7 @@ func (r *Result) Bounds() error {
 		bad("only %d of %d are refused: the damage does not reach the logs", r.Refused, r.States())
 	}
 	if d := r.due; r.Flips < d.flips || r.Sectors < d.sectors || r.Cuts < d.cuts || r.Files < d.files {
-		bad("%v: too few; there should be %d flips, %d of sectors, %d cuts and %d of files at the least", r.Counts, d.flips, d.sectors, d.cuts, d.files)
+		bad("%v: too few; there should be %d flips, %d of sectors, %d cuts and %d of files at least", r.Counts, d.flips, d.sectors, d.cuts, d.files)
 	}
 	return errors.Join(errs...)
 }

@@ -267,7 +267,7 @@ func (l *Log) sectorBecomes(name string, at int, rng *rand.Rand, try func(b []by
 		head, tail := make([]byte, len(good)), make([]byte, len(good))
 		copy(head, good[:min(n, len(good))])
 		copy(tail[min(n, len(good)):], good[min(n, len(good)):])
-		if !try(head, fmt.Sprintf("zeros but for the first %d bytes", n)) || !try(tail, fmt.Sprintf("zeros in the first %d bytes", n)) {
+		if !try(head, fmt.Sprintf("zeros after the first %d bytes", n)) || !try(tail, fmt.Sprintf("zeros in the first %d bytes", n)) {
 			return false
 		}
 	}

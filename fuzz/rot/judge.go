@@ -146,7 +146,7 @@ var outcomes = []struct {
 	{yes, yes, either, either, Silent},
 	{yes, no, yes, yes, Reported},
 	{yes, no, yes, no, Lost},
-	{yes, no, no, yes, Same}, // but for what a Release could have removed, perhaps
+	{yes, no, no, yes, Same}, // perhaps without what a Release could have removed
 	{yes, no, no, no, Silent},
 }
 

@@ -56,9 +56,9 @@ func Pair() (ours, plain *Log, err error) {
 type script struct {
 	name     string
 	segment  int64          // bytes
-	segments int            // it stops once so many were begun
-	steps    int            // or has done so many things
-	lives    int            // it opens the log so many times on the way; 0 is once
+	segments int            // it stops once this many were begun
+	steps    int            // or this many steps were done
+	lives    int            // how often it opens the log on the way; 0 is once
 	plain    func(int) bool // in which of its lives it leaves no witnesses; nil is in none
 	killed   bool           // it does not close the log
 	unmarked bool           // then the mark is removed

@@ -27,7 +27,7 @@ type Config struct {
 	// Seed is that of what is random: garbage, and which bits are flipped if not all are.
 	Seed uint64
 
-	// Logs are damaged, each by itself. The default is what Logs makes.
+	// Logs are damaged, each on its own. The default is what Logs makes.
 	Logs []*Log
 
 	// Every is how many single bits, words and lengths there are for one that is tried. The default

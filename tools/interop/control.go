@@ -155,7 +155,7 @@ func (c *Control) startOpened(dir string, ours *wal.Log) (*wal.Log, error) {
 	return theirs, err
 }
 
-// means reports whether a log is another but for its entries, which are these.
+// means reports whether a log differs in nothing but its entries, which are these.
 func means(l, other *wal.Log, entries []walpb.Entry) bool {
 	return l.Snapshot.Index == other.Snapshot.Index && equalContent(Content{l.Metadata, l.State, l.Entries}, Content{other.Metadata, other.State, entries})
 }

@@ -88,7 +88,7 @@ func ReadOurs(dir string, start uint64, from walpb.Snapshot, opts *wal.Options) 
 	return Content{Metadata: log.Metadata, State: log.State, Entries: log.Entries}, log.Snapshot, nil
 }
 
-// NoSync is the operating system's file system, but for syncs of data, which it leaves out.
+// NoSync is the operating system's file system without syncs of data.
 // wal.Options.NoSync would also leave out the witnesses.
 type NoSync struct{ fileutil.OS }
 

@@ -297,7 +297,7 @@ func (r *unmarkedRun) take(f *unmarkedFrame, whole, linked bool) string {
 	return ""
 }
 
-// RotUnmarked damages logs at random, so many times each in each way, and counts what wal.Check
+// RotUnmarked damages logs at random, each the given times in each way, and counts what wal.Check
 // makes of it. The result is a line for each kind and one for all. The error is that a reader
 // panicked.
 func RotUnmarked(logs []*UnmarkedLog, seed uint64, times int) (rows []Unmarked, err error) {

@@ -128,7 +128,7 @@ type memberLife struct {
 }
 
 // runMember runs a process on the store in dir and kills it: some time after it has opened the
-// store, or, early, after its start, whether or not it has. A process that ends by itself is a
+// store, or, early, after its start, whether or not it has. A process that ends on its own is a
 // *oracle.Failure.
 func runMember(ctx context.Context, dir string, early bool, after time.Duration) (memberLife, error) {
 	self, err := os.Executable()
@@ -168,7 +168,7 @@ func runMember(ctx context.Context, dir string, early bool, after time.Duration)
 			return life, err
 		}
 	}
-	return memberLife{}, &oracle.Failure{Verdict: oracle.Refused, Detail: strings.TrimSpace(fmt.Sprintf("the process ended by itself, %v: %s", wait, &complaint))}
+	return memberLife{}, &oracle.Failure{Verdict: oracle.Refused, Detail: strings.TrimSpace(fmt.Sprintf("the process ended on its own, %v: %s", wait, &complaint))}
 }
 
 // member is the process that is killed.

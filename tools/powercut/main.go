@@ -17,8 +17,8 @@
 //   - fsync: the disk answers one write of an entry, or one flush, with an error, so that a real
 //     fdatasync fails. The store is closed and opened again, as by a process that starts again,
 //     with the page cache as the failure left it; it saves, and then the power is cut. When a flush
-//     fails for good, file systems give up, and say no from then on. Then only what had been
-//     acknowledged before is owed.
+//     fails for good, file systems give up, and refuse every call from then on. Then only what had
+//     been acknowledged before is owed.
 //   - kill: a process saves from many goroutines and is killed by SIGKILL, over and over, now and
 //     then while it creates or opens the store. Needs no root.
 //
@@ -33,7 +33,7 @@
 // What it cannot show: the seed decides what the store does and where the power is cut, but not
 // when the kernel writes what. So a failure may not come again with the same seed; that is why its
 // image is kept. What a file system takes for granted to be written whole is not torn: the
-// superblock of ext4 and btrfs, the metadata of xfs but for its log. A flush that comes while
+// superblock of ext4 and btrfs, the metadata of xfs except its log. A flush that comes while
 // another write is on its way is taken to cover it if it was recorded before.
 package main
 

@@ -112,7 +112,7 @@ func (p *power) live(h *load.History, base *disk.Image, owed load.Owed) (*disk.T
 	return p.rig.Disk.Trace(), marks, err
 }
 
-// whole tells the writes that are never torn.
+// whole reports whether a write is never torn.
 func (p *power) whole(op disk.Op) bool { return p.kind.Whole(op, load.HasEntry(op.Data)) }
 
 // plan chooses cuts: every other one at an acknowledgement, when the most is owed, and the others

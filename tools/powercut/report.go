@@ -75,7 +75,7 @@ const mostFailures = 5
 type stage struct {
 	result
 	app   *app
-	most  int // after so many failures it is over
+	most  int // the failure that ends it
 	began time.Time
 	first string // failure
 }

@@ -9,8 +9,8 @@ import (
 // The whole form of what etcd is put to. It reads real files, which is slow.
 const (
 	controlStates = 20_000
-	controlEvery  = 8   // of bits, words and lengths, one in so many; sectors and files all
-	controlFaults = 500 // these, and so at the least
+	controlEvery  = 8   // every nth of the bits, words and lengths; sectors and files all
+	controlFaults = 500 // faults at least
 )
 
 // control puts etcd's own log package to the same crashes and the same rot as ours, of logs with

@@ -25,8 +25,8 @@
 // cannot be run, for want of root, is named in the last lines. Each failure says how to meet it
 // again.
 //
-// A stage that has not ended after a quarter of an hour, or so many times that as -scale says, is
-// broken. What its goroutines do is printed, and nothing is run after it.
+// A stage that has not ended after a quarter of an hour, times -scale if that is above 1, is broken.
+// What its goroutines do is printed, and nothing is run after it.
 package main
 
 import (

@@ -43,8 +43,8 @@ const (
 	modelLives  = 100_000
 	powerCuts   = 2_802 // a third on each file system
 	kills       = 100
-	rotEvery    = 3 // of bits, words and lengths, one in so many; sectors and files all
-	faultEvery  = 3 // of the runs, one in so many
+	rotEvery    = 3 // every nth of the bits, words and lengths; sectors and files all
+	faultEvery  = 3 // every nth of the runs
 	faultFsyncs = 20
 )
 

@@ -13,7 +13,7 @@ import (
 	"github.com/stele-wal/stele/fuzz/oracle"
 )
 
-// limited takes so many lines and then no more.
+// limited takes a number of lines and then no more.
 type limited struct {
 	bytes.Buffer
 	lines int

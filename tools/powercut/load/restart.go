@@ -19,7 +19,7 @@ const (
 	WentOn Outcome = "went on"
 	// So, but the first Open reported the failure again.
 	WentOn2 Outcome = "went on at the second start"
-	// So, but the store said no to every Open, or to a later call, as its file system did.
+	// So, but the store refused every Open, or a later call, as its file system did.
 	SaidNo   Outcome = "said no"
 	attempts         = 2
 )

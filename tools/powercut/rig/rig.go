@@ -6,7 +6,8 @@
 // The disk is the only file of a FUSE file system that this process serves. A loop device makes a
 // block device of the file. So what the file system writes comes back to this process, request by
 // request, and so do its flushes: the loop device passes a flush on as an fsync of the file, and a
-// write that must be durable by itself (FUA), which it does not know, comes as a write and a flush.
+// write that must be durable on its own (FUA), which it does not know, comes as a write and a
+// flush.
 //
 // All of it needs root, and goes away with the process: mounts belong to a mount namespace of the
 // process's own, see [Isolate], and the loop device frees itself when nothing has it open any more.
@@ -34,8 +35,8 @@ type FileSystem struct {
 	Make    []string // the command, without the device
 	Options string   // of mount
 
-	// Whole tells the writes that the file system takes for granted to be whole: of its superblock,
-	// or of all that is not data of a file, which hasData tells.
+	// Whole reports whether the file system takes for granted that a write is whole: of its
+	// superblock, or of all that is not data of a file, which hasData tells.
 	Whole func(op disk.Op, hasData bool) bool
 }
 
@@ -70,7 +71,7 @@ func FileSystems() []FileSystem {
 // xfsLog is what each record of the log of xfs begins with.
 const xfsLog = "\xfe\xed\xba\xbe"
 
-// within returns a function that tells writes to a range.
+// within returns a function that reports whether a write is to a range.
 func within(off, n int64) func(disk.Op, bool) bool {
 	return func(op disk.Op, _ bool) bool { return op.Off < off+n && off < op.Off+op.Len }
 }

@@ -25,7 +25,7 @@
 // cannot be run, for want of root, is named in the last lines. Each failure says how to meet it
 // again.
 //
-// A stage that has not ended after a quarter of an hour, times -scale if that is above 1, is broken.
+// A stage is broken that has not ended after a quarter of an hour, or that times -scale above 1.
 // What its goroutines do is printed, and nothing is run after it.
 package main
 

@@ -2,9 +2,9 @@ package frame
 
 import "unsafe"
 
-// Pages hold bytes in whole pages of memory that begin at a multiple of PageSize. All of it can
-// be given to a direct write, which bypasses the system's cache and takes only whole pages, in the
-// file as in memory. The Writer makes no other writes to a segment.
+// Pages hold bytes in whole pages of memory that begin at a multiple of PageSize. All of it can be
+// given to a direct write, which bypasses the system's cache and takes only whole pages, in the file
+// as in memory. No other writes are made to a segment, by a Writer or by Open.
 type Pages struct {
 	Bytes []byte // aligned, and cap(Bytes) is a multiple of PageSize
 }
@@ -19,8 +19,7 @@ func (p *Pages) Grow(n int) {
 	}
 }
 
-// Append is for the bytes of which it does not matter that they are copied twice when Grow was not
-// called for them.
+// Append appends bytes. Without room for them it moves what is there.
 func (p *Pages) Append(b []byte) {
 	p.Grow(len(b))
 	p.Bytes = append(p.Bytes, b...)

@@ -2,7 +2,6 @@ package fuzz_test
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -243,7 +242,7 @@ func lastEntry(disk *crashfs.FS, report *wal.Report) (index, term uint64) {
 	if err != nil || len(snapshots) == 0 {
 		return index, term
 	}
-	s := slices.MaxFunc(snapshots, func(a, b walpb.Snapshot) int { return cmp.Compare(a.Index, b.Index) })
+	s, _ := wal.Newest(snapshots)
 	log, err := wal.Replay(wal.Records("wal", 0, o), s)
 	if err != nil {
 		return index, term

@@ -159,10 +159,10 @@ func (m *machine) Check(t *rapid.T) {
 	o := &wal.Options{FS: clone}
 	snapshots, err := wal.Snapshots(wal.Records("wal", 0, o))
 	m.must(t, err)
-	if len(snapshots) == 0 {
+	s, ok := wal.Newest(snapshots)
+	if !ok {
 		t.Fatal("no snapshot record")
 	}
-	s := slices.MaxFunc(snapshots, func(a, b walpb.Snapshot) int { return int(a.Index) - int(b.Index) })
 	if s.Index != m.base.Index || s.Term != m.base.Term {
 		t.Fatalf("the newest snapshot record is %d/%d, not %d/%d", s.Term, s.Index, m.base.Term, m.base.Index)
 	}

@@ -69,24 +69,18 @@ func Example() {
 	// A restart. The second time the newest file is damaged.
 	restart := func() {
 		walDir := filepath.Join(dir, "wal")
-		w, err := wal.Open(walDir, nil)
+		var newest snap.Snapshot
+		w, l, err := wal.Recover(walDir, nil, func(recorded []walpb.Snapshot) (from walpb.Snapshot, err error) {
+			if newest, err = store.Newest(recorded); err != nil {
+				return from, err
+			}
+			return newest.Record(), nil
+		})
 		if err != nil {
 			log.Fatal(err)
 		}
 		defer w.Close()
-		records, err := wal.Snapshots(wal.Records(walDir, 0, nil))
-		if err != nil {
-			log.Fatal(err)
-		}
-		if err := store.Prune(records); err != nil {
-			log.Fatal(err)
-		}
-		newest, err := store.Newest(records)
-		if err != nil {
-			log.Fatal(err)
-		}
-		l, err := wal.Replay(wal.Records(walDir, newest.Index, nil), newest.Record())
-		if err != nil {
+		if err := store.Prune(w.Snapshots()); err != nil {
 			log.Fatal(err)
 		}
 		fmt.Printf("%d: %s, then", newest.Index, newest.Data)

@@ -41,32 +41,80 @@ func Example() {
 	// Output: member 1: committed 1 of 2 entries
 }
 
-// A restart, in full.
-func ExampleOpen() {
+// A restart, in full: one pass over the log, and its end once more.
+func ExampleRecover() {
 	dir, remove := tempDir()
 	defer remove()
 	write(dir)
 
-	w, err := wal.Open(dir, nil) // lock the log, remove what a crash left half done
+	// choose says from which of its snapshots the program goes on: the newest that it has a file
+	// for. Package snap's Store.Newest finds that.
+	choose := func(snapshots []walpb.Snapshot) (walpb.Snapshot, error) {
+		newest, ok := wal.Newest(snapshots)
+		if !ok {
+			return newest, wal.ErrSnapshotNotFound
+		}
+		return newest, nil
+	}
+	w, l, err := wal.Recover(dir, nil, choose) // lock the log, remove what a crash left half done
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer w.Close()
-	snapshots, err := wal.Snapshots(wal.Records(dir, 0, nil)) // from which can it go on?
-	if err != nil {
-		log.Fatal(err)
-	}
-	newest := snapshots[len(snapshots)-1] // a real program takes the newest that it has a file for
-	l, err := wal.Replay(wal.Records(dir, newest.Index, nil), newest)
-	if err != nil {
-		log.Fatal(err)
-	}
 	for _, e := range l.Entries {
 		fmt.Printf("%d/%d %s\n", e.Term, e.Index, e.Data)
 	}
 	// Output:
 	// 1/3 c
 	// 1/4 d
+}
+
+// A program that keeps no entries in memory opens the log, and reads it record by record.
+func ExampleOpen() {
+	dir, remove := tempDir()
+	defer remove()
+	write(dir)
+	w, err := wal.Open(dir, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer w.Close()
+	newest, _ := wal.Newest(w.Snapshots())
+	entries := 0
+	for r, err := range wal.Records(dir, newest.Index, nil) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if r.Type == walpb.TypeEntry {
+			entries++
+		}
+	}
+	fmt.Printf("%d entries in the segments from %d on\n", entries, newest.Index)
+	// Output: 4 entries in the segments from 2 on
+}
+
+// A Writer knows the snapshot records that Open has read, so that they need not be read again.
+func ExampleWriter_Snapshots() {
+	dir, remove := tempDir()
+	defer remove()
+	write(dir)
+	w, err := wal.Open(dir, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer w.Close()
+	for _, s := range w.Snapshots() {
+		fmt.Printf("%d/%d\n", s.Term, s.Index)
+	}
+	// Output:
+	// 0/0
+	// 1/2
+}
+
+func ExampleNewest() {
+	newest, ok := wal.Newest([]walpb.Snapshot{{Term: 1, Index: 2}, {Term: 2, Index: 9}, {Term: 2, Index: 5}})
+	fmt.Println(newest.Index, ok)
+	// Output: 9 true
 }
 
 // write makes a log of four entries and a snapshot of the first two.

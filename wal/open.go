@@ -83,6 +83,7 @@ func create(dir logDir, file fileutil.File, metadata []byte, o Options) (*Writer
 	w := newWriter(dir, o, metadata, []segment{first.segment}, locks{[]*openSegment{first}}, 0, nil)
 	w.encoder.Head(0, metadata, walpb.HardState{})
 	w.encoder.Snapshot(walpb.Snapshot{})
+	w.found = []walpb.Snapshot{{}}
 	w.record(walpb.Snapshot{})
 	err := removeMark(dir.fs, dir.path, !o.NoSync)
 	if err == nil {
@@ -178,8 +179,8 @@ func Open(dir string, opts *Options) (*Writer, error) {
 // What follows that record, from the start of its segment on, is read a second time, and nothing
 // else is. The Log is durable, as Open makes it.
 //
-// The errors are those of Open and of Replay, and that of choose, wrapped. If it is one of the
-// latter two, nothing has changed.
+// The errors are those of Open, and that of choose, as it is, and those of Replay, with neither of
+// which anything has changed.
 func Recover(dir string, opts *Options, choose func(snapshots []walpb.Snapshot) (walpb.Snapshot, error)) (*Writer, *Log, error) {
 	return recoverLog(dir, opts, choose)
 }
@@ -257,7 +258,7 @@ func (r *recovery) read() error {
 func (r *recovery) replay(choose func([]walpb.Snapshot) (walpb.Snapshot, error)) (*Log, error) {
 	snapshot, err := choose(r.usable())
 	if err != nil {
-		return nil, fmt.Errorf("wal: %w", err)
+		return nil, err
 	}
 	end := r.end.ending
 	l := r.listing

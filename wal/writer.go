@@ -3,6 +3,7 @@ package wal
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,7 +57,8 @@ import (
 type Writer struct {
 	dir      logDir
 	opts     Options
-	metadata []byte // in the head of every segment
+	metadata []byte           // in the head of every segment
+	found    []walpb.Snapshot // see Snapshots; they stay as they are
 
 	// release is held by Release, and by Close at its end. No callback is called under it, so that
 	// callbacks may call Release.
@@ -71,10 +73,9 @@ type Writer struct {
 	closed    bool  // Close has been called; once it is set, callers append nothing
 	history   history.History
 	encoder   frame.Encoder
-	segments  []segment        // in order, but for one that has not got its name yet
-	locks     locks            // of these segments
-	found     []walpb.Snapshot // see Snapshots
-	snapshots history.Records  // those from which the log might be replayed
+	segments  []segment       // in order, but for one that has not got its name yet
+	locks     locks           // of these segments
+	snapshots history.Records // those from which the log might be replayed
 
 	gathering *batch // takes records; nil in the zero Writer only
 	idle      *batch // will gather next; nil while it is being flushed
@@ -240,6 +241,11 @@ func (w *Writer) Sync() error {
 	}
 	return w.commit(w.pendingNumber())
 }
+
+// Snapshots returns the snapshot records from which the log could be replayed when it was opened, as
+// the function Snapshots does, but without reading the log again. Of a log that was created, it is
+// that of the empty snapshot. Those of SaveSnapshot are not among them.
+func (w *Writer) Snapshots() []walpb.Snapshot { return slices.Clone(w.found) }
 
 // append gives records their place in the gathering batch. It returns the batch's number, and
 // whether the caller has to wait until that is durable.

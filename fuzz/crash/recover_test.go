@@ -26,12 +26,7 @@ func restart(disk *crashfs.FS, dir string) (*wal.Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	var newest walpb.Snapshot
-	for _, s := range snapshots {
-		if s.Index >= newest.Index {
-			newest = s
-		}
-	}
+	newest, _ := wal.Newest(snapshots)
 	return wal.Replay(wal.Records(dir, newest.Index, o), newest)
 }
 

@@ -348,10 +348,7 @@ func replayed(o *wal.Options) (*wal.Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	var s walpb.Snapshot
-	if n := len(snapshots); n > 0 {
-		s = snapshots[n-1]
-	}
+	s, _ := wal.Newest(snapshots)
 	return wal.Replay(wal.Records(harness.Dir, s.Index, o), s)
 }
 

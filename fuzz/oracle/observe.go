@@ -207,11 +207,6 @@ func (s *Seen) record(r wal.Record, inHead bool) error {
 
 // Newest returns the usable snapshot record with the highest index, and of several the last.
 func (s *Seen) Newest() walpb.Snapshot {
-	newest := s.Snapshots[0]
-	for _, n := range s.Snapshots {
-		if n.Index >= newest.Index {
-			newest = n
-		}
-	}
+	newest, _ := wal.Newest(s.Snapshots)
 	return newest
 }

@@ -162,14 +162,9 @@ func replayNewest(dir string, o *wal.Options) (*wal.Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(snapshots) == 0 {
+	newest, ok := wal.Newest(snapshots)
+	if !ok {
 		return nil, fmt.Errorf("no usable snapshot record: %w", fs.ErrInvalid)
-	}
-	newest := snapshots[0]
-	for _, s := range snapshots {
-		if s.Index >= newest.Index {
-			newest = s
-		}
 	}
 	return wal.Replay(wal.Records(dir, newest.Index, o), newest)
 }

@@ -252,12 +252,7 @@ func start(dir string) (log *wal.Log, repaired bool, err error) {
 		if err != nil {
 			return nil, repaired, err
 		}
-		var newest walpb.Snapshot
-		for _, s := range snapshots {
-			if s.Index >= newest.Index {
-				newest = s
-			}
-		}
+		newest, _ := wal.Newest(snapshots)
 		content, err := openReadAll(dir, newest)
 		if errors.Is(err, io.ErrUnexpectedEOF) && !repaired {
 			if !etcd.Repair(zap.NewNop(), dir) {

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
 
@@ -281,12 +282,7 @@ func OpenEtcd(dir string, size int64, sync bool, state walpb.HardState) (*Etcd, 
 	if err != nil {
 		return nil, Content{}, err
 	}
-	var at walpb.Snapshot
-	for _, s := range snapshots {
-		if s.Index >= at.Index {
-			at = s
-		}
-	}
+	at, _ := wal.Newest(snapshots)
 	w, err := etcd.Open(zap.NewNop(), dir, &etcdpb.Snapshot{Index: new(at.Index), Term: new(at.Term)})
 	if err != nil {
 		return nil, Content{}, err

@@ -30,39 +30,13 @@ func (n *Node) boot() error {
 	if err != nil {
 		return err
 	}
-	n.wal, err = wal.Open(dir, &o)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := n.notLost(dir); err != nil {
-			return err
-		}
-		n.fresh.Store(true)
-		var metadata []byte
-		metadata, err = proto.Marshal(&pb.Metadata{NodeID: &n.cfg.ID, ClusterID: &n.cfg.ClusterID})
-		if err != nil {
-			return err
-		}
-		n.wal, err = wal.Create(dir, metadata, &o)
-	}
+	l, body, err := n.recover(dir, &o)
 	if err != nil {
-		return err
-	}
-	recorded, err := wal.Snapshots(wal.Records(dir, 0, &o))
-	if err != nil {
-		return err
-	}
-	body, err := n.snapshots.NewestBody(recorded)
-	if errors.Is(err, snap.ErrNoSnapshot) {
-		return fmt.Errorf("raftkv: what is before the log in %s is lost: remove this member from its cluster and add it again with an empty directory, or restore a saved snapshot: %w", dir, err)
-	} else if err != nil {
 		return err
 	}
 	defer body.Close()
-	if err := n.snapshots.Prune(recorded); err != nil {
-		return err
-	}
 	from := body.Body().Record()
-	l, err := wal.Replay(wal.Records(dir, from.Index, &o), from)
-	if err != nil {
+	if err := n.snapshots.Prune(n.wal.Snapshots()); err != nil {
 		return err
 	}
 	var metadata pb.Metadata
@@ -99,6 +73,46 @@ func (n *Node) boot() error {
 		return err
 	}
 	return n.resume(from, l)
+}
+
+// recover opens the log, or makes it if there is none, and the newest snapshot that it can be
+// replayed from.
+func (n *Node) recover(dir string, o *wal.Options) (l *wal.Log, body *snap.Reader, err error) {
+	var unfit error // what the snapshots say of the log
+	n.wal, l, err = wal.Recover(dir, o, func(recorded []walpb.Snapshot) (from walpb.Snapshot, err error) {
+		if body, unfit = n.snapshots.NewestBody(recorded); unfit != nil {
+			return from, unfit
+		}
+		return body.Body().Record(), nil
+	})
+	switch {
+	case errors.Is(unfit, snap.ErrNoSnapshot):
+		return nil, nil, fmt.Errorf("raftkv: what is before the log in %s is lost: remove this member from its cluster and add it again with an empty directory, or restore a saved snapshot: %w", dir, unfit)
+	case unfit != nil:
+		return nil, nil, unfit
+	case errors.Is(err, fs.ErrNotExist):
+		return n.create(dir, o)
+	case err != nil && body != nil:
+		body.Close()
+	}
+	return l, body, err
+}
+
+// create makes the log of a member that has none.
+func (n *Node) create(dir string, o *wal.Options) (*wal.Log, *snap.Reader, error) {
+	if err := n.notLost(dir); err != nil {
+		return nil, nil, err
+	}
+	n.fresh.Store(true)
+	metadata, err := proto.Marshal(&pb.Metadata{NodeID: &n.cfg.ID, ClusterID: &n.cfg.ClusterID})
+	if err != nil {
+		return nil, nil, err
+	}
+	if n.wal, err = wal.Create(dir, metadata, o); err != nil {
+		return nil, nil, err
+	}
+	body, err := n.snapshots.NewestBody(n.wal.Snapshots())
+	return &wal.Log{Metadata: metadata}, body, err
 }
 
 // begin returns what the log of a new cluster begins with: its members, committed.

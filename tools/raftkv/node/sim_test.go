@@ -402,7 +402,8 @@ func promised(t testing.TB, disk *crashfs.FS) *wal.Log {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := wal.Replay(wal.Records(dir, 0, o), snapshots[len(snapshots)-1])
+	newest, _ := wal.Newest(snapshots)
+	l, err := wal.Replay(wal.Records(dir, 0, o), newest)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,8 +92,8 @@ func Snapshots(seq iter.Seq2[Record, error]) ([]walpb.Snapshot, error) {
 	return rd.history.Replayable(rd.snapshots, rd.gap != nil), nil
 }
 
-// Newest returns the snapshot with the highest index, the last if there are several. It is not ok if
-// there is none.
+// Newest returns the snapshot with the highest index, the last if there are several. It is not ok
+// if there is none.
 func Newest(snapshots []walpb.Snapshot) (newest walpb.Snapshot, ok bool) {
 	for _, s := range snapshots {
 		if !ok || s.Index >= newest.Index {

@@ -242,9 +242,9 @@ func (w *Writer) Sync() error {
 	return w.commit(w.pendingNumber())
 }
 
-// Snapshots returns the snapshot records from which the log could be replayed when it was opened, as
-// the function Snapshots does, but without reading the log again. Of a log that was created, it is
-// that of the empty snapshot. Those of SaveSnapshot are not among them.
+// Snapshots returns the snapshot records from which the log could be replayed when it was opened,
+// as the function Snapshots does, but without reading the log again. Of a log that was created, it
+// is that of the empty snapshot. Those of SaveSnapshot are not among them.
 func (w *Writer) Snapshots() []walpb.Snapshot { return slices.Clone(w.found) }
 
 // append gives records their place in the gathering batch. It returns the batch's number, and

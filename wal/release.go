@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/stele-wal/stele/fileutil"
+	"github.com/stele-wal/stele/wal/internal/frame"
 )
 
 // Release removes the segments that hold nothing after index, oldest first, as far as the log can
@@ -170,7 +171,9 @@ func (k *lockedLog) followsRelease(next *segment, before leftover) (bool, error)
 		return false, err
 	}
 	defer k.listing.close(s)
-	seed, known, err := readSeed(s)
+	var w frame.Window
+	w.Reset(s.file, s.size)
+	seed, known, err := readSeed(&w)
 	return known && seed != before.chain, err
 }
 

@@ -27,6 +27,7 @@ type scanner struct {
 	frames  frames       // of the segment that was entered last
 	entered int          // the number of segments that were entered
 	next    *openSegment // the one to enter next, if it is open already
+	first   frame.Window // of next, whose head is read before it is entered
 	removed bool         // segments before next were removed while the log was read
 
 	metadata []byte // of the last head
@@ -118,9 +119,12 @@ func (s *scanner) ahead() (_ *openSegment, err error) {
 	const tries = 5
 	for try := 1; s.next == nil && s.entered < len(s.segments); try++ {
 		want := &s.segments[s.entered]
-		s.next, err = s.files.open(want)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) || try == tries {
-			return s.next, err
+		if s.next, err = s.files.open(want); err == nil {
+			s.first.Reset(s.next.file, s.next.size)
+			return s.next, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || try == tries {
+			return nil, err
 		}
 		there, err := s.files.relist(want.seq)
 		if err != nil {
@@ -136,7 +140,9 @@ func (s *scanner) ahead() (_ *openSegment, err error) {
 func (s *scanner) enter(seg *openSegment) {
 	s.leave()
 	before := s.frames.ending
-	s.frames.begin(seg)
+	kept := s.frames.window // its memory
+	s.frames.begin(seg, s.first)
+	s.first = kept
 	s.end = judgement{segment: s.entered, before: before}
 	s.entered++
 	s.next, s.removed = nil, false
@@ -349,7 +355,7 @@ func (s *scanner) evidence(next *openSegment) (e evidence, at int64, err error) 
 func (s *scanner) compare(next *openSegment, e *evidence) error {
 	j, seg := &s.end, s.frames.seg
 	e.where = inEarlier
-	seed, ok, err := readSeed(next)
+	seed, ok, err := readSeed(&s.first)
 	switch {
 	case err != nil:
 		return err

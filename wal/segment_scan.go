@@ -37,10 +37,9 @@ type fault struct {
 	detail string
 }
 
-// begin goes to the start of a segment.
-func (f *frames) begin(seg *openSegment) {
-	f.seg = seg
-	f.window.Reset(seg.file, seg.size)
+// begin goes to the start of a segment, of which w is a window.
+func (f *frames) begin(seg *openSegment, w frame.Window) {
+	f.seg, f.window = seg, w
 	f.ending = ending{chain: f.chain, ours: f.ours, unpadded: f.unpadded}
 	f.reread = -1
 }
@@ -152,12 +151,10 @@ func emptySnapshot(r *Record) bool {
 	return r.Type == walpb.TypeSnapshot && unmarshal(r, &s) == nil && s.Index == 0 && s.Term == 0
 }
 
-// readSeed returns the checksum that a segment says it goes on from. It is not ok if the segment's
-// first frame is not whole, which the scan of that segment will find.
-func readSeed(seg *openSegment) (seed uint32, ok bool, err error) {
-	k := newSeeker(seg, 0, 0, false)
-	k.heads.Chunk = frame.PageSize // for the first frame alone
-	h, ok, err := frame.ReadHead(&k.heads, 0)
+// readSeed returns the checksum that a segment says it goes on from, of which w is a window. It is
+// not ok if the segment's first frame is not whole, which the scan of that segment will find.
+func readSeed(w *frame.Window) (seed uint32, ok bool, err error) {
+	h, ok, err := frame.ReadHead(w, 0)
 	if err != nil || !ok || h.Type != walpb.TypeCRC {
 		return 0, false, err
 	}

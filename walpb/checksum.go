@@ -29,15 +29,30 @@ func update(sum uint32, b []byte) uint32 {
 func updateShort(sum uint32, b []byte) uint32 {
 	sum = ^sum
 	for len(b) >= 8 {
-		v := binary.LittleEndian.Uint64(b) ^ uint64(sum)
-		sum = slicing[7][byte(v)] ^ slicing[6][byte(v>>8)] ^ slicing[5][byte(v>>16)] ^ slicing[4][byte(v>>24)] ^
-			slicing[3][byte(v>>32)] ^ slicing[2][byte(v>>40)] ^ slicing[1][byte(v>>48)] ^ slicing[0][byte(v>>56)]
+		sum = sumWord(sum, binary.LittleEndian.Uint64(b))
 		b = b[8:]
 	}
 	for _, c := range b {
-		sum = slicing[0][byte(sum)^c] ^ sum>>8
+		sum = sumByte(sum, c)
 	}
 	return ^sum
+}
+
+// sumWord, sumByte and sumUvarint continue the complement of a checksum: over the eight bytes of v,
+// the lowest first; over one; and over those of v's varint, see appendUvarint.
+func sumWord(sum uint32, v uint64) uint32 {
+	v ^= uint64(sum)
+	return slicing[7][byte(v)] ^ slicing[6][byte(v>>8)] ^ slicing[5][byte(v>>16)] ^ slicing[4][byte(v>>24)] ^
+		slicing[3][byte(v>>32)] ^ slicing[2][byte(v>>40)] ^ slicing[1][byte(v>>48)] ^ slicing[0][byte(v>>56)]
+}
+
+func sumByte(sum uint32, c byte) uint32 { return slicing[0][byte(sum)^c] ^ sum>>8 }
+
+func sumUvarint(sum uint32, v uint64) uint32 {
+	for ; v >= 0x80; v >>= 7 {
+		sum = sumByte(sum, byte(v)|0x80)
+	}
+	return sumByte(sum, byte(v))
 }
 
 // slicing[k][c] is what the byte c does to the checksum when k more bytes follow it.
@@ -53,8 +68,4 @@ var slicing = func() (t [8][256]uint32) {
 
 // ChecksumWord is Checksum over the eight bytes of v, the lowest first. Unlike Checksum over a
 // small array it allocates nothing.
-func ChecksumWord(chain uint32, v uint64) uint32 {
-	v ^= uint64(^chain)
-	return ^(slicing[7][byte(v)] ^ slicing[6][byte(v>>8)] ^ slicing[5][byte(v>>16)] ^ slicing[4][byte(v>>24)] ^
-		slicing[3][byte(v>>32)] ^ slicing[2][byte(v>>40)] ^ slicing[1][byte(v>>48)] ^ slicing[0][byte(v>>56)])
-}
+func ChecksumWord(chain uint32, v uint64) uint32 { return ^sumWord(^chain, v) }

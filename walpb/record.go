@@ -76,10 +76,6 @@ const (
 	tagRecordData      = 3<<3 | wireBytes
 
 	lastRecordField = 5 // above it, fields are unknown
-
-	// maxRecordHead is the size of the longest head: each field with its tag, each varint at its
-	// longest.
-	maxRecordHead = 1 + 2 + 1 + 5 + 1 + 10 + 1 + 4 + 1 + 10
 )
 
 // Size returns len(r.Append(nil)).
@@ -116,8 +112,12 @@ func (r *Record) HeadSize(dataLen int) int {
 // has no data. r.Data is not looked at. AppendHead allocates only if b has less than
 // HeadSize(dataLen) bytes to spare.
 func (r *Record) AppendHead(b []byte, dataLen int) []byte {
-	b = appendUvarint(append(b, tagRecordType), uint64(r.Type))
-	b = appendUvarint(append(b, tagRecordCRC), uint64(r.CRC))
+	if word, ok := r.firstWord(); ok {
+		b = binary.LittleEndian.AppendUint64(b, word)
+	} else {
+		b = appendUvarint(append(b, tagRecordType), uint64(r.Type))
+		b = appendUvarint(append(b, tagRecordCRC), uint64(r.CRC))
+	}
 	if r.SyncedTo != 0 {
 		b = appendUvarint(append(b, tagRecordSyncedTo), r.SyncedTo)
 	}
@@ -130,22 +130,40 @@ func (r *Record) AppendHead(b []byte, dataLen int) []byte {
 	return b
 }
 
+// firstWord returns the fields type and crc, encoded, if they take eight bytes, the lowest first.
+// They do in 15 of 16 records: a checksum of 28 bits or fewer has a shorter varint. One word is a
+// fraction of the work of eight bytes, both to write and to sum.
+func (r *Record) firstWord() (word uint64, ok bool) {
+	crc := uint64(r.CRC)
+	word = tagRecordType | uint64(r.Type)<<8 | tagRecordCRC<<16 |
+		(crc&0x7f|crc<<1&0x7f00|crc<<2&0x7f0000|crc<<3&0x7f000000|crc<<4&0xf00000000|0x80808080)<<24
+	return word, r.CRC >= 1<<28 && r.Type < 0x80
+}
+
 // HeadSum returns the head sum that the record will have once encoded with dataLen bytes of data,
 // negative if it has none. It is what HeadSum(seed, b) returns for the encoded record b, whatever
 // r.HeaderCRC is. HasHeaderCRC and SyncedTo must be set before, since both are covered; r.Data is
 // not looked at. It does not allocate.
+//
+// It sums the bytes that AppendHead appends without having them written, in its order.
 func (r *Record) HeadSum(seed uint32, dataLen int) uint32 {
-	var buf [maxRecordHead]byte
-	head := r.AppendHead(buf[:0], dataLen)
-	if r.HasHeaderCRC {
-		// The value of header_crc is the one thing in a head that is not covered: close the gap.
-		after := len(head)
-		if dataLen >= 0 {
-			after -= 1 + uvarintSize(uint64(dataLen))
-		}
-		head = append(head[:after-4], head[after:]...)
+	sum := ^seed
+	if word, ok := r.firstWord(); ok {
+		sum = sumWord(sum, word)
+	} else {
+		sum = sumUvarint(sumByte(sum, tagRecordType), uint64(r.Type))
+		sum = sumUvarint(sumByte(sum, tagRecordCRC), uint64(r.CRC))
 	}
-	return updateShort(seed, head)
+	if r.SyncedTo != 0 {
+		sum = sumUvarint(sumByte(sum, tagRecordSyncedTo), r.SyncedTo)
+	}
+	if r.HasHeaderCRC {
+		sum = sumByte(sum, tagRecordHeaderCRC) // the one field whose value is not covered
+	}
+	if dataLen >= 0 {
+		sum = sumUvarint(sumByte(sum, tagRecordData), uint64(dataLen))
+	}
+	return ^sum
 }
 
 func (r *Record) dataLen() int {

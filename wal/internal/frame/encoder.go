@@ -2,6 +2,7 @@ package frame
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/stele-wal/stele/walpb"
 )
@@ -73,31 +74,39 @@ func (e *Encoder) CRC() { e.frame(walpb.TypeCRC, nil, nil) }
 // frame appends one frame. Its record's data is first and then second. Both are nil for a record
 // without data.
 //
-// The data is summed before anything is written, because its checksum precedes it and is a varint,
-// of no fixed size. Then the frame is written from its first byte to its last.
+// The record's head has the checksum of the data, as a varint, and yet stands before it. So the
+// data is copied to where it belongs if that varint has its full length, which 15 of 16 have, and
+// summed there, in one go: what is summed is what is written. A shorter one moves the data down.
+// The head follows into the room left for it.
 func (e *Encoder) frame(t walpb.Type, first, second []byte) {
 	dataLen := len(first) + len(second)
 	if first == nil && second == nil {
 		dataLen = -1
 	}
-	e.Chain = walpb.Checksum(walpb.Checksum(e.Chain, first), second)
 	offset := e.offset()
-	r := walpb.Record{Type: t, CRC: e.Chain, HasHeaderCRC: !e.Plain}
+	r := walpb.Record{Type: t, CRC: math.MaxUint32, HasHeaderCRC: !e.Plain}
 	if sector := offset / SectorSize; e.Claims && e.claimed != sector {
 		// Once in a sector is enough. Damage ends with a sector, and the reader that searches for
 		// what follows finds this record first.
 		r.SyncedTo, e.claimed = uint64(e.Synced), sector
 	}
-	size := r.HeadSize(dataLen) + max(dataLen, 0)
+	head := r.HeadSize(dataLen)
+	e.pages.Grow(WordSize + head + max(dataLen, 0) + WordSize)
+	start := len(e.pages.Bytes)
+	data := start + WordSize + head
+	buf := append(append(e.pages.Bytes[:data], first...), second...)
+
+	e.Chain = walpb.Checksum(e.Chain, buf[data:])
+	r.CRC = e.Chain
+	if e.Chain < 1<<28 {
+		buf = append(buf[:start+WordSize+r.HeadSize(dataLen)], buf[data:]...)
+	}
+	size := len(buf) - start - WordSize
 	word := LengthWord(size)
 	if r.HasHeaderCRC {
 		r.HeaderCRC = r.HeadSum(HeaderSeed(e.Ident, offset, word), dataLen)
 	}
-	e.pages.Grow(WordSize + size + Padding(size))
-	buf := binary.LittleEndian.AppendUint64(e.pages.Bytes, word)
-	buf = r.AppendHead(buf, dataLen)
-	buf = append(buf, first...)
-	buf = append(buf, second...)
+	r.AppendHead(binary.LittleEndian.AppendUint64(buf[:start], word), dataLen)
 	e.pages.Bytes = append(buf, zeros[:Padding(size)]...)
 }
 

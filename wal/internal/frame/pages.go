@@ -3,8 +3,8 @@ package frame
 import "unsafe"
 
 // Pages hold bytes in whole pages of memory that begin at a multiple of PageSize. All of it can be
-// given to a direct write, which bypasses the system's cache and takes only whole pages, in the file
-// as in memory. No other writes are made to a segment, by a Writer or by Open.
+// given to a direct write, which bypasses the system's cache and takes only whole pages, in the
+// file as in memory. No other writes are made to a segment, by a Writer or by Open.
 type Pages struct {
 	Bytes []byte // aligned, and cap(Bytes) is a multiple of PageSize
 }

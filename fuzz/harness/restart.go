@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -174,16 +175,16 @@ func Repair(disk *crashfs.FS, m *oracle.Model, o *wal.Options) (done bool, err e
 // is unproven, and only of that; then the error says how much to free, and that is enough.
 func Open(disk *crashfs.FS, o *wal.Options) (*wal.Writer, error) {
 	if disk.Size() == 0 {
-		return wal.Open(Dir, o)
+		return restarted(disk, o)
 	}
 	p, err := wal.PlanRepair(Dir, &wal.Options{FS: disk})
 	if err != nil {
-		return wal.Open(Dir, o)
+		return restarted(disk, o)
 	}
-	w, err := wal.Open(Dir, o)
+	w, err := restarted(disk, o)
 	if fileutil.IsFull(err) && p.Verdict == wal.TornUnproven {
 		if err = free(disk, err); err == nil {
-			w, err = wal.Open(Dir, o)
+			w, err = restarted(disk, o)
 		}
 	}
 	if _, missing := disk.ReadFile(path.Join(Dir, p.Copy)); err == nil && p.Copy != "" && p.Verdict != wal.Torn && missing != nil {
@@ -191,6 +192,24 @@ func Open(disk *crashfs.FS, o *wal.Options) (*wal.Writer, error) {
 		return nil, oracle.Failf(oracle.Lost, "the copy of a tail that is %v: %v", p.Verdict, missing)
 	}
 	return w, err
+}
+
+// restarted is wal.Recover from the newest snapshot. The log that it returns must be the one that
+// Replay makes of what Recover leaves.
+func restarted(disk *crashfs.FS, o *wal.Options) (*wal.Writer, error) {
+	w, got, err := wal.Recover(Dir, o, func(snapshots []walpb.Snapshot) (walpb.Snapshot, error) {
+		newest, _ := wal.Newest(snapshots)
+		return newest, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	want, err := wal.Replay(wal.Records(Dir, got.Snapshot.Index, &wal.Options{FS: disk}), got.Snapshot)
+	if err == nil && !reflect.DeepEqual(got, want) {
+		w.Close()
+		return nil, oracle.Failf(oracle.Lost, "Recover returns %d entries and %v, Replay %d and %v", len(got.Entries), got.State, len(want.Entries), want.State)
+	}
+	return w, nil // an error of Replay is for the caller to find
 }
 
 // free makes room on a disk, as much as an error says.

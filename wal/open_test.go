@@ -332,7 +332,7 @@ func beginFrame(t *testing.T, disk *crashfs.FS) {
 func TestOpenReadsWhatTheDiskHasAlsoWithoutSync(t *testing.T) {
 	for _, noSync := range []bool{false, true} {
 		disk := crashfs.New()
-		w, err := wal.Create(deep, nil, &wal.Options{FS: disk})
+		w, err := wal.Create(deep, nil, &wal.Options{FS: disk, Background: func(func()) {}})
 		must(t, err)
 		must(t, w.Save(state(1, 0), entries(1, 1, 5, 100)))
 		disk.SetFault(func(op crashfs.Op) error {

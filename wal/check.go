@@ -71,7 +71,8 @@ const maxFindings = 1000
 // goes on after damage wherever records prove to be records, and reports all that it finds. dir may
 // also be the path of one segment.
 //
-// It takes no lock, writes nothing, and may be used on a log that is being written. Memory use does
+// It takes no lock, writes nothing, and may be used on a log that is being written. Segments that a
+// Release removes before Check comes to them are a finding, whose Detail says so. Memory use does
 // not depend on the size of the log, but for 4 bytes for each 4096 of a damaged segment.
 //
 // Damage is a finding, not an error. The error is

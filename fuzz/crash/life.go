@@ -131,7 +131,7 @@ func (l *life) open() (lost []oracle.Record) {
 		}
 	}
 	created := false
-	w, err := harness.Open(l.disk, l.options())
+	w, recovered, err := harness.Open(l.disk, l.options(), l.lives%2 == 0)
 	if errors.Is(err, fs.ErrNotExist) && !l.model.Created {
 		created, l.opening = true, false
 		w, err = wal.Create(harness.Dir, oracle.Metadata, l.options())
@@ -152,6 +152,9 @@ func (l *life) open() (lost []oracle.Record) {
 	seen, err := oracle.Observe(l.disk, harness.Dir, oracle.AsARestart)
 	if err == nil {
 		err = l.model.Judge(seen)
+	}
+	if err == nil && recovered != nil {
+		err = l.model.JudgeRecovered(recovered, seen)
 	}
 	if err != nil {
 		l.report(err, "what Open shows")

@@ -20,6 +20,7 @@ func workloads() []*workload {
 		{name: "plain", begin: emptyDisk, steps: plainSteps, plain: true},
 		{name: "torn", begin: once(tornDisk), steps: []step{checkLog, openStep, save(2), closeStep, checkLog}},
 		{name: "repair", begin: once(tornDisk), steps: []step{repair, checkLog, replay, openStep, save(1), closeStep}},
+		{name: "recover", begin: once(tornDisk), steps: []step{recoverStep, save(2), snapshotStep, closeStep, recoverStep, save(1), closeStep}},
 		{name: "unborn", begin: once(unbornDisk), steps: []step{openStep, save(2), closeStep}},
 		{name: "repair-unborn", begin: once(unbornDisk), steps: []step{repair, openStep, save(1), closeStep}},
 		{name: "snap", begin: emptyDisk, steps: snapSteps},
@@ -95,6 +96,21 @@ var create = step{name: "create", kind: onNothing, do: func(t *trial) error {
 }}
 
 var openStep = step{name: "open", kind: recovers, do: openLog}
+
+// recoverStep is a restart in one call.
+var recoverStep = step{name: "recover", kind: recovers, do: func(t *trial) error {
+	if t.w != nil {
+		return nil
+	}
+	w, log, err := wal.Recover(harness.Dir, t.options(), oracle.Choose)
+	if err = t.began(w, err); err != nil || t.failure != nil {
+		return err
+	}
+	if want := oracle.Fold(t.model.Records); !want.Is(log) {
+		t.fail(oracle.Invented, "Recover gives %s after %d/%d and %+v, and the log says otherwise", oracle.Indexes(log.Entries), log.Snapshot.Term, log.Snapshot.Index, log.State)
+	}
+	return nil
+}}
 
 // save appends entries, the hard state that commits half of what there is, and waits.
 func save(count int) step {

@@ -178,7 +178,7 @@ var excuses = []excuse{
 		return a.onWriter() && a.full()
 	}},
 	{"space is reserved if there is any; appends find out", crashfs.OpPreallocate, func(a attempt) bool {
-		return a.name == "open"
+		return a.step.kind == recovers
 	}},
 	{"what was not needed yet is read again when it is", crashfs.OpRead, func(a attempt) bool {
 		return a.fault.partial

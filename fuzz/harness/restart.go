@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"path"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -58,7 +57,7 @@ func (r *Restart) Judge(disk *crashfs.FS) error {
 			return err
 		}
 	}
-	w, err := Open(disk, o)
+	w, log, err := Open(disk, o, r.Model.Acked%2 == 0)
 	if errors.Is(err, fs.ErrNotExist) && !r.Model.Created {
 		if w, err = wal.Create(Dir, oracle.Metadata, o); err != nil {
 			return oracle.Failf(oracle.Refused, "create again: %v", err)
@@ -69,15 +68,15 @@ func (r *Restart) Judge(disk *crashfs.FS) error {
 	}
 	background.Run()
 	disk.SetHook(nil, nil)
-	err = r.look(w, disk)
+	err = r.look(w, log, disk)
 	if err2 := w.Close(); err == nil && err2 != nil {
 		err = oracle.Failf(oracle.Refused, "close: %v", err2)
 	}
 	return err
 }
 
-// look reads a log that was opened.
-func (r *Restart) look(w *wal.Writer, disk *crashfs.FS) error {
+// look reads a log that was opened. recovered is what Recover returned; nil if Open was called.
+func (r *Restart) look(w *wal.Writer, recovered *wal.Log, disk *crashfs.FS) error {
 	s, err := oracle.Observe(disk, Dir, [...]oracle.Thorough{oracle.ItsRecords, oracle.ItsRecords, oracle.ItsMeaning, oracle.AsARestart}[r.Rng.IntN(4)])
 	if err != nil {
 		return err
@@ -85,8 +84,20 @@ func (r *Restart) look(w *wal.Writer, disk *crashfs.FS) error {
 	if s.Gap {
 		return oracle.Failf(oracle.Refused, "segments are missing in the middle, where etcd refuses the log, and Open leaves it so")
 	}
-	if err := r.Model.Judge(s); err != nil || s.Log == nil {
+	if err := r.Model.Judge(s); err != nil {
 		return err
+	}
+	if recovered != nil {
+		if err := r.Model.JudgeRecovered(recovered, s); err != nil {
+			return err
+		}
+	}
+	if s.Log == nil {
+		return nil
+	}
+	same := func(a, b walpb.Snapshot) bool { return oracle.SnapshotRecord(a) == oracle.SnapshotRecord(b) }
+	if got := w.Snapshots(); !slices.EqualFunc(got, s.Snapshots, same) {
+		return oracle.Failf(oracle.Invented, "the Writer has the snapshots %v, and the log says %v", got, s.Snapshots)
 	}
 	if r.Also != nil {
 		if err := r.Also(s); err != nil {
@@ -129,7 +140,7 @@ func (r *Restart) goOn(w *wal.Writer, disk *crashfs.FS, before *oracle.Seen) err
 	if r.Options.NoSync {
 		after = disk.Clone()
 	}
-	w2, err := Open(after, r.on(after))
+	w2, _, err := Open(after, r.on(after), false)
 	if err != nil {
 		return oracle.Failf(oracle.Refused, "open after the recovery: %v", err)
 	}
@@ -171,45 +182,35 @@ func Repair(disk *crashfs.FS, m *oracle.Model, o *wal.Options) (done bool, err e
 	return done, nil
 }
 
-// Open opens the log on a disk. If that is full, there may be no room for the copy of a tail that
-// is unproven, and only of that; then the error says how much to free, and that is enough.
-func Open(disk *crashfs.FS, o *wal.Options) (*wal.Writer, error) {
+// Open opens the log on a disk, by wal.Recover if a program wants to read it at once, and else by
+// wal.Open, without a Log. If the disk is full, there may be no room for the copy of a tail that is
+// unproven, and only of that; then the error says how much to free, and that is enough.
+func Open(disk *crashfs.FS, o *wal.Options, read bool) (w *wal.Writer, log *wal.Log, err error) {
+	open := func() (*wal.Writer, *wal.Log, error) {
+		if read {
+			return wal.Recover(Dir, o, oracle.Choose)
+		}
+		w, err := wal.Open(Dir, o)
+		return w, nil, err
+	}
 	if disk.Size() == 0 {
-		return restarted(disk, o)
+		return open()
 	}
 	p, err := wal.PlanRepair(Dir, &wal.Options{FS: disk})
 	if err != nil {
-		return restarted(disk, o)
+		return open()
 	}
-	w, err := restarted(disk, o)
+	w, log, err = open()
 	if fileutil.IsFull(err) && p.Verdict == wal.TornUnproven {
 		if err = free(disk, err); err == nil {
-			w, err = restarted(disk, o)
+			w, log, err = open()
 		}
 	}
 	if _, missing := disk.ReadFile(path.Join(Dir, p.Copy)); err == nil && p.Copy != "" && p.Verdict != wal.Torn && missing != nil {
 		w.Close()
-		return nil, oracle.Failf(oracle.Lost, "the copy of a tail that is %v: %v", p.Verdict, missing)
+		return nil, nil, oracle.Failf(oracle.Lost, "the copy of a tail that is %v: %v", p.Verdict, missing)
 	}
-	return w, err
-}
-
-// restarted is wal.Recover from the newest snapshot. The log that it returns must be the one that
-// Replay makes of what Recover leaves.
-func restarted(disk *crashfs.FS, o *wal.Options) (*wal.Writer, error) {
-	w, got, err := wal.Recover(Dir, o, func(snapshots []walpb.Snapshot) (walpb.Snapshot, error) {
-		newest, _ := wal.Newest(snapshots)
-		return newest, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	want, err := wal.Replay(wal.Records(Dir, got.Snapshot.Index, &wal.Options{FS: disk}), got.Snapshot)
-	if err == nil && !reflect.DeepEqual(got, want) {
-		w.Close()
-		return nil, oracle.Failf(oracle.Lost, "Recover returns %d entries and %v, Replay %d and %v", len(got.Entries), got.State, len(want.Entries), want.State)
-	}
-	return w, nil // an error of Replay is for the caller to find
+	return w, log, err
 }
 
 // free makes room on a disk, as much as an error says.

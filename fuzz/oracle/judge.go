@@ -108,6 +108,18 @@ func judgeEntries(from walpb.Snapshot, got []walpb.Entry, want []Record) error {
 	return nil
 }
 
+// JudgeRecovered compares the Log that Recover returned with what was seen after it.
+func (m *Model) JudgeRecovered(l *wal.Log, s *Seen) error {
+	want := Fold(m.Records[:s.Count])
+	if !bytes.Equal(l.Metadata, Metadata) || !want.Is(l) {
+		return Failf(Invented, "Recover gives %s after %d/%d and %+v, and the log says otherwise", Indexes(l.Entries), l.Snapshot.Term, l.Snapshot.Index, l.State)
+	}
+	if s.Log != nil && SnapshotRecord(l.Snapshot) != SnapshotRecord(s.Newest()) {
+		return Failf(Lost, "Recover begins with %d/%d, not with %d/%d", l.Snapshot.Term, l.Snapshot.Index, s.Newest().Term, s.Newest().Index)
+	}
+	return nil
+}
+
 // JudgeLog looks for the point of the history at which the records came to what a log says they do.
 func (m *Model) JudgeLog(l *wal.Log) error {
 	for n := len(m.Records); n >= m.Acked; n-- {

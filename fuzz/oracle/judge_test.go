@@ -78,11 +78,14 @@ func TestMeaningIsThatOfReplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := Fold(m.Records); !want.Is(s.Log) || m.JudgeLog(s.Log) != nil {
+	if err := m.Judge(s); err != nil {
+		t.Fatal(err)
+	}
+	if want := Fold(m.Records); !want.Is(s.Log) || m.JudgeLog(s.Log) != nil || m.JudgeRecovered(s.Log, s) != nil {
 		t.Errorf("%+v is not what Replay gives", want)
 	}
 	s.Log.Entries = s.Log.Entries[:3]
-	if want := Fold(m.Records); want.Is(s.Log) || m.JudgeLog(s.Log) == nil {
+	if want := Fold(m.Records); want.Is(s.Log) || m.JudgeLog(s.Log) == nil || m.JudgeRecovered(s.Log, s) == nil {
 		t.Error("a log without its last entries is taken for whole")
 	}
 }

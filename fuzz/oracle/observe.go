@@ -206,7 +206,17 @@ func (s *Seen) record(r wal.Record, inHead bool) error {
 }
 
 // Newest returns the usable snapshot record with the highest index, and of several the last.
-func (s *Seen) Newest() walpb.Snapshot {
-	newest, _ := wal.Newest(s.Snapshots)
+func (s *Seen) Newest() (newest walpb.Snapshot) {
+	for _, n := range s.Snapshots {
+		if n.Index >= newest.Index {
+			newest = n
+		}
+	}
 	return newest
+}
+
+// Choose has wal.Recover go on from the newest snapshot.
+func Choose(snapshots []walpb.Snapshot) (walpb.Snapshot, error) {
+	newest, _ := wal.Newest(snapshots)
+	return newest, nil
 }

@@ -56,7 +56,7 @@ func observe(dir string) (seen, error) {
 func Recover(dir string, owed Owed, further bool) error {
 	// The disk is too small for the default, and would be full while a spare is made.
 	o := &wal.Options{SegmentSize: 16 << 10}
-	w, err := wal.Open(walDir(dir), o)
+	w, log, err := wal.Recover(walDir(dir), o, oracle.Choose)
 	if errors.Is(err, fs.ErrNotExist) {
 		if owed.model != nil {
 			return oracle.Failf(oracle.Lost, "there is no log: %v", err)
@@ -74,6 +74,9 @@ func Recover(dir string, owed Owed, further bool) error {
 	s, err := observe(dir)
 	if err == nil {
 		err = owed.judge(dir, s)
+	}
+	if err == nil && log != nil {
+		err = owed.model.JudgeRecovered(log, s.Seen)
 	}
 	if err == nil && further {
 		err = goOn(w, s)

@@ -120,6 +120,23 @@ func (m *Model) JudgeRecovered(l *wal.Log, s *Seen) error {
 	return nil
 }
 
+// JudgeSnapshots compares those that a Writer has read when it was opened with those that can be
+// read since. Before Open had removed what was released, it could not be known of each that what
+// follows it is there; but it could of the newest.
+func (s *Seen) JudgeSnapshots(got []walpb.Snapshot) error {
+	has := func(list []walpb.Snapshot, one walpb.Snapshot) bool {
+		return slices.ContainsFunc(list, func(n walpb.Snapshot) bool { return SnapshotRecord(n) == SnapshotRecord(one) })
+	}
+	invented := slices.ContainsFunc(got, func(n walpb.Snapshot) bool { return !has(s.Snapshots, n) })
+	switch {
+	case invented:
+		return Failf(Invented, "the Writer has the snapshots %v, and the log %v", got, s.Snapshots)
+	case !has(got, s.Newest()):
+		return Failf(Lost, "the Writer has the snapshots %v, and the log %v", got, s.Snapshots)
+	}
+	return nil
+}
+
 // JudgeLog looks for the point of the history at which the records came to what a log says they do.
 func (m *Model) JudgeLog(l *wal.Log) error {
 	for n := len(m.Records); n >= m.Acked; n-- {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -114,8 +115,9 @@ func (m *Model) JudgeRecovered(l *wal.Log, s *Seen) error {
 	if !bytes.Equal(l.Metadata, Metadata) || !want.Is(l) {
 		return Failf(Invented, "Recover gives %s after %d/%d and %+v, and the log says otherwise", Indexes(l.Entries), l.Snapshot.Term, l.Snapshot.Index, l.State)
 	}
-	if s.Log != nil && SnapshotRecord(l.Snapshot) != SnapshotRecord(s.Newest()) {
-		return Failf(Lost, "Recover begins with %d/%d, not with %d/%d", l.Snapshot.Term, l.Snapshot.Index, s.Newest().Term, s.Newest().Index)
+	if s.Log != nil && !reflect.DeepEqual(l, s.Log) {
+		return Failf(Lost, "Recover gives %s after %d/%d, and Replay %s after %d/%d", Indexes(l.Entries), l.Snapshot.Term, l.Snapshot.Index,
+			Indexes(s.Log.Entries), s.Log.Snapshot.Term, s.Log.Snapshot.Index)
 	}
 	return nil
 }

@@ -20,9 +20,11 @@ const (
 	// So, but the first Open reported the failure again.
 	WentOn2 Outcome = "went on at the second start"
 	// So, but the store refused every Open, or a later call, as its file system did.
-	SaidNo   Outcome = "said no"
-	attempts         = 2
+	SaidNo Outcome = "said no"
 )
+
+// attempts is how often a store is opened again.
+const attempts = 2
 
 // Restart creates a store in dir, saves, calls fail, and saves until a call says that the disk
 // failed. Then it closes the store, opens it again without anything in between, as a process that

@@ -243,8 +243,12 @@ func (w *Writer) Sync() error {
 }
 
 // Snapshots returns the snapshot records from which the log could be replayed when it was opened,
-// as the function Snapshots does, but without reading the log again. Of a log that was created, it
-// is that of the empty snapshot. Those of SaveSnapshot are not among them.
+// as the function Snapshots does, but without reading the log again.
+//
+//   - Of a log that was created, it is that of the empty snapshot.
+//   - Those of SaveSnapshot are not among them.
+//   - Of a log whose Release a crash cut short, they may be fewer than the function returns once
+//     Open has finished it. The newest is always among them.
 func (w *Writer) Snapshots() []walpb.Snapshot { return slices.Clone(w.found) }
 
 // append gives records their place in the gathering batch. It returns the batch's number, and

@@ -100,8 +100,15 @@ func (h *History) Admits(s walpb.HardState, entries []walpb.Entry) error {
 
 // Take takes what Admits admitted.
 func (h *History) Take(s walpb.HardState, entries []walpb.Entry) {
-	for i := range entries {
-		h.takeEntry(entries[i])
+	n := len(entries)
+	if n > 0 && h.goesOn(entries[0].Index, entries[0].Term) && entries[n-1].Term == entries[0].Term && h.pending == nil && !h.line.keep {
+		// However many they are, all that they change is where the line ends.
+		h.line.last = entries[n-1].Index
+		h.written = max(h.line.last, h.highest)
+	} else {
+		for i := range entries {
+			h.takeEntry(entries[i])
+		}
 	}
 	if !s.IsZero() {
 		h.takeState(s)
@@ -121,6 +128,9 @@ func (h *History) AdmitsSnapshot(s walpb.Snapshot) error {
 
 // admitsEntry returns why an entry may not be saved next, or nil.
 func (h *History) admitsEntry(index, term uint64) error {
+	if h.goesOn(index, term) {
+		return nil
+	}
 	if err := h.refusesEntry(index, term); err != nil {
 		return err
 	}
@@ -129,6 +139,13 @@ func (h *History) admitsEntry(index, term uint64) error {
 		return nil
 	}
 	return err
+}
+
+// goesOn reports whether an entry is the one after the last, in the same term. Nearly every entry
+// is, and with such a one nothing can be wrong.
+func (h *History) goesOn(index, term uint64) bool {
+	runs := h.line.runs
+	return h.loose == nil && index > 0 && index-1 == h.line.last && len(runs) > 0 && runs[len(runs)-1].term == term
 }
 
 // admitsState returns why a hard state may not be saved after entries, or nil. A commit that

@@ -8,7 +8,6 @@ import (
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/wal/internal/frame"
-	"github.com/stele-wal/stele/walpb"
 )
 
 // advance takes one step towards making a batch durable: it flushes the batch that gathers, or, if
@@ -61,8 +60,8 @@ func (w *Writer) flushed(b *batch, err error) {
 	if idle != nil {
 		w.guard(func() { idle.file.Close() }) // all in it is synced
 	}
-	if err == nil {
-		w.guard(w.spare.prepare)
+	if err == nil && b.full {
+		w.guard(w.spare.prepare) // the next batch takes the one that there was
 	}
 }
 
@@ -97,7 +96,7 @@ func (w *Writer) unlocked(b *batch, end mark) error {
 
 // mark returns where the gathering batch ends.
 func (w *Writer) mark() mark {
-	return mark{w.gathering.seg.seq, w.gathering.end(), w.encoder.Chain, walpb.Checksum(0, w.metadata)}
+	return mark{w.gathering.seg.seq, w.gathering.end(), w.encoder.Chain, w.owner}
 }
 
 // next returns the batch that gathers after b, which is about to be written.
@@ -145,7 +144,11 @@ func (w *Writer) write(b *batch, sync bool) error {
 		}
 		sync = false
 	}
-	pages, began := b.content.Whole(), time.Now()
+	pages := b.content.Whole()
+	var began time.Time // a clock is not free, beside a small write without a sync
+	if w.opts.Observer.Wrote != nil {
+		began = time.Now()
+	}
 	_, err := seg.file.WriteAt(pages, b.base)
 	if f := w.opts.Observer.Wrote; f != nil {
 		f(len(pages), time.Since(began))

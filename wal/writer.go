@@ -58,6 +58,7 @@ type Writer struct {
 	dir      logDir
 	opts     Options
 	metadata []byte           // in the head of every segment
+	owner    uint32           // the checksum of metadata, for marks
 	found    []walpb.Snapshot // see Snapshots; they stay as they are
 
 	// release is held by Release, and by Close at its end. No callback is called under it, so that
@@ -100,7 +101,7 @@ const (
 // newWriter returns a Writer that goes on at the end of the last of the segments, which holds page,
 // the bytes of its last page.
 func newWriter(dir logDir, o Options, metadata []byte, segments []segment, k locks, end int64, page []byte) *Writer {
-	w := &Writer{dir: dir, opts: o, metadata: metadata, segments: segments, locks: k, ended: make(chan struct{})}
+	w := &Writer{dir: dir, opts: o, metadata: metadata, owner: walpb.Checksum(0, metadata), segments: segments, locks: k, ended: make(chan struct{})}
 	w.marker = marker{dir: &w.dir, off: o.NoSync}
 	w.spare = spare{dir: &w.dir, size: o.SegmentSize, background: o.Background, observer: o.Observer.Spare, fail: w.failUnlocked}
 	w.waiting[0].L, w.waiting[1].L = &w.mu, &w.mu
@@ -260,10 +261,13 @@ func (w *Writer) append(state walpb.HardState, entries []walpb.Entry) (number ui
 	size := frame.MaxExtra + state.Size()
 	for i := range entries {
 		e := &entries[i]
-		if err := w.fits(e.Size()); err != nil {
-			return 0, false, err
+		most := frame.MaxEntryHead + len(e.Data)
+		if most+frame.MaxHead > w.opts.MaxRecord { // then it matters how long the heads are
+			if err := w.fits(e.Size()); err != nil {
+				return 0, false, err
+			}
 		}
-		size += frame.MaxExtra + e.Size()
+		size += frame.MaxExtra + most
 		if w.opts.PlainEtcd && (e.Type < walpb.EntryNormal || e.Type > walpb.EntryConfChangeV2) {
 			// Without a header_crc, a type that has no name is damage to every reader.
 			return 0, false, fmt.Errorf("wal: %w: entry %d/%d is of type %d, which is none of raft's", ErrInvalid, e.Term, e.Index, e.Type)

@@ -18,6 +18,9 @@ const (
 	// package writes, at its longest.
 	MaxHead = 64
 
+	// MaxEntryHead bounds the part of an entry before the content of its data.
+	MaxEntryHead = 44
+
 	// MaxExtra bounds what a frame takes beside the content of its record's data.
 	MaxExtra = WordSize + MaxHead + WordSize
 

@@ -1,6 +1,7 @@
 package wal_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -141,6 +142,61 @@ func TestDoneMayCallTheWriter(t *testing.T) {
 }
 
 // D15, R22. The race detector sees what this test does not.
+// Without syncs, a batch is written in place, unless an Append waits for it or it ends a segment.
+func TestWithoutSyncsSaveAndAppendTakeTurns(t *testing.T) {
+	l := newLab(crashfs.New())
+	o := l.options()
+	o.NoSync = true
+	w, err := wal.Create(labDir, nil, o)
+	must(t, err)
+	const last = 300
+	var (
+		order sync.Mutex // of indexes
+		index uint64
+		calls sync.WaitGroup
+	)
+	for caller := range 4 {
+		calls.Go(func() {
+			for done := make(chan error, 1); ; {
+				order.Lock()
+				if index == last {
+					order.Unlock()
+					return
+				}
+				index++
+				list := entries(1, index, index, int(index*37%3000))
+				var err error
+				if caller%2 == 0 {
+					err = w.Append(walpb.HardState{}, list, func(err error) { done <- err })
+				} else {
+					err = w.Save(walpb.HardState{}, list)
+				}
+				must(t, l.settle())
+				order.Unlock()
+				if err == nil && caller%2 == 0 {
+					err = <-done
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	calls.Wait()
+	must(t, w.Close())
+	log, err := replay(l, walpb.Snapshot{})
+	must(t, err)
+	if len(log.Entries) != last {
+		t.Fatalf("%d entries, want %d", len(log.Entries), last)
+	}
+	for i, e := range log.Entries {
+		if want := entries(1, uint64(i)+1, uint64(i)+1, (i+1)*37%3000)[0]; !bytes.Equal(e.Data, want.Data) {
+			t.Fatalf("entry %d is not what was saved", e.Index)
+		}
+	}
+}
+
 func TestMethodsMayBeCalledConcurrently(t *testing.T) {
 	l, w := create(t)
 	const n = 300

@@ -24,6 +24,10 @@ func (w *Writer) advance(number uint64) {
 // flush writes and syncs the gathering batch. The lock is held when it is called and when it
 // returns, and not in between.
 func (w *Writer) flush() {
+	if w.alone() {
+		w.writeInPlace()
+		return
+	}
 	b, end := w.gathering, w.mark()
 	b.seal()
 	w.gathering, w.idle = w.next(b), nil
@@ -31,6 +35,33 @@ func (w *Writer) flush() {
 	err := errNotReturned
 	defer func() { w.flushed(b, err) }()
 	err = w.unlocked(b, end)
+}
+
+// alone reports whether the gathering batch can be written under the lock: nothing is synced, and
+// nothing but the FS is called. A write into the system's cache is too short to let others in.
+func (w *Writer) alone() bool {
+	b := w.gathering
+	return w.opts.NoSync && w.opts.Observer.Wrote == nil && !b.full && b.spareName == "" && len(b.acked) == 0
+}
+
+// writeInPlace is flush for a batch that is alone. The next batch goes on in the same memory, so
+// what its last page holds, which is written again with what follows in it, stays where it is.
+func (w *Writer) writeInPlace() {
+	b := w.gathering
+	b.seal()
+	err := errNotReturned
+	w.guard(func() { err = w.write(b, false) })
+	if err != nil {
+		w.fail(err)
+		return
+	}
+	w.durable = b.number
+	w.waiting[b.number%2].Broadcast()
+	b.number, b.must, b.start = b.number+1, false, b.end()
+	b.content.Turn(maxKeptBuffer)
+	b.base = b.start / frame.PageSize * frame.PageSize
+	w.encoder.Begin(&b.content, b.base)
+	w.waiting[b.number%2].Signal() // the one that flushes next
 }
 
 // flushed notes what has become of a batch, and notifies all who are concerned. The lock is held.

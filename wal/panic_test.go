@@ -174,6 +174,27 @@ func TestCallersCodeThatDoesNotReturnEndsTheWriterAndEveryWait(t *testing.T) {
 	})
 }
 
+// Without syncs the FS is called under the lock.
+func TestAFileSystemThatDoesNotReturnToAWriteInPlaceEndsTheWriter(t *testing.T) {
+	for way, leave := range map[string]func(){"panic": panics, "Goexit": runtime.Goexit} {
+		t.Run(way, func(t *testing.T) {
+			d := &deserter{leave: leave}
+			l := newLab(crashfs.New())
+			o := l.options()
+			o.NoSync = true
+			posts["FS"](d, l, o)
+			w, err := wal.Create(labDir, []byte("meta"), o)
+			must(t, err)
+			d.armed.Store(true)
+			value, stack := apart(func() { w.Save(walpb.HardState{}, entries(1, 1, 1, 10)) })
+			d.seen(t, value, stack)
+			over(t, w, 0)
+			l.onOp = nil
+			l.nothingLeft(t)
+		})
+	}
+}
+
 func TestCallersCodeThatDoesNotReturnToCloseLeavesNothingOpen(t *testing.T) {
 	for _, post := range []string{"Observer.Wrote", "FS"} {
 		for way, leave := range map[string]func(){"panic": panics, "Goexit": runtime.Goexit} {

@@ -20,6 +20,8 @@ import (
 // the batch before it is durable, and a record can say that everything before its own batch was.
 // Recovery relies on that: FORMAT.md, chapter 8. The two take turns, and keep their memory.
 //
+// Without syncs there is nothing to wait for, and one batch is enough: writeInPlace.
+//
 // Who flushes. There is no goroutine for it. Each caller that needs a batch durable, or full and
 // out of the way, and finds none being flushed, flushes the one that gathers, for itself and for
 // all whose records are in it. A caller that finds one being flushed waits, and looks again. For
@@ -33,8 +35,9 @@ import (
 // so then all are woken.
 //
 // The locks are taken in this order: release, mu, the spare's. mu is held while records are
-// encoded, and not while a batch is written and synced. What is used without it is the flusher's
-// alone: the batch, which is sealed, with the file of its segment, and the marker.
+// encoded, and not while a batch is written and synced, but for writeInPlace. What is used without
+// it is the flusher's alone: the batch, which is sealed, with the file of its segment, and the
+// marker.
 
 // A Writer appends to a log. Create and Open make one. Only one can exist for a log at a time, and
 // none while an etcd has the log open. All methods may be called concurrently.
@@ -68,7 +71,8 @@ type Writer struct {
 	marker  marker        // used by the flusher, and by Close once there is none
 	ended   chan struct{} // closed at the end of Close
 
-	// mu guards everything below. It is not held while anything is written or synced.
+	// mu guards everything below. It is not held while anything is written or synced, but for
+	// writeInPlace.
 	mu        sync.Mutex
 	err       error // the first failure; once it is set, nothing is written
 	closed    bool  // Close has been called; once it is set, callers append nothing

@@ -99,7 +99,9 @@ func (e *Encoder) frame(t walpb.Type, first, second []byte) {
 	e.Chain = walpb.Checksum(e.Chain, buf[data:])
 	r.CRC = e.Chain
 	if e.Chain < 1<<28 {
+		long := buf
 		buf = append(buf[:start+WordSize+r.HeadSize(dataLen)], buf[data:]...)
+		clear(long[len(buf):]) // see Pages.zeros
 	}
 	size := len(buf) - start - WordSize
 	word := LengthWord(size)

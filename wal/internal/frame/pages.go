@@ -7,6 +7,7 @@ import "unsafe"
 // file as in memory. No other writes are made to a segment, by a Writer or by Open.
 type Pages struct {
 	Bytes []byte // aligned, and cap(Bytes) is a multiple of PageSize
+	zeros int    // the memory after Bytes is zero up to here
 }
 
 // Grow makes room for n more bytes, so that Bytes stays where it is while they are appended.
@@ -29,19 +30,30 @@ func (p *Pages) Append(b []byte) {
 func (p *Pages) Whole() []byte {
 	n := len(p.Bytes)
 	b := p.Bytes[:ToPage(int64(n))]
-	clear(b[n:])
+	if p.zeros < len(b) {
+		clear(b[max(n, p.zeros):])
+		p.zeros = len(b)
+	}
 	return b
 }
 
 // Tail returns the bytes in the last page, if that is not whole.
 func (p *Pages) Tail() []byte { return p.Bytes[len(p.Bytes)/PageSize*PageSize:] }
 
+// Turn removes the whole pages, as Reset does.
+func (p *Pages) Turn(keep int) {
+	if tail := p.Tail(); len(tail) < len(p.Bytes) {
+		p.Reset(keep)
+		p.Append(tail)
+	}
+}
+
 // Reset removes the bytes. It keeps the memory if that is at most keep bytes.
 func (p *Pages) Reset(keep int) {
 	if cap(p.Bytes) > keep {
 		p.Bytes = nil
 	}
-	p.Bytes = p.Bytes[:0]
+	p.Bytes, p.zeros = p.Bytes[:0], 0
 }
 
 // ToPage returns the first end of a page at or after an offset.

@@ -109,8 +109,6 @@ func (e *Encoder) frame(t walpb.Type, first, second []byte) {
 		r.HeaderCRC = r.HeadSum(HeaderSeed(e.Ident, offset, word), dataLen)
 	}
 	r.AppendHead(binary.LittleEndian.AppendUint64(buf[:start], word), dataLen)
-	e.pages.Bytes = append(buf, zeros[:Padding(size)]...)
+	padded := binary.LittleEndian.AppendUint64(buf, 0)
+	e.pages.Bytes = padded[:len(buf)+Padding(size)]
 }
-
-// zeros pads frames.
-var zeros [WordSize]byte

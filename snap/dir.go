@@ -72,7 +72,11 @@ func (d *Dir) List() (*Listing, error) {
 	l := new(Listing)
 	for _, entry := range entries {
 		name := entry.Name()
-		switch term, index, kind := parseName(name); kind {
+		term, index, kind := parseName(name)
+		if kind != otherFile && entry.Type()&special != 0 {
+			kind = strayFile
+		}
+		switch kind {
 		case snapshotFile:
 			l.Snapshots = append(l.Snapshots, File{entry, index, term})
 		case bodyFile:
@@ -93,6 +97,22 @@ func (d *Dir) List() (*Listing, error) {
 	return l, nil
 }
 
+// special is the mode of what is no file. A pipe would stop the process that opens it.
+const special = fs.ModeNamedPipe | fs.ModeSocket | fs.ModeDevice
+
+// open opens a file to read it. What is special is as good as a file that is damaged.
+func (d *Dir) open(name string) (fileutil.File, error) {
+	path := filepath.Join(d.dir, name)
+	info, err := d.fs.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode()&special != 0 {
+		return nil, corrupt(0, "a pipe, a socket or a device")
+	}
+	return d.fs.OpenFile(path, os.O_RDONLY, 0)
+}
+
 // Load reads a snapshot. The result owns its memory. The error is
 //   - fs.ErrNotExist, wrapped, if there is none of that index and term;
 //   - a *CorruptError if the bytes are wrong, or those of another snapshot;
@@ -102,9 +122,9 @@ func (d *Dir) Load(index, term uint64) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	name := snapshotName(index, term)
-	f, err := d.fs.OpenFile(filepath.Join(d.dir, name), os.O_RDONLY, 0)
+	f, err := d.open(name)
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("snap: %w", err)
+		return Snapshot{}, fileError(name, err)
 	}
 	defer f.Close() // there is nothing to learn from closing a file that was only read
 	snapshot, err := load(f)
@@ -156,9 +176,9 @@ func (d *Dir) OpenBody(index uint64) (*Reader, error) {
 		return nil, err
 	}
 	name := bodyName(index)
-	f, err := d.fs.OpenFile(filepath.Join(d.dir, name), os.O_RDONLY, 0)
+	f, err := d.open(name)
 	if err != nil {
-		return nil, fmt.Errorf("snap: %w", err)
+		return nil, fileError(name, err)
 	}
 	r, err := newReader(name, f)
 	if err == nil && r.body.Index != index {

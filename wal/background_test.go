@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log"
 	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
@@ -70,6 +71,34 @@ func TestATaskThatIsNotRunHoldsUpNothing(t *testing.T) {
 	l.nothingLeft(t)
 	if r := check(t, l.FS); r.Verdict != wal.Clean || len(r.Spares) > 0 {
 		t.Errorf("a task after Close leaves %v, with spares %v", r.Verdict, r.Spares)
+	}
+}
+
+// A program may run a task twice, at once or later. The second run does nothing: it would remove the
+// file that the first has made, of which the Writer still has the name.
+func TestATaskThatIsRunTwiceIsRunOnce(t *testing.T) {
+	l := newLab(crashfs.New())
+	var tasks []func()
+	o := l.options()
+	o.Background = func(task func()) { tasks = append(tasks, task) }
+	w, err := wal.Create(labDir, nil, o)
+	must(t, err)
+	for i := uint64(1); i <= 60; i++ {
+		must(t, w.Save(state(1, 0), entries(1, i, i, 3000)))
+		for _, task := range tasks { // all that there ever were
+			var both sync.WaitGroup
+			both.Go(task)
+			both.Go(task)
+			both.Wait()
+		}
+	}
+	if l.cuts.Load() < 10 {
+		t.Errorf("%d cuts", l.cuts.Load())
+	}
+	must(t, w.Close())
+	l.nothingLeft(t)
+	if r := check(t, l.FS); r.Verdict != wal.Clean || r.LastIndex != 60 {
+		t.Errorf("%v up to %d", r.Verdict, r.LastIndex)
 	}
 }
 

@@ -45,6 +45,9 @@ type listing struct {
 // also be the path of one segment, which then is all of the log, without a mark.
 func list(fsys fileutil.FS, path string) (listing, error) {
 	info, err := fsys.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return listing{}, fmt.Errorf("wal: %w: %w", ErrNoLog, err)
+	}
 	if err != nil {
 		return listing{}, fmt.Errorf("wal: %w", err)
 	}
@@ -169,8 +172,8 @@ func (l *listing) locked() (bool, error) {
 		if locked || err != nil {
 			return locked, err
 		}
-		now, err := l.relist(last.seq + 1)
-		if err != nil || len(now) == 0 {
+		now, err := l.relist(last.seq)
+		if err != nil || len(now) == 0 || now[len(now)-1].seq == last.seq {
 			return false, err
 		}
 		last = now[len(now)-1]

@@ -10,8 +10,8 @@ import (
 
 // Errors on which a caller may branch. They are wrapped: compare with errors.Is.
 var (
-	// ErrNoLog says that a directory holds no segment. It is also an fs.ErrNotExist, which is what
-	// a directory that is not there gives: compare with that to catch both.
+	// ErrNoLog says that a directory holds no segment, or is not there. It is also an
+	// fs.ErrNotExist.
 	ErrNoLog error = noLog{}
 
 	// ErrExists says that Create found a log. It is also an fs.ErrExist.

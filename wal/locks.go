@@ -3,6 +3,7 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -100,6 +101,9 @@ func lockLog(dir string, o Options) (*lockedLog, error) {
 			continue
 		}
 		s, err := d.lock(k.segments[i])
+		if errors.Is(err, fs.ErrNotExist) { // a process that has the log open released it since
+			return nil, k.moved()
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -136,7 +140,9 @@ func (k *lockedLog) moved() error {
 // scan returns a scanner that makes durable what it reads.
 func (k *lockedLog) scan() *scanner { return newScanner(&k.listing, k) }
 
-// open opens a segment for the scanner, or takes the locked one.
+// open opens a segment for the scanner, or takes the locked one. No process has one of the others
+// locked, unless it holds the log as it was at an earlier time, and will append to it: an etcd that
+// listed the log and was stopped before it took its locks.
 func (k *lockedLog) open(seg *segment) (s *openSegment, err error) {
 	if s = k.of(seg.seq); s == nil {
 		if s, err = k.openFile(seg, os.O_RDWR); err != nil {
@@ -145,6 +151,13 @@ func (k *lockedLog) open(seg *segment) (s *openSegment, err error) {
 	}
 	settled := k.of(seg.seq) != nil
 	defer closeUnless(&settled, s.file)
+	if !settled {
+		if locked, err := s.file.Locked(); err != nil {
+			return nil, fmt.Errorf("wal: %w", err)
+		} else if locked {
+			return nil, fmt.Errorf("wal: %s: %w", seg.name, ErrLocked)
+		}
+	}
 	if err := k.settle(s); err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/walpb"
@@ -59,7 +58,15 @@ func parseMark(b *[markSize]byte) (m mark) {
 // readMark reads the mark of the log in dir. It returns the zero mark, which every log reaches, if
 // there is none that is whole. It returns an error if the file system does not say what is there.
 func readMark(fsys fileutil.FS, dir string) (mark, error) {
-	f, err := fsys.OpenFile(filepath.Join(dir, markName), os.O_RDONLY, 0)
+	name := filepath.Join(dir, markName)
+	info, err := fsys.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && special(info.Mode()) != "" {
+		return mark{}, nil // a pipe, which is not the log's, would stop the process that opens it
+	}
+	if err != nil {
+		return mark{}, fmt.Errorf("wal: %w", err)
+	}
+	f, err := fsys.OpenFile(name, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return mark{}, nil
 	}
@@ -69,9 +76,6 @@ func readMark(fsys fileutil.FS, dir string) (mark, error) {
 	defer f.Close()
 	var b [markSize + 1]byte
 	n, err := f.ReadAt(b[:], 0)
-	if errors.Is(err, syscall.EISDIR) {
-		return mark{}, nil // a directory is not the log's
-	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return mark{}, fmt.Errorf("wal: %w", err)
 	}
@@ -156,11 +160,11 @@ func openMark(dir *logDir) (fileutil.File, error) {
 }
 
 // removeMark removes the mark of a log that was here before. With sync it is gone for good. A
-// longer file, or a directory, is not the log's and stays.
+// longer file, or what is no file, is not the log's and stays.
 func removeMark(fsys fileutil.FS, dir string, sync bool) error {
 	name := filepath.Join(dir, markName)
 	info, err := fsys.Stat(name)
-	if err == nil && (info.IsDir() || info.Size() > markSize) {
+	if err == nil && (special(info.Mode()) != "" || info.Size() > markSize) {
 		return nil
 	}
 	if err == nil {

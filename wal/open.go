@@ -172,16 +172,24 @@ func Open(dir string, opts *Options) (*Writer, error) {
 	return w, err
 }
 
-// Recover is Open, and Replay of what Open has read: all that a restart needs of a log. choose is
-// given the snapshot records from which the log can be replayed, as Snapshots returns them, and
-// returns the one to go on from: the newest that the caller has a snapshot for.
+// Recover is Open, and Replay of what Open has read: all that a restart needs of a log.
 //
-// What follows that record, from the start of its segment on, is read a second time, and nothing
-// else is. The Log is durable, as Open makes it.
+// choose is given the snapshot records from which the log can be replayed, as Snapshots returns
+// them, and returns the one to go on from: the newest that the caller has a snapshot for. It may
+// read the log, and must not change it.
 //
-// The errors are those of Open, and that of choose, as it is, and those of Replay, with neither of
-// which anything has changed.
+// The segments that hold what follows that snapshot are read a second time, and no others are. The
+// Log is durable, as Open makes it.
+//
+// The error is
+//
+//   - one of Open's,
+//   - that of choose, as it is; the log has not changed,
+//   - or one of Replay's; the log has not changed.
 func Recover(dir string, opts *Options, choose func(snapshots []walpb.Snapshot) (walpb.Snapshot, error)) (*Writer, *Log, error) {
+	if choose == nil {
+		return nil, nil, fmt.Errorf("wal: %w: Recover without choose", ErrInvalid)
+	}
 	return recoverLog(dir, opts, choose)
 }
 
@@ -265,10 +273,25 @@ func (r *recovery) replay(choose func([]walpb.Snapshot) (walpb.Snapshot, error))
 	if r.end.verdict == Unborn {
 		end, l.segments = r.end.before, l.segments[:len(l.segments)-1]
 	}
-	first := l.from(snapshot.Index)
+	first := r.start(snapshot)
 	l.segments, l.preceded, l.mark = l.segments[first:], first > 0, mark{}
 	tail := recoveredTail{r.lockedLog, l.segments[len(l.segments)-1].seq, end.offset}
 	return Replay(newScanner(&l, tail).records(), snapshot)
+}
+
+// start returns the position of the segment that holds the record of a snapshot, or what follows
+// the snapshot if that begins in an earlier one.
+func (r *recovery) start(s walpb.Snapshot) int {
+	first := r.from(s.Index + 1)
+	for i := len(r.sum.snapshots) - 1; i >= 0; i-- {
+		if record := r.sum.snapshots[i]; record.Index == s.Index {
+			for r.segments[first].seq > record.Segment {
+				first--
+			}
+			return first
+		}
+	}
+	return r.from(s.Index)
 }
 
 // recoveredTail opens for a second reading what was read and settled: no more than there is of the

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/fileutil/crashfs"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
@@ -358,5 +359,55 @@ func TestOpenReadsWhatTheDiskHasAlsoWithoutSync(t *testing.T) {
 			t.Errorf("NoSync %v: %v, %v", noSync, after, err)
 		}
 		must(t, w.Close())
+	}
+}
+
+// listed is a file system on which something happens after the names of a log were read.
+type listed struct {
+	fileutil.FS
+	then func()
+}
+
+func (l *listed) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := l.FS.ReadDir(name)
+	if then := l.then; then != nil {
+		l.then = nil
+		then()
+	}
+	return entries, err
+}
+
+// A log that is in use is locked, whatever its Writer does while Open takes the locks. It is not
+// gone: a program that takes it to be would begin a new one.
+func TestALogThatIsReleasedMeanwhileIsLocked(t *testing.T) {
+	l := newLab(crashfs.New())
+	w, err := wal.Create(labDir, nil, l.options())
+	must(t, err)
+	last := l.fill(t, w, 4)
+	must(t, w.SaveSnapshot(walpb.Snapshot{Term: 1, Index: last}))
+	_, err = wal.Open(labDir, &wal.Options{FS: &listed{l.FS, func() { must(t, w.Release(last)) }}})
+	if !errors.Is(err, wal.ErrLocked) || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Open says %v", err)
+	}
+	must(t, w.Close())
+}
+
+func TestADirectoryThatIsNotThereHoldsNoLog(t *testing.T) {
+	o := &wal.Options{FS: crashfs.New()}
+	newest := func(s []walpb.Snapshot) (walpb.Snapshot, error) { return walpb.Snapshot{}, nil }
+	_, opened := wal.Open("nowhere", o)
+	_, _, recovered := wal.Recover("nowhere", o, newest)
+	_, checked := wal.Check("nowhere", o)
+	_, replayed := wal.Replay(wal.Records("nowhere", 0, o), walpb.Snapshot{})
+	for _, err := range []error{opened, recovered, checked, replayed} {
+		if !errors.Is(err, wal.ErrNoLog) || !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+func TestRecoverWantsAChoice(t *testing.T) {
+	if _, _, err := wal.Recover("nowhere", &wal.Options{FS: crashfs.New()}, nil); !errors.Is(err, wal.ErrInvalid) {
+		t.Errorf("%v", err)
 	}
 }

@@ -13,8 +13,9 @@ import (
 type Options struct {
 	// SegmentSize is the size in bytes at which a segment is full and the log is cut. It is rounded
 	// up to a multiple of 4096. The default is DefaultSegmentSize. A segment may become larger, by
-	// the last Save in it. A log takes at least twice this on disk, for the last segment and the
-	// spare. It may differ from one Open to the next.
+	// the last Save in it and by what is saved until the next one is prepared. A log takes at least
+	// twice this on disk, for the last segment and the spare. It may differ from one Open to the
+	// next.
 	SegmentSize int64
 
 	// MaxRecord is the size in bytes of the largest record that the Writer writes: an entry's data

@@ -11,7 +11,7 @@ import (
 // A Log is what the records of a log add up to, from a snapshot on.
 type Log struct {
 	Metadata []byte          // as given to Create
-	State    walpb.HardState // the last one saved
+	State    walpb.HardState // the last one; a crash may have left entries of a later term after it
 	Snapshot walpb.Snapshot  // the one replayed from, as recorded
 	Entries  []walpb.Entry   // those that stand, from Snapshot.Index+1 on
 }

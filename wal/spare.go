@@ -22,6 +22,7 @@ type spare struct {
 
 	mu      sync.Mutex
 	queued  bool       // a task has been given to background and has not ended; never two
+	waiting string     // the name of the file that the queued task makes, until it has started
 	made    *spareFile // nil if there is none
 	failing bool       // the last task failed, and that has been logged
 	closed  bool       // a task that has not started does nothing any more
@@ -71,8 +72,8 @@ func (s *spare) begin() {
 	if s.made != nil || s.queued || s.closed {
 		return
 	}
-	s.queued = true
 	name := spareName(s.count)
+	s.queued, s.waiting = true, name
 	s.count++
 	task := func() { s.run(name) }
 	if s.background == nil {
@@ -82,12 +83,15 @@ func (s *spare) begin() {
 	s.background(task)
 }
 
+// run is the task that makes a file. Run again it does nothing, whatever background says of that:
+// it would remove the file that it made.
 func (s *spare) run(name string) {
 	s.mu.Lock()
-	if s.closed {
+	if s.closed || s.waiting != name {
 		s.mu.Unlock()
 		return
 	}
+	s.waiting = ""
 	s.running.Add(1)
 	s.mu.Unlock()
 	defer s.running.Done()

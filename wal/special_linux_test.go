@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/stele-wal/stele/fileutil"
 	"github.com/stele-wal/stele/wal"
 	"github.com/stele-wal/stele/walpb"
 )
@@ -71,4 +72,69 @@ func TestDirectoriesWithNamesOfTheLogsOtherFilesAreLeftAlone(t *testing.T) {
 			t.Errorf("%s is gone", name)
 		}
 	}
+}
+
+// A pipe under the mark's name is not the log's, and is not opened.
+func TestAPipeUnderTheMarksNameIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	w, err := wal.Create(dir, nil, nil)
+	must(t, err)
+	must(t, w.Close())
+	mark := filepath.Join(dir, "synced")
+	must(t, os.Remove(mark))
+	must(t, syscall.Mkfifo(mark, 0o600))
+	r, err := wal.Check(dir, nil)
+	if err != nil || r.Verdict != wal.Clean {
+		t.Errorf("%+v, %v", r, err)
+	}
+	w, err = wal.Open(dir, nil)
+	must(t, err)
+	must(t, w.Save(state(1, 0), entries(1, 1, 1, 10)))
+	must(t, w.Close())
+	if info, err := os.Lstat(mark); err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
+
+// The number of a segment can be the highest there is. No reader looks for the next one for ever.
+func TestTheHighestSegmentNumberIsRead(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "ffffffffffffffff-0000000000000001.wal"), nil, 0o600))
+	if r, err := wal.Check(dir, nil); err != nil || r.Verdict != wal.Corrupt {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// An etcd that listed the log and was stopped before it took its locks may hold a segment that was
+// the last, when the log has gone on to others.
+func TestASegmentThatAnotherProcessHoldsKeepsOpenOut(t *testing.T) {
+	dir := t.TempDir()
+	o := &wal.Options{SegmentSize: 4096}
+	w, err := wal.Create(dir, nil, o)
+	must(t, err)
+	for i := uint64(1); ; i++ {
+		must(t, w.Save(state(1, 0), entries(1, i, i, 1000)))
+		if names, err := filepath.Glob(filepath.Join(dir, "*.wal")); err != nil || len(names) > 4 {
+			break
+		}
+	}
+	must(t, w.Close())
+	names, err := filepath.Glob(filepath.Join(dir, "*.wal"))
+	must(t, err)
+	for _, name := range names {
+		f, err := fileutil.OS{}.OpenFile(name, os.O_RDWR, 0)
+		must(t, err)
+		must(t, f.Lock())
+		w, err := wal.Open(dir, o)
+		if !errors.Is(err, wal.ErrLocked) {
+			t.Errorf("with %s locked: %v", filepath.Base(name), err)
+		}
+		if err == nil {
+			w.Close()
+		}
+		must(t, f.Close())
+	}
+	w, err = wal.Open(dir, o)
+	must(t, err)
+	must(t, w.Close())
 }

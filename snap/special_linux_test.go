@@ -10,8 +10,8 @@ import (
 	"github.com/stele-wal/stele/walpb"
 )
 
-// A pipe under the name of a snapshot is as good as a damaged one: the next is loaded. Nothing opens
-// the pipe, which would wait for its other end.
+// A pipe under the name of a snapshot is as good as a damaged one: the next is loaded. Nothing
+// opens the pipe, which would wait for its other end.
 func TestAPipeIsNoSnapshot(t *testing.T) {
 	dir := t.TempDir()
 	store, err := snap.Open(dir, nil)

@@ -74,8 +74,8 @@ func TestATaskThatIsNotRunHoldsUpNothing(t *testing.T) {
 	}
 }
 
-// A program may run a task twice, at once or later. The second run does nothing: it would remove the
-// file that the first has made, of which the Writer still has the name.
+// A program may run a task twice, at once or later. The second run does nothing: it would remove
+// the file that the first has made, of which the Writer still has the name.
 func TestATaskThatIsRunTwiceIsRunOnce(t *testing.T) {
 	l := newLab(crashfs.New())
 	var tasks []func()

@@ -141,7 +141,6 @@ func TestDoneMayCallTheWriter(t *testing.T) {
 	})
 }
 
-// D15, R22. The race detector sees what this test does not.
 // Without syncs, a batch is written in place, unless an Append waits for it or it ends a segment.
 func TestWithoutSyncsSaveAndAppendTakeTurns(t *testing.T) {
 	l := newLab(crashfs.New())
@@ -197,6 +196,7 @@ func TestWithoutSyncsSaveAndAppendTakeTurns(t *testing.T) {
 	}
 }
 
+// D15, R22. The race detector sees what this test does not.
 func TestMethodsMayBeCalledConcurrently(t *testing.T) {
 	l, w := create(t)
 	const n = 300

@@ -59,7 +59,7 @@ func TestPreallocateOnAFullTmpfsKeepsTheSize(t *testing.T) {
 		t.Skip("SKIPPED, NOT TESTED: ", err)
 	}
 	defer os.RemoveAll(full)
-	testFull(t, full, int64(st.Blocks) * int64(st.Bsize)+1<<20)
+	testFull(t, full, int64(st.Blocks)*int64(st.Bsize)+1<<20)
 }
 
 // ext4 fills the disk, and only then says that it is full.

@@ -178,8 +178,8 @@ func Open(dir string, opts *Options) (*Writer, error) {
 // them, and returns the one to go on from: the newest that the caller has a snapshot for. It may
 // read the log, and must not change it.
 //
-// The segments that hold what follows that snapshot are read a second time, and no others are. The
-// Log is durable, as Open makes it.
+// The segments that hold the snapshot's last entry and what follows it are read a second time, and
+// no others are. The Log is durable, as Open makes it.
 //
 // The error is
 //
@@ -273,25 +273,10 @@ func (r *recovery) replay(choose func([]walpb.Snapshot) (walpb.Snapshot, error))
 	if r.end.verdict == Unborn {
 		end, l.segments = r.end.before, l.segments[:len(l.segments)-1]
 	}
-	first := r.start(snapshot)
+	first := l.from(snapshot.Index) // the entry there says whether the snapshot replaced the log
 	l.segments, l.preceded, l.mark = l.segments[first:], first > 0, mark{}
 	tail := recoveredTail{r.lockedLog, l.segments[len(l.segments)-1].seq, end.offset}
 	return Replay(newScanner(&l, tail).records(), snapshot)
-}
-
-// start returns the position of the segment that holds the record of a snapshot, or what follows
-// the snapshot if that begins in an earlier one.
-func (r *recovery) start(s walpb.Snapshot) int {
-	first := r.from(s.Index + 1)
-	for i := len(r.sum.snapshots) - 1; i >= 0; i-- {
-		if record := r.sum.snapshots[i]; record.Index == s.Index {
-			for r.segments[first].seq > record.Segment {
-				first--
-			}
-			return first
-		}
-	}
-	return r.from(s.Index)
 }
 
 // recoveredTail opens for a second reading what was read and settled: no more than there is of the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/confchange"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
@@ -29,15 +30,15 @@ func (n *Node) admit(m *raftpb.Message) error {
 	switch t := m.GetType(); {
 	case t == raftpb.MsgProp || t == raftpb.MsgReadIndex:
 		// They are passed on to the leader of any term, and may come back to their sender.
-		if m.GetTerm() != 0 || m.GetFrom() == 0 {
-			return nonsense(m, "it is of term %d", m.GetTerm())
+		if m.GetTerm() != 0 || !isMember(m.GetFrom()) {
+			return nonsense(m, "it is of term %d, from %x", m.GetTerm(), m.GetFrom())
 		}
 		if len(m.Entries) == 0 || t == raftpb.MsgReadIndex && (len(m.Entries) > 1 || len(m.Entries[0].Data) != questionSize) {
 			return nonsense(m, "it has %d entries", len(m.Entries))
 		}
 	case !between[t]:
 		return nonsense(m, "members do not send these")
-	case m.GetFrom() == n.cfg.ID || m.GetFrom() == 0:
+	case m.GetFrom() == n.cfg.ID || !isMember(m.GetFrom()):
 		return nonsense(m, "it is from %x", m.GetFrom())
 	case m.GetTerm() == 0 || m.GetTerm() > n.term.Load()+maxTermAhead:
 		return nonsense(m, "it is of term %d, and this member's is %d", m.GetTerm(), n.term.Load())
@@ -73,6 +74,11 @@ var between = map[raftpb.MessageType]bool{
 	raftpb.MsgPreVote: true, raftpb.MsgPreVoteResp: true, raftpb.MsgVote: true, raftpb.MsgVoteResp: true, raftpb.MsgTimeoutNow: true,
 }
 
+// isMember reports whether an ID can be that of a member. Raft gives some to the threads of each
+// member that write its log and apply it: what it answers to such a sender would be taken for what
+// it asks of these.
+func isMember(id uint64) bool { return id != 0 && !raft.IsLocalMsgTarget(id) }
+
 func nonsense(m *raftpb.Message, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %w", ErrNonsense, m.GetType(), fmt.Errorf(format, args...))
 }
@@ -95,6 +101,9 @@ func (n *Node) admitEntry(e *raftpb.Entry, proposed bool) error {
 		if err := proto.Unmarshal(e.Data, &cc); err != nil {
 			return err
 		}
+		if raft.IsLocalMsgTarget(cc.GetNodeId()) {
+			return fmt.Errorf("no member has the ID %x", cc.GetNodeId())
+		}
 		if len(cc.Context) == 0 {
 			return nil
 		}
@@ -114,6 +123,11 @@ func (n *Node) admitEntry(e *raftpb.Entry, proposed bool) error {
 		same := func(a, b *raftpb.ConfChangeSingle) bool { return proto.Equal(a, b) }
 		if want := singles(j.Steps); len(want) == 0 || !slices.EqualFunc(cc.Changes, want, same) {
 			return errors.New("what it says of the members is not what it does to them")
+		}
+		for _, c := range cc.Changes {
+			if raft.IsLocalMsgTarget(c.GetNodeId()) {
+				return fmt.Errorf("no member has the ID %x", c.GetNodeId())
+			}
 		}
 		return nil
 	}

@@ -62,6 +62,8 @@ func nonsenses(from, to, term, last uint64) map[string]*raftpb.Message {
 		"no term":                                  message(raftpb.MsgHeartbeat, func(m *raftpb.Message) { m.Term = nil }),
 		"a message of one's own":                   message(raftpb.MsgApp, func(m *raftpb.Message) { m.From = &to }),
 		"a message without sender":                 message(raftpb.MsgApp, func(m *raftpb.Message) { m.From = nil }),
+		"a message from the thread that writes":    message(raftpb.MsgHeartbeat, func(m *raftpb.Message) { m.From = new(uint64(raft.LocalAppendThread)) }),
+		"a message from the thread that applies":   message(raftpb.MsgApp, func(m *raftpb.Message) { m.From = new(uint64(raft.LocalApplyThread)) }),
 		"a snapshot among the messages":            message(raftpb.MsgSnap, asIs),
 		"a type that there is not":                 message(77, asIs),
 		"an entry in the place of another":         entries(asIs, entry(term, 1, raftpb.EntryNormal, nil)),

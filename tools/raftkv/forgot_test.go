@@ -108,6 +108,12 @@ func TestAWipedMemberDoesNotHelpToForgetWhatWasAcknowledged(t *testing.T) {
 			c := newCluster(t, raftkv(), 3, 0)
 			c.start()
 			c.settle()
+			// The slow one has to know of the introductions after a restart as well: a commit is on
+			// its disk once a later entry is.
+			for range 3 {
+				eventually(t, "a write", func() bool { return put(c.conn("n1"), "k0", "before", 2*time.Second) == nil })
+				eventually(t, "n3 to have it", func() bool { return c.count("n3") == 1 })
+			}
 			slow := c.members["n3"].cmd
 			_ = slow.Process.Signal(syscall.SIGSTOP)
 			c.leads("n1", "n2")

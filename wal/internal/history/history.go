@@ -392,8 +392,13 @@ func (h *History) StartAt(s walpb.Snapshot) {
 	}
 }
 
-// Entries returns the entries that were kept and stand.
-func (h *History) Entries() []walpb.Entry { return h.line.entries }
+// Entries returns the entries that were kept and stand, nil if there are none.
+func (h *History) Entries() []walpb.Entry {
+	if len(h.line.entries) == 0 {
+		return nil // not the empty rest of entries that were overwritten
+	}
+	return h.line.entries
+}
 
 // uninstalled reports whether the line, as far as it was read, holds nothing but what follows a
 // snapshot that was never committed. from is where reading began: the index of a snapshot that is

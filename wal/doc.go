@@ -10,6 +10,9 @@
 // done, lets the program choose one of the snapshots that the log records, and returns what comes
 // after that, with a Writer.
 //
+// A program without raft saves entries of term 1, and a hard state of term 1 without a vote that
+// commits the last index it has applied.
+//
 // # What is promised
 //
 // Once Save has returned nil, its entries are there after any crash, in order; or Open says that

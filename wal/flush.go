@@ -22,7 +22,7 @@ func (w *Writer) advance(number uint64) {
 }
 
 // flush writes and syncs the gathering batch. The lock is held when it is called and when it
-// returns, and not in between.
+// returns, and not in between, unless the batch is alone.
 func (w *Writer) flush() {
 	if w.alone() {
 		w.writeInPlace()
@@ -158,7 +158,8 @@ func newSegment(seq, index uint64, file fileutil.File, size int64) *openSegment 
 }
 
 // write writes a batch in whole pages and, if sync is set, makes it durable. It ends the segment if
-// the batch is full. The lock is not held, but by Create and Close, before and after all others.
+// the batch is full. The lock is not held, but by writeInPlace, and by Create and Close, before and
+// after all others.
 func (w *Writer) write(b *batch, sync bool) error {
 	if b.empty() && !b.full {
 		return nil

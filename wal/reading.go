@@ -100,7 +100,7 @@ func (rd *reading) decode(r *Record) error {
 			rd.metadata = append([]byte{}, r.Data...)
 		}
 	case walpb.TypeEntry:
-		if err := unmarshal(r, &rd.entry); err != nil {
+		if err := r.UnmarshalData(&rd.entry); err != nil {
 			return err
 		}
 		if rd.history.Keeps(rd.entry.Index) {
@@ -108,12 +108,12 @@ func (rd *reading) decode(r *Record) error {
 		}
 		return rd.history.Entry(rd.entry)
 	case walpb.TypeState:
-		if err := unmarshal(r, &rd.state); err != nil {
+		if err := r.UnmarshalData(&rd.state); err != nil {
 			return err
 		}
 		return rd.history.HardState(rd.state)
 	case walpb.TypeSnapshot:
-		if err := unmarshal(r, &rd.snapshot); err != nil {
+		if err := r.UnmarshalData(&rd.snapshot); err != nil {
 			return err
 		}
 		if err := rd.history.Snapshot(rd.snapshot); err != nil {
@@ -161,16 +161,4 @@ func isGap(err error) bool {
 	}
 	var corrupt *CorruptError
 	return errors.As(err, &corrupt) && corrupt.Kind == MissingSegment
-}
-
-// unmarshal decodes the data of a record: leniently if header_crc covers its type, and else
-// strictly, since a type that was damaged shows in nothing but fields that it does not have.
-func unmarshal(r *Record, m interface {
-	Unmarshal([]byte) error
-	UnmarshalLenient([]byte) error
-}) error {
-	if r.HasHeaderCRC {
-		return m.UnmarshalLenient(r.Data)
-	}
-	return m.Unmarshal(r.Data)
 }

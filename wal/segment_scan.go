@@ -148,7 +148,7 @@ func headRecords(seq uint64) int {
 // replayed when it has no other.
 func emptySnapshot(r *Record) bool {
 	var s walpb.Snapshot
-	return r.Type == walpb.TypeSnapshot && unmarshal(r, &s) == nil && s.Index == 0 && s.Term == 0
+	return r.Type == walpb.TypeSnapshot && r.UnmarshalData(&s) == nil && s.Index == 0 && s.Term == 0
 }
 
 // readSeed returns the checksum that a segment says it goes on from, of which w is a window. It is

@@ -21,7 +21,7 @@ func Example() {
 		fmt.Println(err)
 	}
 	fmt.Println(got.Type, got.CRC == walpb.Checksum(chain, got.Data))
-	if err := e.Unmarshal(got.Data); err != nil {
+	if err := got.UnmarshalData(&e); err != nil {
 		fmt.Println(err)
 	}
 	fmt.Printf("%v %d/%d %q\n", e.Type, e.Term, e.Index, e.Data)

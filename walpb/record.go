@@ -299,3 +299,20 @@ func HeadSum(seed uint32, b []byte) (uint32, error) {
 	}
 	return update(sum, b[from:]), nil
 }
+
+// A Message is what the data of a record holds: an [Entry], a [HardState] or a [Snapshot].
+type Message interface {
+	Unmarshal(b []byte) error
+	UnmarshalLenient(b []byte) error
+}
+
+// UnmarshalData decodes the data of a record into m, whose bytes then alias the record's. It is
+// lenient if the record has a header_crc, which covers the type, and else strict: a type that was
+// damaged shows in nothing but fields that it does not have. The caller has checked the header_crc,
+// and chooses m by the type. The errors are those of m.
+func (r *Record) UnmarshalData(m Message) error {
+	if r.HasHeaderCRC {
+		return m.UnmarshalLenient(r.Data)
+	}
+	return m.Unmarshal(r.Data)
+}

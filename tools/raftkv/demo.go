@@ -329,12 +329,12 @@ func tear(dir string) error {
 		switch r.Type {
 		case walpb.TypeEntry:
 			var e walpb.Entry
-			if err := e.UnmarshalLenient(r.Data); err != nil {
+			if err := r.UnmarshalData(&e); err != nil {
 				return err
 			}
 			index = e.Index
 		case walpb.TypeState:
-			if err := end.UnmarshalLenient(r.Data); err != nil {
+			if err := r.UnmarshalData(&end); err != nil {
 				return err
 			}
 		}
@@ -399,7 +399,7 @@ func describe(r wal.Record) string {
 	switch r.Type {
 	case walpb.TypeEntry:
 		var e walpb.Entry
-		if err := e.UnmarshalLenient(r.Data); err != nil {
+		if err := r.UnmarshalData(&e); err != nil {
 			return err.Error()
 		}
 		var request pb.InternalRaftRequest
@@ -410,7 +410,7 @@ func describe(r wal.Record) string {
 		return fmt.Sprintf("%d/%d %s", e.Term, e.Index, text)
 	case walpb.TypeState:
 		var s walpb.HardState
-		if err := s.UnmarshalLenient(r.Data); err != nil {
+		if err := r.UnmarshalData(&s); err != nil {
 			return err.Error()
 		}
 		return fmt.Sprintf("term %d, vote %x, commit %d", s.Term, s.Vote, s.Commit)

@@ -23,24 +23,13 @@ func (d *decoded) decode(r *wal.Record) {
 	d.Record, d.err, d.term, d.index, d.overwritten = *r, nil, 0, 0, false
 	switch r.Type {
 	case walpb.TypeEntry:
-		d.err = unmarshal(r, &d.entry)
+		d.err = r.UnmarshalData(&d.entry)
 		d.term, d.index = d.entry.Term, d.entry.Index
 	case walpb.TypeState:
-		d.err = unmarshal(r, &d.state)
+		d.err = r.UnmarshalData(&d.state)
 		d.term = d.state.Term
 	case walpb.TypeSnapshot:
-		d.err = unmarshal(r, &d.snap)
+		d.err = r.UnmarshalData(&d.snap)
 		d.term, d.index = d.snap.Term, d.snap.Index
 	}
-}
-
-// unmarshal is as strict as the log itself is: see walpb.
-func unmarshal(r *wal.Record, m interface {
-	Unmarshal([]byte) error
-	UnmarshalLenient([]byte) error
-}) error {
-	if r.HasHeaderCRC {
-		return m.UnmarshalLenient(r.Data)
-	}
-	return m.Unmarshal(r.Data)
 }

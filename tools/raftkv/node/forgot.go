@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 )
 
@@ -46,7 +47,7 @@ func (n *Node) Introducing() { n.fresh.Store(false) }
 // its log, by what it says as it begins to speak: it has introduced itself before, or it has
 // acknowledged more to this leader. Other errors are ErrStopped and the context's.
 func (n *Node) Trusts(ctx context.Context, id uint64, s Standing) error {
-	if m, ok := n.members.Get(id); ok && m.Name != "" && s.Fresh {
+	if s.Fresh && n.introduced(id) {
 		n.log.Error("a member has started before, and comes with an empty log: its vote is not taken", "member", fmt.Sprintf("%x", id), "error", Forgotten(id))
 		return ErrForgot
 	}
@@ -77,6 +78,27 @@ func (n *Node) Trusts(ctx context.Context, id uint64, s Standing) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// introduced reports whether a member has told its name before, as far as this one knows. An entry
+// that says so proves it also where it is not known to be committed: commits need not be durable,
+// and a member that has the entry may be the only one that does.
+func (n *Node) introduced(id uint64) bool {
+	applied := n.applied.Load()
+	if m, ok := n.members.Get(id); ok && m.Name != "" {
+		return true
+	}
+	for _, e := range n.storage.after(applied) {
+		if e.GetType() != raftpb.EntryNormal || len(e.Data) == 0 {
+			continue
+		}
+		r, err := parseRequest(e.Data)
+		if err == nil && r.ClusterMemberAttrSet.GetMember_ID() == id {
+			return true
+		}
+	}
+	m, ok := n.members.Get(id) // the entry may have been applied, and compacted, meanwhile
+	return ok && m.Name != ""
 }
 
 // notLost returns why there is no log to be made, where there is none: a member that has snapshots

@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/membershippb"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/stele-wal/stele/fileutil/crashfs"
 )
@@ -77,6 +78,28 @@ func TestAMemberThatHasIntroducedItselfIsNotTakenForANewOne(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A commit is learnt again from the leader, and a member that starts without one may have the entry
+// of an introduction and not know that it is committed.
+func TestAnIntroductionThatIsNotCommittedIsOne(t *testing.T) {
+	s := newSim(t, 3, Config{})
+	n := s.start(1)
+	must(t, n.Trusts(timeout(t), 3, Standing{Fresh: true}))
+	before := n.Standing()
+	request := marshal(&pb.InternalRaftRequest{ClusterMemberAttrSet: &membershippb.ClusterMemberAttrSetRequest{
+		Member_ID: 3, MemberAttributes: &membershippb.Attributes{Name: "other"}}})
+	must(t, n.Receive(timeout(t), &raftpb.Message{Type: raftpb.MsgApp.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(before.Term + 1),
+		Index: &before.Last, LogTerm: &before.Term, Commit: &before.Last,
+		Entries: []*raftpb.Entry{{Term: new(before.Term + 1), Index: new(before.Last + 1), Data: request}}}))
+	s.eventually("the entry to be durable", func() bool { return n.Standing().Last == before.Last+1 })
+	if m, _ := n.Members().Get(3); m.Name != "" {
+		t.Fatal("it was applied")
+	}
+	if err := n.Trusts(timeout(t), 3, Standing{Fresh: true}); !errors.Is(err, ErrForgot) {
+		t.Errorf("member 3 is trusted: %v", err)
+	}
+	must(t, n.Trusts(timeout(t), 2, Standing{Fresh: true}))
 }
 
 func TestALogThatIsGoneBesideSnapshotsIsNotMadeAnew(t *testing.T) {

@@ -1,6 +1,9 @@
 package node
 
 import (
+	"math"
+	"sync"
+
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -13,6 +16,38 @@ type storage struct {
 	// The index of the last change of members that raft knows of; the loop's.
 	changed uint64
 	demand  func(index uint64) // has a snapshot made of this index or a later one
+
+	// changing is held while the log changes, and while entries are read outside of the loop: raft
+	// panics if the end that was asked for is gone.
+	changing sync.Mutex
+}
+
+func (s *storage) Append(entries []*raftpb.Entry) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	return s.MemoryStorage.Append(entries)
+}
+
+func (s *storage) ApplySnapshot(snapshot *raftpb.Snapshot) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	return s.MemoryStorage.ApplySnapshot(snapshot)
+}
+
+// after returns the entries after an index, nil if they are not all there. Any goroutine may call
+// it.
+func (s *storage) after(index uint64) []*raftpb.Entry {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	last, _ := s.LastIndex() // which has no way to fail
+	if index >= last {
+		return nil
+	}
+	entries, err := s.Entries(index+1, last+1, math.MaxUint64)
+	if err != nil {
+		return nil // index is in a snapshot by now
+	}
+	return entries
 }
 
 // Snapshot returns the newest snapshot, or ErrSnapshotTemporarilyUnavailable while a later one has
